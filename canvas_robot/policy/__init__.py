@@ -1,0 +1,1 @@
+"""The policy: codecs, heads, the plan's runner, CanvasPolicy and its checkpoints."""

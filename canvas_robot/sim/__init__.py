@@ -1,0 +1,1 @@
+"""MuJoCo physics, pictures, Gymnasium tasks and scripted experts; importing this loads none."""

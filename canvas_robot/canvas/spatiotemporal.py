@@ -1,0 +1,75 @@
+"""SpatiotemporalCanvas: placing token vectors on the grid and extracting them. Learned: empty token, modality vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from canvas_robot.schema import CanvasLayout
+
+
+class SpatiotemporalCanvas(nn.Module):
+    """The grid as a tensor (B, N, d_model), N = T * H * W.
+
+    Every cell starts as a learned empty token plus a 3D sinusoidal position; placed embeddings get the region's
+    learned modality vector. Region names may hold any characters.
+    """
+
+    def __init__(self, layout: CanvasLayout) -> None:
+        super().__init__()
+        self.layout = layout
+        width = layout.d_model
+        self.empty_token = nn.Parameter(torch.randn(width) * 0.02)
+        self.modality = nn.ParameterList(
+            nn.Parameter(torch.randn(width) * 0.02) for _ in range(len(layout.regions))
+        )
+        self._order = {name: i for i, name in enumerate(layout.regions)}
+        self.register_buffer("positions", sinusoidal_positions(layout), persistent=False)
+
+    def create_empty(self, batch_size: int) -> torch.Tensor:
+        """An empty canvas (B, N, d_model)."""
+        return (self.empty_token + self.positions).expand(batch_size, -1, -1).clone()
+
+    def place(self, canvas: torch.Tensor, embeddings: torch.Tensor, region: str) -> torch.Tensor:
+        """A new canvas with embeddings (B, n, d_model) in the region's first n cells, its other cells zero.
+
+        Embeddings beyond the region's size are cut.
+        """
+        cells = self.layout.region_indices(region)
+        embeddings = embeddings[:, : len(cells)]
+        padded = embeddings.new_zeros(embeddings.shape[0], len(cells), embeddings.shape[2])
+        padded[:, : embeddings.shape[1]] = embeddings
+        placed = canvas.clone()
+        placed[:, cells] = padded + self.modality[self._order[region]]
+        return placed
+
+    def extract(self, canvas: torch.Tensor, region: str) -> torch.Tensor:
+        """The region's tokens (B, n, d_model) in (t, h, w) order; the inverse of `place` but for the modality vector."""
+        return canvas[:, self.layout.region_indices(region)]
+
+    def tokens(self, embeddings: torch.Tensor, region: str, cells: tuple[int, ...]) -> torch.Tensor:
+        """Input tokens (B, n, d_model) of a region's covered cells: embeddings on top of what the empty canvas holds."""
+        index = torch.tensor(cells, device=embeddings.device)
+        return self.empty_token + self.positions[index] + embeddings + self.modality[self._order[region]]
+
+
+def sinusoidal_positions(layout: CanvasLayout) -> torch.Tensor:
+    """(N, d_model) fixed positions: the width is split in three for t, h and w; sine and cosine of each."""
+    sizes = _split_width(layout.d_model)
+    grid = torch.meshgrid(
+        *(torch.arange(n, dtype=torch.float32) for n in (layout.T, layout.H, layout.W)), indexing="ij"
+    )
+    parts = [_sinusoid(axis.reshape(-1), size) for axis, size in zip(grid, sizes, strict=True)]
+    return torch.cat(parts, dim=1)
+
+
+def _split_width(width: int) -> tuple[int, int, int]:
+    third = width // 3
+    return width - 2 * third, third, third
+
+
+def _sinusoid(position: torch.Tensor, size: int) -> torch.Tensor:
+    channel = torch.arange(size)
+    rate = 10000.0 ** (-2.0 * (channel // 2) / max(size, 1))
+    angle = position[:, None] * rate
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos())

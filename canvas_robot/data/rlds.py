@@ -1,0 +1,184 @@
+"""Bridge V2's RLDS layout: its features, and an episode to and from one stored example.
+
+TensorFlow is imported inside the functions that need it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from canvas_robot.data.episode import ACTION_SIZE, STATE_SIZE, Episode
+from canvas_robot.data.tensorflow_import import import_tfds
+
+CAMERAS = ("image_0", "image_1", "image_2", "image_3")
+EMBEDDING_SIZE = 512
+# Bridge V2 was recorded at 5 Hz and stores no stamps. Source: rail-berkeley/bridge_data_robot, move_duration 0.2.
+STEP_NS = 200_000_000
+
+
+def bridge_features(height: int = 256, width: int = 256) -> Any:
+    """The features of `bridge_dataset` 1.0.0 as a tfds FeaturesDict, for pictures of `height` x `width`.
+
+    The published file describes action and state as joint velocities and angles. That is wrong
+    (rail-berkeley/bridge_data_v2#26), so the descriptions here are our own.
+    """
+    features = import_tfds().features
+
+    def scalar(dtype: type, doc: str) -> Any:
+        return features.Scalar(dtype=dtype, doc=doc)
+
+    def vector(size: int, doc: str) -> Any:
+        return features.Tensor(shape=(size,), dtype=np.float32, doc=doc)
+
+    def picture(camera: str) -> Any:
+        return features.Image(
+            shape=(height, width, 3),
+            dtype=np.uint8,
+            encoding_format="jpeg",
+            doc=f"Camera {camera[-1]}, RGB; black where the episode has no such camera.",
+        )
+
+    return features.FeaturesDict(
+        {
+            "steps": features.Dataset(
+                {
+                    "observation": {
+                        **{camera: picture(camera) for camera in CAMERAS},
+                        "state": vector(
+                            STATE_SIZE,
+                            "x, y, z (m) of the end effector in base_link; roll, pitch, yaw (rad), "
+                            "zero pointing down; gripper, 0 closed to 1 open.",
+                        ),
+                    },
+                    "action": vector(
+                        ACTION_SIZE,
+                        "dx, dy, dz (m) and droll, dpitch, dyaw (rad) added to the previous target, "
+                        "about base_link's axes; absolute gripper target, 0 closed to 1 open.",
+                    ),
+                    "discount": scalar(np.float32, "Always 1."),
+                    "reward": scalar(np.float32, "1 on the last step of a demonstration, else 0."),
+                    "is_first": scalar(np.bool_, "True on the first step."),
+                    "is_last": scalar(np.bool_, "True on the last step."),
+                    "is_terminal": scalar(np.bool_, "True on the last step of a demonstration."),
+                    "language_instruction": features.Text(doc="The goal; may be empty."),
+                    "language_embedding": vector(
+                        EMBEDDING_SIZE, "Sentence embedding of the goal; zeros when not computed."
+                    ),
+                }
+            ),
+            "episode_metadata": {
+                "file_path": features.Text(doc="Where the episode came from."),
+                "episode_id": scalar(np.int32, "Number of the episode in file_path."),
+                **{
+                    f"has_{camera}": scalar(np.bool_, f"True if {camera} is a picture.")
+                    for camera in CAMERAS
+                },
+                "has_language": scalar(np.bool_, "True if the instruction is not empty."),
+            },
+        }
+    )
+
+
+def example_from_episode(episode: Episode, episode_id: int) -> dict:
+    """The stored example of a complete demonstration; its pictures become `image_0`, the others are black.
+
+    Raises ValueError for an episode without actions. The stamps are not stored: Bridge V2 has none, a step is 200 ms.
+    """
+    if episode.actions is None:
+        raise ValueError(
+            f"episode {episode.name!r}: expected actions (T, 7), got None; "
+            "a recording without actions cannot be stored as demonstrations"
+        )
+    black = np.zeros_like(episode.images[0])
+    embedding = np.zeros(EMBEDDING_SIZE, dtype=np.float32)
+    last = len(episode) - 1
+    return {
+        "steps": [
+            {
+                "observation": {
+                    **{camera: black for camera in CAMERAS},
+                    "image_0": episode.images[step],
+                    "state": episode.states[step],
+                },
+                "action": episode.actions[step],
+                "discount": 1.0,
+                "reward": float(step == last),
+                "is_first": step == 0,
+                "is_last": step == last,
+                "is_terminal": step == last,
+                "language_instruction": episode.instruction,
+                "language_embedding": embedding,
+            }
+            for step in range(len(episode))
+        ],
+        "episode_metadata": {
+            "file_path": episode.name,
+            "episode_id": episode_id,
+            **{f"has_{camera}": camera == "image_0" for camera in CAMERAS},
+            "has_language": bool(episode.instruction),
+        },
+    }
+
+
+def episode_from_example(name: str, steps: Mapping[str, Any], camera: str) -> Episode:
+    """The episode of a stored example's `steps`, decoded and batched over T; pictures are those of `camera`.
+
+    The inverse of `example_from_episode` up to JPEG loss, except that step k is stamped k x 200 ms.
+    """
+    images = steps["observation"][camera]
+    return Episode(
+        name=name,
+        instruction=steps["language_instruction"][0].decode("utf-8"),
+        images=images,
+        states=steps["observation"]["state"],
+        actions=steps["action"],
+        stamps_ns=np.arange(len(images), dtype=np.int64) * STEP_NS,
+    )
+
+
+def write_rlds(
+    episodes: Sequence[Episode],
+    data_dir: str | Path,
+    split: str = "train",
+    name: str = "recorded",
+    version: str = "1.0.0",
+) -> Path:
+    """Store episodes, in order, as the TFDS dataset `data_dir/name/version` that BridgeV2 reads; returns that folder.
+
+    Every episode is stored as a complete demonstration: its last step is terminal with reward 1.
+    Raises ValueError without episodes or when their pictures differ in size, FileExistsError when the folder exists.
+    """
+    folder = Path(data_dir) / name / version
+    sizes = sorted({episode.images.shape[1:3] for episode in episodes})
+    if len(sizes) != 1:
+        raise ValueError(
+            f"write_rlds {folder}: expected episodes with pictures of one size, "
+            f"got {len(episodes)} episodes with sizes {sizes}"
+        )
+    if folder.exists():
+        raise FileExistsError(
+            f"write_rlds: {folder} already exists; choose another name or version, or remove it"
+        )
+    tfds = import_tfds()
+    tfds.disable_progress_bar()
+    builder = tfds.dataset_builders.AdhocBuilder(
+        name=name,
+        version=version,
+        features=bridge_features(*sizes[0]),
+        # The keys are the order: tfds sorts by them when it does not shuffle.
+        split_datasets={
+            split: [(i, example_from_episode(episode, i)) for i, episode in enumerate(episodes)]
+        },
+        data_dir=data_dir,
+        description="Recorded episodes in the layout of Bridge V2.",
+        disable_shuffling=True,
+    )
+    # Nothing is downloaded, but tfds makes a folder for it.
+    with tempfile.TemporaryDirectory() as unused:
+        builder.download_and_prepare(download_dir=unused)
+    return folder

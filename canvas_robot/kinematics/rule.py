@@ -1,0 +1,118 @@
+"""From an action to a command by Bridge V2's rule, and whether the arm follows. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from canvas_robot.signals.binding import Robot
+from canvas_robot.signals.pose import (
+    BRIDGE_DEFAULT_ROTATION,
+    Pose,
+    angle_between,
+    matrix_from_rpy,
+    rpy_from_matrix,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """What one action may ask for, and where the end effector may be sent.
+
+    step: (6,) largest magnitude of dx, dy, dz (m) and droll, dpitch, dyaw (rad) in one action.
+    box_low, box_high: (3,) corners of the workspace of `ee_gripper_link`, metres in `base_link`.
+    rpy_low, rpy_high: (3,) bounds of the target's orientation as roll, pitch, yaw in Bridge's convention
+        (0 = pointing down), radians; the default bounds nothing.
+    """
+
+    step: np.ndarray
+    box_low: np.ndarray
+    box_high: np.ndarray
+    rpy_low: np.ndarray = (-np.pi, -np.pi, -np.pi)
+    rpy_high: np.ndarray = (np.pi, np.pi, np.pi)
+
+    def __post_init__(self) -> None:
+        for name, size in _SIZES.items():
+            array = np.array(getattr(self, name), dtype=np.float64)
+            if array.shape != (size,) or not np.isfinite(array).all():
+                raise ValueError(
+                    f"Limits.{name}: expected {size} finite numbers, got {array.tolist()}"
+                )
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        if (self.step <= 0).any():
+            raise ValueError(f"Limits.step: expected positive magnitudes, got {self.step.tolist()}")
+        for name in ("box", "rpy"):
+            low, high = getattr(self, f"{name}_low"), getattr(self, f"{name}_high")
+            if (low >= high).any():
+                raise ValueError(
+                    f"Limits.{name}_low: expected less than {name}_high {high.tolist()} in every "
+                    f"coordinate, got {low.tolist()}"
+                )
+
+
+_SIZES = {"step": 6, "box_low": 3, "box_high": 3, "rpy_low": 3, "rpy_high": 3}
+
+
+def limits_of(robot: Robot) -> Limits:
+    """The limits that a binding declares for its arm."""
+    return Limits(robot.step_limits, robot.box_low, robot.box_high, robot.rpy_low, robot.rpy_high)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A target of `ee_gripper_link` in `base_link`, and an absolute gripper: 0 closed, 1 open."""
+
+    target: Pose
+    gripper: float
+
+    def __post_init__(self) -> None:
+        if not self.target.is_finite:
+            raise ValueError(f"Command.target: expected finite numbers, got {self.target}")
+        if not 0.0 <= self.gripper <= 1.0:
+            raise ValueError(f"Command.gripper: expected a number in [0, 1], got {self.gripper}")
+
+
+def compose(previous: Pose, action: np.ndarray, limits: Limits) -> Command:
+    """The command of an action: dx, dy, dz (m), droll, dpitch, dyaw (rad), gripper, shape (7,).
+
+    Bridge's rule: the delta acts on the previous *target*, not on the measured pose. The position
+    adds; the rotation turns about the base's axes through the end effector,
+    R = R(rpy) @ R_previous; the gripper is absolute, 0 closed and 1 open. The delta is clipped to
+    `limits.step`, the position to the box, the orientation's angles to theirs, the gripper to [0, 1].
+    Source: rail-berkeley/bridge_data_robot, action2transform_local and _next_qpos.
+
+    Raises ValueError for a wrong shape or a number that is not finite: an action that cannot be
+    trusted is not clipped.
+    """
+    action = np.asarray(action, dtype=np.float64)
+    if action.shape != (7,):
+        raise ValueError(f"action: expected shape (7,), got {action.shape}")
+    if not np.isfinite(action).all():
+        raise ValueError(
+            f"action: expected finite numbers, got {action.tolist()}; hold the robot and "
+            "check the policy"
+        )
+    delta = np.clip(action[:6], -limits.step, limits.step)
+    position = np.clip(previous.position + delta[:3], limits.box_low, limits.box_high)
+    rotation = _bounded_rotation(matrix_from_rpy(delta[3:]) @ previous.rotation, limits)
+    return Command(Pose(position, rotation), float(np.clip(action[6], 0.0, 1.0)))
+
+
+def _bounded_rotation(rotation: np.ndarray, limits: Limits) -> np.ndarray:
+    """The rotation, its Bridge angles clipped; returned as it is where they are within bounds."""
+    rpy = rpy_from_matrix(rotation @ BRIDGE_DEFAULT_ROTATION.T)
+    bounded = np.clip(rpy, limits.rpy_low, limits.rpy_high)
+    return rotation if np.array_equal(rpy, bounded) else matrix_from_rpy(bounded) @ BRIDGE_DEFAULT_ROTATION
+
+
+def parted(target: Pose, measured: Pose, max_m: float = 0.08, max_rad: float = 0.4) -> bool:
+    """Whether target and measured pose are apart: a blocked arm, a lost servo, no measurement.
+
+    True beyond `max_m` metres or `max_rad` radians, and for a pose that is not finite.
+    """
+    if not (target.is_finite and measured.is_finite):
+        return True
+    distance = float(np.linalg.norm(target.position - measured.position))
+    return distance > max_m or angle_between(target.rotation, measured.rotation) > max_rad

@@ -1,0 +1,125 @@
+"""Checkpoints: a folder of declarations, statistics and safetensors weights. Loading one runs no code from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from canvas_robot.backbone.loading import load_backbone
+from canvas_robot.policy.model import CanvasModel
+from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.schema import CanvasSchema
+from canvas_robot.signals import load_binding, load_statistics, save_statistics
+
+FILES = ("schema.json", "binding.yaml", "statistics.json", "weights.safetensors", "config.json")
+
+
+class CheckpointError(ValueError):
+    """A folder is not a checkpoint, or not one for what it is used with."""
+
+
+class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """config.json: which backbone the weights belong to, and what they are."""
+
+    backbone: str
+    backbone_sha256: str
+    loops: int
+    trained: bool
+    format: int = 1
+
+
+def save_checkpoint(policy: CanvasPolicy, folder: str | Path) -> Path:
+    """Writes a policy's own weights and declarations to a folder; the backbone is named, not copied."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    policy.schema.to_json(folder / "schema.json")
+    (folder / "binding.yaml").write_text(policy.binding.to_yaml(), encoding="utf-8")
+    save_statistics(policy.statistics, folder / "statistics.json")
+    weights = {name: p.detach().cpu().contiguous() for name, p in policy.model.own_parameters().items()}
+    save_file(weights, folder / "weights.safetensors")
+    config = CheckpointConfig(
+        backbone=policy.source,
+        backbone_sha256=policy.sha256,
+        loops=policy.model.plan.loops,
+        trained=policy.trained,
+    )
+    partial = folder / "config.json.part"  # written last: a folder with config.json is whole
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
+    os.replace(partial, folder / "config.json")
+    return folder
+
+
+def load_checkpoint(folder: str | Path, device: str = "cpu") -> CanvasPolicy:
+    """Loads a checkpoint folder.
+
+    Raises CheckpointError, naming the file, for a missing or unreadable file, another backbone than the weights were
+    made for, or weights that do not fit the declarations.
+    """
+    folder = Path(folder).expanduser()
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"checkpoint {folder}: expected a folder with {', '.join(FILES)}; missing {', '.join(missing)}"
+        )
+    config = _read_config(folder / "config.json")
+    schema = CanvasSchema.from_json(folder / "schema.json")
+    binding = load_binding(folder / "binding.yaml")
+    statistics = load_statistics(folder / "statistics.json")
+    backbone = load_backbone(config.backbone)
+    if backbone.sha256 != config.backbone_sha256:
+        raise CheckpointError(
+            f"checkpoint {folder}: made for backbone {config.backbone!r} with sha256 {config.backbone_sha256[:12]}..., "
+            f"the one found has {backbone.sha256[:12]}...; install the backbone it was trained on"
+        )
+    model = CanvasModel(schema, binding, statistics, backbone, config.loops)
+    _load_weights(model, folder / "weights.safetensors")
+    return CanvasPolicy(
+        model.to(device), schema, binding, statistics, backbone.source, backbone.sha256, config.trained
+    )
+
+
+def fingerprint(policy: CanvasPolicy) -> str:
+    """sha256 of a policy's own weights, for reports."""
+    digest = hashlib.sha256(policy.sha256.encode())
+    for name, parameter in sorted(policy.model.own_parameters().items()):
+        digest.update(name.encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _read_config(path: Path) -> CheckpointConfig:
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=CheckpointConfig)
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if config.format != 1:
+        raise CheckpointError(f"{path}: expected format 1, got {config.format}; use a newer canvas_robot")
+    if not 1 <= config.loops <= 64:
+        raise CheckpointError(f"{path}: loops: expected 1 to 64, got {config.loops}")
+    return config
+
+
+def _load_weights(model: CanvasModel, path: Path) -> None:
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: expected a safetensors file, got {error}") from error
+    own = model.own_parameters()
+    if set(weights) != set(own):
+        missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
+        raise CheckpointError(f"{path}: weights missing {missing[:5]}, unknown {unknown[:5]}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if weights[name].shape != parameter.shape:
+                raise CheckpointError(
+                    f"{path}: {name}: expected shape {tuple(parameter.shape)}, got {tuple(weights[name].shape)}"
+                )
+            if not torch.isfinite(weights[name]).all():
+                raise CheckpointError(f"{path}: {name}: expected finite weights, got NaN or infinity")
+            parameter.copy_(weights[name])

@@ -1,0 +1,36 @@
+"""Finding the files that ship with the package: config/ beside the checkout, or under the prefix's share folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def config_root() -> Path:
+    """The config folder; raises FileNotFoundError naming every place that was searched."""
+    candidates = [_PACKAGE.parent / "config"]
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix, sys.base_prefix]
+    prefixes += [str(parent) for parent in _PACKAGE.parents]
+    candidates += [Path(prefix, "share", "canvas_robot", "config") for prefix in prefixes if prefix]
+    for candidate in candidates:
+        if (candidate / "schemas").is_dir():
+            return candidate
+    raise FileNotFoundError(f"config folder of canvas_robot: searched {[str(c) for c in dict.fromkeys(candidates)]}")
+
+
+def config_path(kind: str, name: str) -> Path:
+    """Path of a shipped file such as ("schemas", "widowx_tiny.json"); raises FileNotFoundError with the names there are."""
+    folder = config_root() / kind
+    names = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
+    if name not in names:
+        raise FileNotFoundError(f"{kind}/{name}: not in {folder}; there are {names}")
+    return folder / name
+
+
+def resolve_config(kind: str, reference: str) -> Path:
+    """A user's path if it exists, else the shipped file of that name; raises FileNotFoundError."""
+    path = Path(reference).expanduser()
+    return path if path.is_file() else config_path(kind, path.name if path.name == reference else reference)

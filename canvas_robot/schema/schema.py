@@ -1,0 +1,141 @@
+"""CanvasSchema: layout, topology and metadata as one value and one JSON file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from canvas_robot.schema.layout import CanvasLayout
+from canvas_robot.schema.region import RegionSpec
+from canvas_robot.schema.topology import CanvasTopology, Connection
+
+
+class SchemaError(ValueError):
+    """A schema names what it does not declare, or its JSON is not a schema."""
+
+
+@dataclass
+class CanvasSchema:
+    """A complete declaration of a canvas: where regions lie, who reads whom, and free metadata.
+
+    Args:
+        layout: the grid and its regions.
+        topology: the connections; None means that nobody reads anybody.
+        version: version of the JSON form.
+        metadata: free strings; "framing" names the VAE framing of visual regions ("image").
+
+    Raises:
+        SchemaError: the topology names a region that the layout lacks.
+    """
+
+    layout: CanvasLayout
+    topology: CanvasTopology | None = None
+    version: str = "0.2.0"
+    metadata: dict = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.topology is None:
+            return
+        unknown = sorted(self.topology.regions - set(self.layout.regions))
+        if unknown:
+            raise SchemaError(
+                f"topology: names regions {unknown} that the layout lacks; declared regions: "
+                f"{sorted(self.layout.regions)}. Fix the spelling or declare them."
+            )
+
+    def to_dict(self) -> dict:
+        """The JSON form; only what differs from its default is written."""
+        layout = self.layout
+        result = {
+            "schema_version": self.version,
+            "layout": {
+                "T": layout.T,
+                "H": layout.H,
+                "W": layout.W,
+                "d_model": layout.d_model,
+                "t_current": layout.t_current,
+            },
+            "regions": {name: _region_to_dict(region) for name, region in layout.regions.items()},
+        }
+        if self.topology is not None:
+            result["topology"] = [_changed_fields(c) for c in self.topology.connections]
+        if self.metadata:
+            result["metadata"] = self.metadata
+        return result
+
+    @classmethod
+    def from_dict(cls, data: dict) -> CanvasSchema:
+        """The inverse of `to_dict`; raises SchemaError for missing or unknown fields."""
+        _require_keys(data, {"layout", "regions"}, {"schema_version", "topology", "metadata"}, "schema")
+        _require_keys(data["layout"], {"T", "H", "W", "d_model"}, {"t_current"}, "layout")
+        regions = {name: _region_from_dict(name, d) for name, d in data["regions"].items()}
+        topology = None
+        if "topology" in data:
+            topology = CanvasTopology([_connection_from_dict(d) for d in data["topology"]])
+        return cls(
+            layout=CanvasLayout(**data["layout"], regions=regions),
+            topology=topology,
+            version=data.get("schema_version", "0.2.0"),
+            metadata=data.get("metadata", {}),
+        )
+
+    def to_json(self, path: str | Path) -> None:
+        """Writes the JSON form to a file."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> CanvasSchema:
+        """Reads a schema file; raises SchemaError naming the file when it is not a schema."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise SchemaError(f"{path}: expected a canvas schema in JSON, got {error}") from error
+        if not isinstance(data, dict):
+            raise SchemaError(f"{path}: expected a JSON object, got {type(data).__name__}")
+        try:
+            return cls.from_dict(data)
+        except ValueError as error:
+            raise type(error)(f"{path}: {error}") from error
+
+
+def _changed_fields(value: RegionSpec | Connection) -> dict:
+    """The fields of a declaration that differ from their defaults, tuples as lists."""
+    result = {}
+    for f in fields(value):
+        item = getattr(value, f.name)
+        if item != f.default:
+            result[f.name] = list(item) if isinstance(item, tuple) else item
+    return result
+
+
+def _region_to_dict(region) -> dict:
+    return _changed_fields(region) if isinstance(region, RegionSpec) else {"bounds": list(region)}
+
+
+def _region_from_dict(name: str, data: dict) -> RegionSpec | tuple:
+    known = {f.name for f in fields(RegionSpec)}
+    _require_keys(data, {"bounds"}, known - {"bounds"}, f"region {name!r}")
+    if set(data) == {"bounds"}:
+        return tuple(data["bounds"])
+    try:
+        return RegionSpec(**data)
+    except ValueError as error:
+        raise type(error)(f"region {name!r}: {error}") from error
+
+
+def _connection_from_dict(data: dict) -> Connection:
+    known = {f.name for f in fields(Connection)}
+    _require_keys(data, {"src", "dst"}, known - {"src", "dst"}, "connection")
+    return Connection(**data)
+
+
+def _require_keys(data: dict, required: set[str], optional: set[str], where: str) -> None:
+    if not isinstance(data, dict):
+        raise SchemaError(f"{where}: expected an object, got {type(data).__name__}")
+    missing, unknown = required - set(data), set(data) - required - optional
+    if missing or unknown:
+        raise SchemaError(
+            f"{where}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}; "
+            f"expected {sorted(required)} and optionally {sorted(optional)}"
+        )

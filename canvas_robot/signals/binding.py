@@ -1,0 +1,217 @@
+"""Binding: the robot-side declaration. Which signal fills or reads which region by which codec, where signals come
+from, and what the arm may do. Read once from YAML into checked values; nothing is executed here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import yaml
+
+from canvas_robot.schema import CanvasSchema
+from canvas_robot.signals.signal import ImageSignal, Signal, SignalError, TextSignal, VectorSignal
+
+
+class BindingError(ValueError):
+    """A binding is not valid by itself or does not fit the schema."""
+
+
+class _Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class RegionBinding(_Declared):
+    """One region's signal and codec, both by name. `normalise` names the statistics that a vector codec uses."""
+
+    signal: str
+    codec: Literal["visual", "text", "vector", "action"]
+    normalise: Literal["quantile", "mean_std"] = "quantile"
+
+
+class RosImage(_Declared, tag_field="type", tag="image"):
+    """sensor_msgs/Image on `topic`, sensor_msgs/CompressedImage on `topic`/compressed."""
+
+    topic: str
+
+
+class RosJoints(_Declared, tag_field="type", tag="joint_states"):
+    """End-effector state by forward kinematics of measured joints: sensor_msgs/JointState on `topic`, by name."""
+
+    topic: str
+    joints: tuple[str, ...]
+    finger: str
+
+
+class RosPose(_Declared, tag_field="type", tag="pose"):
+    """End-effector state as measured elsewhere: geometry_msgs/PoseStamped on `topic`, in the base frame, and the
+    gripper in Bridge's scale as position of the joint `gripper` in sensor_msgs/JointState on `gripper_topic`."""
+
+    topic: str
+    gripper_topic: str
+    gripper: str = "gripper"
+
+
+RosSource = RosImage | RosJoints | RosPose
+
+
+class Sources(_Declared):
+    """Where each observed signal comes from, by signal name: ROS topics, environment keys, dataset keys."""
+
+    ros: dict[str, RosSource]
+    env: dict[str, str]
+    dataset: dict[str, str]
+
+
+class Robot(_Declared):
+    """The arm and its limits.
+
+    arm: name of a model of `canvas_robot.kinematics`, or a path to an MJCF file.
+    base_frame, ee_frame: frames of the published pose (REP-103: metres, x forward, y left, z up).
+    step_limits: largest change of the target in one control tick, (6,): x, y, z in m, then rad about x, y, z.
+    box_low, box_high: workspace of the target's position in `base_frame`, (3,) m.
+    rpy_low, rpy_high: bounds of the target's orientation, (3,) rad, in Bridge V2's convention (0 = pointing down).
+    anchor: what an action's delta acts on: the previous "target" (Bridge's rule) or the "measured" pose.
+    part_m, part_rad: when target and measured pose are further apart, the node holds; "target" anchor only.
+    """
+
+    arm: str
+    base_frame: str
+    ee_frame: str
+    step_limits: tuple[float, float, float, float, float, float]
+    box_low: tuple[float, float, float]
+    box_high: tuple[float, float, float]
+    rpy_low: tuple[float, float, float]
+    rpy_high: tuple[float, float, float]
+    anchor: Literal["target", "measured"] = "target"
+    part_m: float = 0.08
+    part_rad: float = 0.4
+
+    def __post_init__(self) -> None:
+        low, high = (*self.box_low, *self.rpy_low), (*self.box_high, *self.rpy_high)
+        numbers = (*self.step_limits, *low, *high, self.part_m, self.part_rad)
+        if not np.isfinite(numbers).all():
+            raise BindingError(f"robot: expected finite limits, got {numbers}")
+        if min(*self.step_limits, self.part_m, self.part_rad) <= 0:
+            raise BindingError("robot: expected step_limits, part_m and part_rad > 0")
+        if not all(a < b for a, b in zip(low, high, strict=True)):
+            raise BindingError(f"robot: expected box_low < box_high and rpy_low < rpy_high, got {low} and {high}")
+        if not (-np.pi / 2 < self.rpy_low[1] and self.rpy_high[1] < np.pi / 2):
+            raise BindingError(f"robot: expected pitch bounds within +-pi/2, got {self.rpy_low[1]}, {self.rpy_high[1]}")
+
+
+class Binding(_Declared):
+    """All of a binding file. `control_rate_hz` is the rate of control ticks."""
+
+    control_rate_hz: float
+    signals: dict[str, Signal]
+    regions: dict[str, RegionBinding]
+    sources: Sources
+    robot: Robot
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.control_rate_hz <= 1000.0:
+            raise BindingError(f"control_rate_hz: expected 0.1 to 1000, got {self.control_rate_hz}")
+        for region, bound in self.regions.items():
+            if bound.signal not in self.signals:
+                raise BindingError(
+                    f"region {region!r}: names signal {bound.signal!r}; declared signals: {sorted(self.signals)}"
+                )
+            _require_kind(region, bound, self.signals[bound.signal])
+
+    @property
+    def tick_ns(self) -> int:
+        """Length of one control tick in nanoseconds."""
+        return round(1e9 / self.control_rate_hz)
+
+    def regions_by_codec(self, codec: str) -> tuple[str, ...]:
+        """Names of the regions that the codec fills, in the binding's order."""
+        return tuple(name for name, bound in self.regions.items() if bound.codec == codec)
+
+    def observed_regions(self) -> tuple[str, ...]:
+        """Regions filled from sampled streams: all but the instruction's and the action's."""
+        return self.regions_by_codec("visual") + self.regions_by_codec("vector")
+
+    def action_region(self) -> str:
+        """The one region whose tokens decode to the action."""
+        return self.regions_by_codec("action")[0]
+
+    def action_signal(self) -> VectorSignal:
+        """Declaration of the action's vector."""
+        return self.signals[self.regions[self.action_region()].signal]
+
+    def goal_region(self) -> str:
+        """The one region that holds the instruction."""
+        return self.regions_by_codec("text")[0]
+
+    def check_schema(self, schema: CanvasSchema) -> None:
+        """Raises BindingError unless the binding fills exactly the schema's regions, one action, one goal."""
+        bound, declared = set(self.regions), set(schema.layout.regions)
+        if bound != declared:
+            raise BindingError(
+                f"binding and schema name different regions: only in the binding {sorted(bound - declared)}, "
+                f"only in the schema {sorted(declared - bound)}"
+            )
+        for codec in ("action", "text"):
+            regions = self.regions_by_codec(codec)
+            if len(regions) != 1:
+                raise BindingError(f"expected one region with codec {codec!r}, got {list(regions)}")
+        for region, bound_region in self.regions.items():
+            _check_region(region, bound_region, schema)
+
+    def with_control_rate(self, control_rate_hz: float) -> Binding:
+        """The same binding at another rate of control ticks."""
+        return msgspec.structs.replace(self, control_rate_hz=control_rate_hz)
+
+    def to_yaml(self) -> str:
+        """The binding as YAML; the inverse of `binding_from_yaml`."""
+        return yaml.safe_dump(msgspec.to_builtins(self), sort_keys=False)
+
+
+def load_binding(path: str | Path) -> Binding:
+    """Reads a binding file; raises BindingError naming the file, the field, what was expected and what came."""
+    try:
+        return binding_from_yaml(Path(path).read_text(encoding="utf-8"))
+    except (BindingError, SignalError, UnicodeDecodeError) as error:
+        raise BindingError(f"{path}: {error}") from error
+
+
+def binding_from_yaml(text: str) -> Binding:
+    """Parses a binding; raises BindingError for anything that is not one."""
+    try:
+        return msgspec.convert(yaml.safe_load(text), Binding)
+    except (msgspec.ValidationError, yaml.YAMLError) as error:
+        raise BindingError(f"binding: {error}") from error
+
+
+_SIGNAL_OF_CODEC = {"visual": ImageSignal, "text": TextSignal, "vector": VectorSignal, "action": VectorSignal}
+
+
+def _require_kind(region: str, bound: RegionBinding, signal: Signal) -> None:
+    expected = _SIGNAL_OF_CODEC[bound.codec]
+    if not isinstance(signal, expected):
+        raise BindingError(
+            f"region {region!r}: codec {bound.codec!r} needs a {expected.__name__}, "
+            f"signal {bound.signal!r} is a {type(signal).__name__}"
+        )
+
+
+def _check_region(region: str, bound: RegionBinding, schema: CanvasSchema) -> None:
+    spec, now = schema.layout.region_spec(region), schema.layout.t_current
+    t0, t1, *_ = spec.bounds
+    if bound.codec in ("visual", "vector") and t1 != now + 1:
+        raise BindingError(
+            f"region {region!r}: an observed region ends at the current tick, t1 = t_current + 1 = {now + 1}; "
+            f"got t1 = {t1}"
+        )
+    if bound.codec == "action" and t0 != now:
+        raise BindingError(
+            f"region {region!r}: an action region starts at the current tick, t0 = t_current = {now}; got t0 = {t0}"
+        )
+    stream = "text" if bound.codec == "text" else "video"
+    if spec.stream != stream:
+        raise BindingError(
+            f"region {region!r}: codec {bound.codec!r} fills the {stream} stream, the schema declares {spec.stream!r}"
+        )

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Makes .venv with the pinned dependencies and this checkout, and .venv/env.sh for ROS 2: `make setup`.
+# PYTHON picks the interpreter; EXTRAS the extras of setup.py (EXTRAS=test where apt's ROS 2 is used).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+find_python() {
+    local name
+    for name in ${PYTHON:-python3.11 python3.12 python3.13 python3}; do
+        if "$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+            echo "$name"
+            return
+        fi
+    done
+    echo "setup: no Python 3.11, 3.12 or 3.13 among: ${PYTHON:-python3.11 python3.12 python3.13 python3}." \
+        "Install one, or name one: make setup PYTHON=/path/to/python3" >&2
+    return 1
+}
+
+# What pip cannot bring, as Debian package names: OpenCV and MuJoCo's offscreen rendering need
+# these libraries, and Debian ships Python without the parts that make an environment.
+missing_packages() {
+    "$python" - <<'PY'
+import ctypes, importlib.util
+
+libraries = {"libEGL.so.1": "libegl1", "libGL.so.1": "libgl1", "libgthread-2.0.so.0": "libglib2.0-0"}
+for library, package in libraries.items():
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        print(package)
+if importlib.util.find_spec("ensurepip") is None:
+    print("python3-venv")
+PY
+}
+
+python=$(find_python)
+packages=$(missing_packages | xargs)
+if [ -n "$packages" ]; then
+    install="apt-get install -y --no-install-recommends $packages"
+    if ! command -v apt-get >/dev/null; then
+        echo "setup: system packages missing (Debian's names): $packages. Install them, then run make setup" >&2
+    elif [ "$(id -u)" = 0 ]; then
+        apt-get update && DEBIAN_FRONTEND=noninteractive $install
+    elif sudo -n true 2>/dev/null; then
+        sudo -n apt-get update && sudo -n DEBIAN_FRONTEND=noninteractive $install
+    else
+        echo "setup: system packages missing. Run: sudo $install" >&2
+    fi
+fi
+
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    "$python" -m venv --clear .venv
+fi
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+
+echo "setup: PyTorch"
+pip install --quiet --constraint constraints.txt setuptools torch
+echo "setup: canvas_robot with ${EXTRAS:=ros-wheels,rlds,test}"
+pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[$EXTRAS]"
+
+cat >.venv/env.sh <<SH
+# Source this to use canvas_robot and ROS 2 from this environment: . .venv/env.sh
+export PATH="$PWD/.venv/bin:\$PATH"
+export AMENT_PREFIX_PATH="$PWD/.venv\${AMENT_PREFIX_PATH:+:\$AMENT_PREFIX_PATH}"
+SH
+echo "setup: done. To use it in a shell: . .venv/env.sh"
