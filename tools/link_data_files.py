@@ -8,8 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-from setuptools.dist import Distribution  # first: it provides distutils  # noqa: F401, I001
-from distutils.core import run_setup
+import setuptools  # noqa: F401  (provides distutils)
+
+from distutils.core import run_setup  # isort: skip
 
 
 def link_data_files(checkout: Path, prefix: Path) -> None:

@@ -37,15 +37,10 @@ PY
 python=$(find_python)
 packages=$(missing_packages | xargs)
 if [ -n "$packages" ]; then
+    root=$([ "$(id -u)" = 0 ] || echo "sudo -n")
     install="apt-get install -y --no-install-recommends $packages"
-    if ! command -v apt-get >/dev/null; then
-        echo "setup: system packages missing (Debian's names): $packages. Install them, then run make setup" >&2
-    elif [ "$(id -u)" = 0 ]; then
-        apt-get update && DEBIAN_FRONTEND=noninteractive $install
-    elif sudo -n true 2>/dev/null; then
-        sudo -n apt-get update && sudo -n DEBIAN_FRONTEND=noninteractive $install
-    else
-        echo "setup: system packages missing. Run: sudo $install" >&2
+    if ! { $root apt-get update && $root env DEBIAN_FRONTEND=noninteractive $install; }; then
+        echo "setup: system packages are missing; run as root: $install" >&2
     fi
 fi
 
@@ -54,7 +49,7 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
 fi
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 
-echo "setup: PyTorch"
+echo "setup: PyTorch (the first time, minutes of downloads)"
 pip install --quiet --constraint constraints.txt setuptools torch
 echo "setup: canvas_robot with ${EXTRAS:=ros-wheels,rlds,test}"
 pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[$EXTRAS]"

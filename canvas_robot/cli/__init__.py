@@ -1,0 +1,36 @@
+"""The command line: `canvas-robot`. Each command parses, builds and calls; one file each."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from canvas_robot.cli import demo, replay
+
+app = typer.Typer(
+    name="canvas-robot",
+    help="A frozen, looped CogVideoX as a robot's policy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("demo")(demo.demo)
+app.command("replay")(replay.replay)
+
+
+@app.callback()
+def _group() -> None:
+    """Robot policies declared as a canvas of tokens."""
+
+
+def main() -> None:
+    """Entry point of `canvas-robot`: a mistake of the user's ends with its message, not with a traceback."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,7 +1,7 @@
 """Bridge V2 as published (RLDS, tensorflow-datasets), read episode by episode.
 
-The folder is checked without TensorFlow; it is imported when the first episode is read, in the process that reads.
-Cutting episodes into windows and normalising them happen elsewhere.
+The folder is checked without TensorFlow; it is imported when the first episode is read, in the
+process that reads. Cutting episodes into windows and normalising them happen elsewhere.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ class BridgeV2:
 
     data_dir: the version folder (it holds features.json), or the folder above it.
     split: as stored: "train" or "val".
-    camera: "image_0" (fixed, over the shoulder) to "image_3" (wrist); black in episodes that lack it.
+    camera: "image_0" (fixed, over the shoulder) to "image_3" (wrist); black where an episode
+        lacks it.
 
-    The layout is recognised by features.json, never by the dataset's name: the older `bridge` 0.1.0 of Open
-    X-Embodiment has other features and is refused. The stored `has_image_*` flags are not used: they are false in
-    episodes that have pictures (rail-berkeley/bridge_data_v2#40).
+    The layout is recognised by features.json, never by the dataset's name: the older `bridge` 0.1.0
+    of Open X-Embodiment has other features and is refused. The stored `has_image_*` flags are not
+    used: they are false in episodes that have pictures (rail-berkeley/bridge_data_v2#40).
 
     Raises FileNotFoundError when there is no dataset, BridgeDataError when it is another one.
     """
@@ -60,9 +61,7 @@ class BridgeV2:
     def __getitem__(self, index: int) -> Episode:
         """Episode `index`; negative counts from the end. Raises IndexError outside the split."""
         if not -len(self) <= index < len(self):
-            raise IndexError(
-                f"{self!r}: expected an index below {len(self)} episodes, got {index}"
-            )
+            raise IndexError(f"{self!r}: expected an index below {len(self)} episodes, got {index}")
         start = index % len(self)
         return next(self._read(start, start + 1))
 
@@ -79,7 +78,8 @@ class BridgeV2:
         dataset = builder.as_dataset(
             split=f"{self.split}[{start}:{stop}]",
             decoders={"steps": {"observation": others}},
-            # One shard after another, so that iterating and indexing agree; no cache, so that memory stays flat.
+            # One shard after another, so that iterating and indexing agree; no cache, so that
+            # memory stays flat.
             read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
             shuffle_files=False,
         ).map(lambda example: example["steps"].batch(_MOST_STEPS).get_single_element())
@@ -88,7 +88,7 @@ class BridgeV2:
 
 
 def find_version_folder(data_dir: str | Path) -> Path:
-    """The folder with features.json: `data_dir` itself, or the only one of its subfolders that has it.
+    """The folder with features.json: `data_dir` itself or the one below it.
 
     Raises FileNotFoundError when there is none, BridgeDataError when there are several.
     """
@@ -100,7 +100,8 @@ def find_version_folder(data_dir: str | Path) -> Path:
     if not found:
         raise FileNotFoundError(
             f"{data_dir}: expected features.json and dataset_info.json in it or in one of its "
-            f"subfolders, got none; give the version folder (.../bridge_dataset/1.0.0), or {_DOWNLOAD}"
+            f"subfolders, got none; give the version folder (.../bridge_dataset/1.0.0), "
+            f"or {_DOWNLOAD}"
         )
     if len(found) > 1:
         raise BridgeDataError(

@@ -21,9 +21,10 @@ class Episode:
     name: where it came from, for messages and titles.
     instruction: the goal text; empty when the recording has none.
     images: (T, H, W, 3) uint8 RGB, one camera.
-    states: (T, 7) float32, Bridge V2 state: x, y, z (m), roll, pitch, yaw (rad), gripper (0 closed, 1 open).
-    actions: (T, 7) float32, Bridge V2 action, as recorded: dx, dy, dz (m), droll, dpitch, dyaw (rad), gripper
-        target (absolute, 0 closed, 1 open); None when the recording has no actions.
+    states: (T, 7) float32, Bridge V2 state: x, y, z (m), roll, pitch, yaw (rad), gripper (0 closed,
+        1 open).
+    actions: (T, 7) float32, Bridge V2 action, as recorded: dx, dy, dz (m), droll, dpitch, dyaw
+        (rad), gripper target (absolute, 0 closed, 1 open); None when the recording has no actions.
     stamps_ns: (T,) int64, time of each step in nanoseconds, strictly increasing.
 
     Raises EpisodeError when an array has another shape or dtype, is not finite, or T is 0.

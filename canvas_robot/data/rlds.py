@@ -17,12 +17,13 @@ from canvas_robot.data.tensorflow_import import import_tfds
 
 CAMERAS = ("image_0", "image_1", "image_2", "image_3")
 EMBEDDING_SIZE = 512
-# Bridge V2 was recorded at 5 Hz and stores no stamps. Source: rail-berkeley/bridge_data_robot, move_duration 0.2.
+# Bridge V2 was recorded at 5 Hz and stores no stamps. Source: rail-berkeley/bridge_data_robot,
+# move_duration 0.2.
 STEP_NS = 200_000_000
 
 
 def bridge_features(height: int = 256, width: int = 256) -> Any:
-    """The features of `bridge_dataset` 1.0.0 as a tfds FeaturesDict, for pictures of `height` x `width`.
+    """The features of `bridge_dataset` 1.0.0, a tfds FeaturesDict, with pictures of this size.
 
     The published file describes action and state as joint velocities and angles. That is wrong
     (rail-berkeley/bridge_data_v2#26), so the descriptions here are our own.
@@ -57,8 +58,8 @@ def bridge_features(height: int = 256, width: int = 256) -> Any:
                     },
                     "action": vector(
                         ACTION_SIZE,
-                        "dx, dy, dz (m) and droll, dpitch, dyaw (rad) added to the previous target, "
-                        "about base_link's axes; absolute gripper target, 0 closed to 1 open.",
+                        "dx, dy, dz (m) and droll, dpitch, dyaw (rad) added to the previous "
+                        "target, about base_link's axes; gripper target, 0 closed to 1 open.",
                     ),
                     "discount": scalar(np.float32, "Always 1."),
                     "reward": scalar(np.float32, "1 on the last step of a demonstration, else 0."),
@@ -85,9 +86,10 @@ def bridge_features(height: int = 256, width: int = 256) -> Any:
 
 
 def example_from_episode(episode: Episode, episode_id: int) -> dict:
-    """The stored example of a complete demonstration; its pictures become `image_0`, the others are black.
+    """The stored example of a complete demonstration.
 
-    Raises ValueError for an episode without actions. The stamps are not stored: Bridge V2 has none, a step is 200 ms.
+    The pictures become `image_0`; the other cameras are black. The stamps are not stored: Bridge
+    V2 has none, a step is 200 ms. Raises ValueError for an episode without actions.
     """
     if episode.actions is None:
         raise ValueError(
@@ -126,7 +128,7 @@ def example_from_episode(episode: Episode, episode_id: int) -> dict:
 
 
 def episode_from_example(name: str, steps: Mapping[str, Any], camera: str) -> Episode:
-    """The episode of a stored example's `steps`, decoded and batched over T; pictures are those of `camera`.
+    """The episode of a stored example's `steps`, decoded and batched over T, seen by `camera`.
 
     The inverse of `example_from_episode` up to JPEG loss, except that step k is stamped k x 200 ms.
     """
@@ -148,10 +150,13 @@ def write_rlds(
     name: str = "recorded",
     version: str = "1.0.0",
 ) -> Path:
-    """Store episodes, in order, as the TFDS dataset `data_dir/name/version` that BridgeV2 reads; returns that folder.
+    """Store episodes, in order, as a TFDS dataset that BridgeV2 reads; returns its folder.
 
-    Every episode is stored as a complete demonstration: its last step is terminal with reward 1.
-    Raises ValueError without episodes or when their pictures differ in size, FileExistsError when the folder exists.
+    That folder is `data_dir/name/version`. Every episode is stored as a complete demonstration:
+    its last step is terminal with reward 1.
+
+    Raises ValueError without episodes or when their pictures differ in size, FileExistsError when
+    the folder exists.
     """
     folder = Path(data_dir) / name / version
     sizes = sorted({episode.images.shape[1:3] for episode in episodes})

@@ -1,4 +1,4 @@
-"""The one door to TensorFlow: imported when first called, on the CPU, without its start-up messages."""
+"""The one door to TensorFlow: imported when first called, on the CPU, and quiet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ def import_tfds() -> ModuleType:
     Call it in the process that reads: TensorFlow does not survive a fork.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # oneDNN announces itself before TensorFlow's log level applies; decoding records does not use it.
+    # oneDNN announces itself before TensorFlow's log level applies; decoding records does not use
+    # it.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
     import tensorflow_datasets as tfds

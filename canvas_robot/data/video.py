@@ -1,4 +1,4 @@
-"""Recorded camera clips as episodes: the pictures from a video file, the states from a table beside it."""
+"""Recorded clips as episodes: pictures from a video file, states from a table beside it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class RecordingError(ValueError):
 def read_video(path: str | Path) -> tuple[np.ndarray, float]:
     """All frames (T, H, W, 3) uint8 RGB of a video file, and its frame rate in frames per second.
 
-    Raises FileNotFoundError when the file is missing, RecordingError when it cannot be decoded, holds no frame or
-    states no frame rate.
+    Raises FileNotFoundError when the file is missing, RecordingError when it cannot be decoded,
+    holds no frame or states no frame rate.
     """
     path = Path(path)
     if not path.is_file():
@@ -57,8 +57,8 @@ def read_video(path: str | Path) -> tuple[np.ndarray, float]:
 def read_states(path: str | Path) -> np.ndarray:
     """Bridge V2 states (T, 7) float32 from a .npy, .csv or .json file.
 
-    A row is x, y, z (m), roll, pitch, yaw (rad), gripper (0 closed, 1 open). A CSV file may start with the line
-    `x,y,z,roll,pitch,yaw,gripper`; a JSON file is a list of rows.
+    A row is x, y, z (m), roll, pitch, yaw (rad), gripper (0 closed, 1 open). A CSV file may start
+    with the line `x,y,z,roll,pitch,yaw,gripper`; a JSON file is a list of rows.
 
     Raises FileNotFoundError when the file is missing, RecordingError when it is not such a table.
     """
@@ -73,7 +73,8 @@ def read_states(path: str | Path) -> np.ndarray:
         raise RecordingError(f"states {path}: expected numbers in rows of 7: {error}") from error
     if rows.ndim != 2 or rows.shape[1] != STATE_SIZE or len(rows) == 0:
         raise RecordingError(
-            f"states {path}: expected (T, 7) with columns {', '.join(STATE_COLUMNS)}, got {rows.shape}"
+            f"states {path}: expected (T, 7) with columns {', '.join(STATE_COLUMNS)}, "
+            f"got {rows.shape}"
         )
     if not np.isfinite(rows).all():
         row = int(np.argwhere(~np.isfinite(rows))[0][0])

@@ -1,4 +1,4 @@
-"""A pinhole camera that tells where a point of the robot's base frame appears in the picture. No drawing here."""
+"""A pinhole camera: where points of the robot's base frame appear in its picture. No drawing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class PinholeCamera:
             )
         right, up = xyaxes[:3], xyaxes[3:]
         lengths = np.linalg.norm(right) * np.linalg.norm(up)
-        # Published axes are rounded to four decimals; anything further from a right angle is a mistake.
+        # Published axes are rounded to four decimals; anything further from a right angle is a
+        # mistake.
         if not lengths > 0 or abs(right @ up) > 0.01 * lengths:
             raise ValueError(
                 f"PinholeCamera: expected two perpendicular axes in xyaxes, got {xyaxes.tolist()}; "
@@ -54,7 +55,7 @@ class PinholeCamera:
 
     @property
     def rotation(self) -> np.ndarray:
-        """(3, 3) matrix whose columns are picture-right, picture-up and backward, in the base frame."""
+        """(3, 3), its columns picture-right, picture-up and backward, in the base frame."""
         right = self.xyaxes[:3] / np.linalg.norm(self.xyaxes[:3])
         backward = np.cross(right, self.xyaxes[3:])
         backward /= np.linalg.norm(backward)

@@ -1,13 +1,12 @@
-"""episode.mp4: the camera pictures in real time, with the commanded path drawn into them and a strip of facts above."""
+"""episode.mp4: the camera pictures in real time, the commanded path drawn into them."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import imageio_ffmpeg
@@ -16,9 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from canvas_robot.evaluation.camera import PinholeCamera
-
-if TYPE_CHECKING:
-    from canvas_robot.evaluation.run_report import RunMeta, TickRecord
+from canvas_robot.evaluation.records import RunMeta, TickRecord
 
 FPS = 20
 TRAIL_S = 6.0
@@ -45,9 +42,11 @@ def write_episode_video(
 ) -> None:
     """Write an H.264 file that browsers play, FPS pictures a second, as long as the run.
 
-    records: in time order, may be empty; frames: at least one (time_s, (H, W, 3) uint8 RGB), in time order.
-    The pictures are stretched to the camera's own shape (Bridge V2 stores 640x480 squashed to 256x256), and enlarged
-    or reduced to WIDTH_RANGE.
+    records: in time order, may be empty.
+    frames: (time_s, (H, W, 3) uint8 RGB) in time order, at least one.
+
+    The pictures are stretched to the camera's own shape (Bridge V2 stores 640x480 squashed to
+    256x256), and enlarged or reduced to WIDTH_RANGE.
     """
     scene = _Scene(records, frames, camera, meta)
     width, height = scene.stage_size
@@ -60,7 +59,7 @@ def write_episode_video(
         pix_fmt_out="yuv420p",
         macro_block_size=2,
         quality=None,
-        output_params=["-crf", "20", "-movflags", "+faststart"],
+        output_params=["-preset", "veryfast", "-crf", "20", "-movflags", "+faststart"],
     )
     writer.send(None)
     try:
@@ -82,7 +81,7 @@ class _Scene:
     def pictures(self) -> Iterator[np.ndarray]:
         """One picture per 1/FPS second; drawn anew only when a camera frame or a tick came."""
         frame_times = [time for time, _ in self.frames]
-        tick_times = [record.wall_s for record in self.records]
+        tick_times = self._tick_times
         start, end = min(frame_times[:1] + tick_times[:1]), max(frame_times[-1:] + tick_times[-1:])
         shown, picture = None, None
         for step in range(int((end - start) * FPS) + 1):
@@ -102,6 +101,10 @@ class _Scene:
         return 2 * round(width * scale / 2), 2 * round(height * scale / 2)
 
     @cached_property
+    def _tick_times(self) -> list[float]:
+        return [record.wall_s for record in self.records]
+
+    @cached_property
     def _pixels(self) -> np.ndarray:
         """(N, 2) where the commanded position of each record appears; NaN where it does not."""
         if self.camera is None or not self.records:
@@ -114,9 +117,9 @@ class _Scene:
         stage = _resized(self.frames[frame][1], self.stage_size)
         record = self.records[ticks - 1] if ticks else None
         if record is not None:
-            trail = [k for k in range(ticks) if record.wall_s - self.records[k].wall_s <= TRAIL_S]
-            ages = np.array([record.wall_s - self.records[k].wall_s for k in trail]) / TRAIL_S
-            stage = _with_path(stage, self._pixels[trail], 1.0 - ages)
+            first = bisect_left(self._tick_times, record.wall_s - TRAIL_S)
+            ages_s = record.wall_s - np.array(self._tick_times[first:ticks])
+            stage = _with_path(stage, self._pixels[first:ticks], 1.0 - ages_s / TRAIL_S)
             stage = _with_target(stage, self._pixels[ticks - 1], _colour(record))
         strip = np.full((STRIP_HEIGHT, stage.shape[1], 3), STRIP_COLOUR, dtype=np.uint8)
         canvas = Image.fromarray(np.concatenate([strip, stage]))
@@ -126,7 +129,9 @@ class _Scene:
     def _write(self, draw: ImageDraw.ImageDraw, record: TickRecord | None) -> None:
         width = self.stage_size[0]
         if not self.meta.trained:
-            _badge(draw, (12, STRIP_HEIGHT + 12), "UNTRAINED POLICY", UNTRAINED_COLOUR, (255, 255, 255))
+            _badge(
+                draw, (12, STRIP_HEIGHT + 12), "UNTRAINED POLICY", UNTRAINED_COLOUR, (255, 255, 255)
+            )
         instruction = self.meta.instruction or "(no instruction)"
         draw.text((16, 12), _fitted(instruction, 19, width - 32), TEXT_COLOUR, _font(19))
         if record is None:
@@ -148,17 +153,21 @@ def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _with_path(image: np.ndarray, pixels: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """The picture with a line through `pixels` (N, 2); each piece as opaque as `strength` (N,) in [0, 1]."""
+    """The picture with a line through `pixels` (N, 2), as opaque as `strength` (N,) in [0, 1]."""
     line = np.zeros(image.shape[:2], dtype=np.uint8)
     edge = np.zeros_like(line)
-    for start, end, opacity in zip(pixels[:-1], pixels[1:], strength[1:], strict=True):
-        if np.isfinite([start, end]).all():
+    points = _fixed_points(pixels, image)
+    for start, end, opacity in zip(points[:-1], points[1:], strength[1:], strict=True):
+        if start is not None and end is not None:
             for mask, value, width in ((edge, 150, 5), (line, 255, 2)):
-                ends = _fixed_point(start, image), _fixed_point(end, image)
-                cv2.line(mask, *ends, int(value * opacity), width, cv2.LINE_AA, _SHIFT)
-    mixed = image * (1.0 - edge[..., None] / 255.0)
-    mixed += (np.array(ACTIVE_COLOUR) - mixed) * (line[..., None] / 255.0)
-    return mixed.astype(np.uint8)
+                cv2.line(mask, start, end, int(value * opacity), width, cv2.LINE_AA, _SHIFT)
+    x, y, width, height = cv2.boundingRect(edge)
+    part = np.s_[y : y + height, x : x + width]
+    mixed = image[part] * (1.0 - edge[part][..., None] / 255.0)
+    mixed += (np.array(ACTIVE_COLOUR) - mixed) * (line[part][..., None] / 255.0)
+    image = image.copy()
+    image[part] = mixed.astype(np.uint8)
+    return image
 
 
 def _with_target(image: np.ndarray, pixel: np.ndarray, colour: tuple) -> np.ndarray:
@@ -166,17 +175,21 @@ def _with_target(image: np.ndarray, pixel: np.ndarray, colour: tuple) -> np.ndar
     height, width = image.shape[:2]
     if not (np.isfinite(pixel).all() and 0 <= pixel[0] < width and 0 <= pixel[1] < height):
         return image
-    image, centre = image.copy(), _fixed_point(pixel, image)
+    image, centre = image.copy(), _fixed_points(pixel[None], image)[0]
     for radius, ink, thickness in ((10, STRIP_COLOUR, 5), (10, colour, 2), (2, colour, -1)):
         cv2.circle(image, centre, radius << _SHIFT, ink, thickness, cv2.LINE_AA, _SHIFT)
     return image
 
 
-def _fixed_point(pixel: np.ndarray, image: np.ndarray) -> tuple[int, int]:
-    # A point far outside would overflow OpenCV's integers; a few picture widths away looks the same.
+def _fixed_points(pixels: np.ndarray, image: np.ndarray) -> list[tuple[int, int] | None]:
+    """OpenCV's fixed-point form of pixels (N, 2); None where a pixel is NaN."""
+    # Far outside would overflow OpenCV's integers; a few picture widths away looks the same.
     limit = 4 * max(image.shape[:2])
-    x, y = np.clip(pixel, -limit, limit) * (1 << _SHIFT)
-    return int(round(x)), int(round(y))
+    points = np.nan_to_num(np.clip(pixels, -limit, limit) * (1 << _SHIFT)).round().astype(int)
+    visible = np.isfinite(pixels).all(axis=1)
+    return [
+        tuple(point) if seen else None for point, seen in zip(points.tolist(), visible, strict=True)
+    ]
 
 
 def _badge(draw: ImageDraw.ImageDraw, corner: tuple, text: str, fill: tuple, ink: tuple) -> None:
@@ -190,6 +203,7 @@ def _colour(record: TickRecord) -> tuple:
     return ACTIVE_COLOUR if record.state == "active" else HOLD_COLOUR
 
 
+@lru_cache
 def _fitted(text: str, size: int, room: int) -> str:
     """The text, cut with an ellipsis to at most `room` pixels of the bold font."""
     text = " ".join(text.split())

@@ -1,25 +1,23 @@
-"""latency.png: where the time from image to command goes, tick by tick, and how it is distributed."""
+"""latency.png: where the time from image to command goes, tick by tick, and its spread."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from canvas_robot.evaluation.run_report import RunMeta, TickRecord
+from canvas_robot.evaluation.records import RunMeta, TickRecord
 
-# In the order in which they happen; `wait` is the image waiting for its tick.
+# From the bottom up. `wait`, the image waiting for its tick, swings most and lies on top.
 STAGE_COLOURS = {
     "transport": "#94a3b8",
-    "wait": "#e2e8f0",
     "assembly": "#67b7d1",
     "model": "#2563a6",
     "publish": "#f59e0b",
+    "wait": "#dbe3ec",
 }
 HOLD_COLOUR = "#fde68a"
 INK = "#1f2937"
@@ -29,7 +27,7 @@ QUIET = "#6b7280"
 def write_latency_plot(
     path: Path, records: Sequence[TickRecord], summary: Mapping, meta: RunMeta
 ) -> None:
-    """Write the plot of `records`, in tick order, at least one of them active; `summary` is `summarise`'s."""
+    """Write the plot of records in tick order, at least one active, and of their `summarise`."""
     figure = Figure(figsize=(11, 4.4), dpi=150, layout="constrained", facecolor="white")
     over_time, spread = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     active = [record for record in records if record.state == "active"]
@@ -42,7 +40,7 @@ def write_latency_plot(
     _draw_spread(spread, totals, summary["latency_ms"]["total"], top)
     over_time.set_ylim(0, top)
     figure.suptitle(
-        f"Image to command: {len(active)} active ticks, control period {meta.period_ms:.0f} ms",
+        f"Image to command (active ticks: {len(active)}, control period: {meta.period_ms:.0f} ms)",
         x=0.01,
         ha="left",
         color=INK,
@@ -69,7 +67,8 @@ def _draw_stages(
         base = base + heights
     holds = [record.wall_s for record in records if record.state == "hold"]
     if holds:
-        spans = [(time - half, 2 * half) for time in holds]
+        # A little wider than a period, so that neighbours join in spite of jitter.
+        spans = [(time - 1.1 * half, 2.2 * half) for time in holds]
         axes.broken_barh(
             spans,
             (0, 1),
@@ -114,7 +113,9 @@ def _draw_period(axes: Axes, period_ms: float) -> None:
     )
 
 
-def _draw_spread(axes: Axes, totals: np.ndarray, percentiles: Mapping[str, float], top: float) -> None:
+def _draw_spread(
+    axes: Axes, totals: np.ndarray, percentiles: Mapping[str, float], top: float
+) -> None:
     axes.hist(
         totals,
         bins=np.linspace(0, top, 41),

@@ -12,7 +12,8 @@ from string import Template
 def write_report_page(path: Path, summary: Mapping, video: str | None, plot: Path | None) -> None:
     """Write the page for a `write_report` summary.
 
-    video: file name of the video beside the page, or None; plot: picture file that is embedded, or None.
+    video: file name of the video beside the page, or None; plot: picture file that is embedded, or
+        None.
     """
     path.write_text(
         _PAGE.substitute(
@@ -22,10 +23,10 @@ def write_report_page(path: Path, summary: Mapping, video: str | None, plot: Pat
             video=_video(video),
             cards="".join(_card(*card) for card in _cards(summary)),
             plot=_picture(plot),
-            latency=_latency_table(summary["latency_ms"]),
-            holds=_table(("Reason to hold", "Ticks"), summary["hold_reasons"], "No holds."),
-            versions=_table(("Package", "Version"), summary["versions"], "No versions given."),
-            details=_table(("Run", ""), summary["details"], "No further details given."),
+            tables=_latency_table(summary["latency_ms"])
+            + _table("Run", "", summary["details"])
+            + _table("Reason to hold", "Ticks", summary["hold_reasons"])
+            + _table("Package", "Version", summary["versions"]),
         ),
         encoding="utf-8",
     )
@@ -119,17 +120,22 @@ def _latency_table(latency_ms: Mapping[str, Mapping[str, float | None]]) -> str:
         + "</tr>"
         for stage, values in latency_ms.items()
     )
-    return f'<table class="numbers"><tr><th>Latency</th>{head}</tr>{rows}</table>'
+    return (
+        '<div class="panel"><table class="numbers">'
+        f"<tr><th>Latency</th>{head}</tr>{rows}</table></div>"
+    )
 
 
-def _table(heads: tuple[str, str], rows: Mapping, empty: str) -> str:
+def _table(left: str, right: str, rows: Mapping) -> str:
+    """A panel of two columns; nothing when there are no rows."""
     if not rows:
-        return f'<p class="quiet">{escape(empty)}</p>'
+        return ""
     body = "".join(
         f"<tr><th>{escape(str(key))}</th><td>{escape(str(value))}</td></tr>"
         for key, value in rows.items()
     )
-    return f"<table><tr><th>{escape(heads[0])}</th><th>{escape(heads[1])}</th></tr>{body}</table>"
+    head = f"<tr><th>{escape(left)}</th><th>{escape(right)}</th></tr>"
+    return f'<div class="panel"><table>{head}{body}</table></div>'
 
 
 def _ms(value: float | None) -> str:
@@ -147,23 +153,23 @@ _PAGE = Template("""<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>$title</title>
 <style>
-  :root { color: #1f2937; background: #f3f4f6; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }
-  body { max-width: 1120px; margin: 0 auto; padding: 28px 20px 48px; }
+  :root { color: #1f2937; background: #f3f4f6; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif;
+  } body { max-width: 1120px; margin: 0 auto; padding: 28px 20px 48px; }
   h1 { margin: 0; font-size: 15px; font-weight: 600; color: #6b7280; }
   .instruction { margin: 2px 0 18px; font-size: 28px; line-height: 1.25; font-weight: 650; }
-  h2 { margin: 0 0 10px; font-size: 16px; }
   .note { margin: 0 0 10px; padding: 10px 14px; border-radius: 8px; }
   .bad { background: #fee2e2; color: #991b1b; }
   .warn { background: #fef3c7; color: #854d0e; }
   .top { display: grid; grid-template-columns: 3fr 2fr; gap: 16px; margin: 16px 0; }
-  .tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 16px; }
+  .tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 16px; }
   .panel { background: white; border-radius: 10px; padding: 16px; margin-bottom: 16px; }
   .tables .panel { margin: 0; }
   video, img { display: block; width: 100%; border-radius: 8px; }
-  .absent { padding: 48px 16px; text-align: center; color: #6b7280; background: #e5e7eb; border-radius: 8px; }
-  .cards { display: grid; grid-template-columns: 1fr 1fr; grid-auto-rows: 1fr; gap: 12px; }
-  .card { background: white; border-radius: 10px; padding: 14px; }
-  .card span, .card small, .quiet { display: block; color: #6b7280; font-size: 13px; line-height: 1.35; }
+  .absent { padding: 48px 16px; text-align: center; color: #6b7280; background: #e5e7eb;
+  border-radius: 8px; } .cards { display: grid; grid-template-columns: 1fr 1fr; grid-auto-rows: 1fr;
+  gap: 12px; } .card { display: flex; flex-direction: column; justify-content: center; padding: 10px
+      16px; background: white; border-radius: 10px; }
+  .card span, .card small { display: block; color: #6b7280; font-size: 13px; line-height: 1.35; }
   .card b { display: block; margin: 2px 0; font-size: 23px; font-variant-numeric: tabular-nums; }
   table { width: 100%; border-collapse: collapse; font-size: 14px; }
   th, td { padding: 6px 8px; text-align: left; border-top: 1px solid #e5e7eb; font-weight: 400; }
@@ -179,12 +185,7 @@ _PAGE = Template("""<!doctype html>
 $notes
 <section class="top"><div>$video</div><div class="cards">$cards</div></section>
 <section class="panel">$plot</section>
-<section class="tables">
-<div class="panel">$latency</div>
-<div class="panel">$holds</div>
-<div class="panel">$versions</div>
-<div class="panel">$details</div>
-</section>
+<section class="tables">$tables</section>
 </body>
 </html>
 """)

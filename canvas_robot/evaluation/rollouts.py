@@ -25,10 +25,12 @@ def record_rollout(
 ) -> Rollout:
     """Run `act` in the episode of that id until it ends.
 
-    env: observations have `image` (H, W, 3) uint8 and `state` (7,) float32; info has `success` and `instruction`.
+    env: observes `image` (H, W, 3) uint8 and `state` (7,) float32; informs of `success` (bool) and
+        `instruction` (str).
     act: the action (7,) float32 for the environment as it stands, such as a scripted expert.
 
-    Step k holds what was observed before action k, as in Bridge V2: the last observation is not kept.
+    Step k holds what was observed before action k, as in Bridge V2: what the last action led to
+    is not kept.
     """
     observation, info = env.reset(options={"episode_id": episode_id})
     instruction = info["instruction"]

@@ -1,15 +1,14 @@
 """The report folder of one run: report.json, episode.mp4, latency.png, report.html.
 
-What happened at each tick is recorded as `TickRecord`; `summarise` turns records into numbers; `write_report`
-writes the folder. The drawing lives in `episode_video`, `latency_plot` and `report_page`.
+`summarise` turns records into numbers, `write_report` writes the folder. The records are declared
+in `records`; the drawing lives in `episode_video`, `latency_plot` and `report_page`.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from canvas_robot.evaluation.camera import BRIDGE_TABLE_CAMERA, PinholeCamera
 from canvas_robot.evaluation.episode_video import write_episode_video
 from canvas_robot.evaluation.latency_plot import write_latency_plot
+from canvas_robot.evaluation.records import STAGES, RunMeta, TickRecord
 from canvas_robot.evaluation.report_page import write_report_page
 
 __all__ = [
@@ -28,128 +28,18 @@ __all__ = [
     "write_report",
 ]
 
-STATES = ("active", "hold")
-# In the order in which they happen.
-STAGES = ("transport", "wait", "assembly", "model", "publish")
 PERCENTILES = (50, 95, 99)
 
 
-@dataclass(frozen=True, eq=False)
-class TickRecord:
-    """One control tick.
-
-    tick: number of the tick, counted by the control timer (a skipped tick leaves a gap).
-    wall_s: seconds from the start of the run to the command, on the clock of the camera frames' times.
-    image_stamp_ns: stamp of the newest image used, nanoseconds; 0 when no image had come yet.
-    command_stamp_ns: stamp of the command, nanoseconds.
-    transport_ms: from the image's stamp to its arrival.
-    assembly_ms: making the observation.
-    model_ms: the policy.
-    publish_ms: from the policy's answer to the command being sent.
-    total_ms: from the image's stamp to the command.
-    position: (3,) commanded end-effector position in the base frame, metres; NaN in a hold that has no target.
-    gripper: commanded opening, 0 closed to 1 open; NaN likewise.
-    state: "active", or "hold" when the policy's action was not executed.
-    reason: why the robot holds; empty when active.
-
-    The five latencies are NaN where a hold has nothing to measure.
-    """
-
-    tick: int
-    wall_s: float
-    image_stamp_ns: int
-    command_stamp_ns: int
-    transport_ms: float
-    assembly_ms: float
-    model_ms: float
-    publish_ms: float
-    total_ms: float
-    position: np.ndarray
-    gripper: float
-    state: str
-    reason: str = ""
-
-    def __post_init__(self) -> None:
-        position = np.array(self.position, dtype=np.float64)
-        name = f"TickRecord {self.tick}"
-        if position.shape != (3,):
-            raise ValueError(f"{name}: expected position (3,) in metres, got {position.shape}")
-        if self.state not in STATES:
-            raise ValueError(f"{name}: expected state to be one of {STATES}, got {self.state!r}")
-        if self.state == "hold" and not self.reason:
-            raise ValueError(f"{name}: expected a reason for the hold, got ''; say why it holds")
-        latencies = [self.total_ms, *(self.stage_ms(stage) for stage in STAGES)]
-        if self.state == "active" and not np.isfinite([*position, self.gripper, *latencies]).all():
-            raise ValueError(
-                f"{name}: expected finite position, gripper and latencies while active, got "
-                f"{position.tolist()}, {self.gripper}, {latencies}; record a tick without command as hold"
-            )
-        object.__setattr__(self, "position", position)
-
-    @property
-    def wait_ms(self) -> float:
-        """The rest of `total_ms`: how long the image waited for its tick. Never negative."""
-        measured = self.transport_ms + self.assembly_ms + self.model_ms + self.publish_ms
-        return max(0.0, self.total_ms - measured)
-
-    def stage_ms(self, stage: str) -> float:
-        """Latency of one of `STAGES`, milliseconds."""
-        return float(getattr(self, f"{stage}_ms"))
-
-
-@dataclass(frozen=True)
-class RunMeta:
-    """What a report says about the run as a whole.
-
-    instruction: the goal text.
-    trained: whether the policy's weights were trained for this task; False puts a warning on every page and frame.
-    seconds: length of the run.
-    control_rate_hz: declared control rate.
-    expected_ticks: ticks the control timer should have made in `seconds`.
-    versions: package name to version, shown as given.
-    title: heading of the page.
-    details: further facts shown as given (checkpoint, schema, robot, device): text, numbers or booleans.
-    """
-
-    instruction: str
-    trained: bool
-    seconds: float
-    control_rate_hz: float
-    expected_ticks: int
-    versions: Mapping[str, str]
-    title: str = "canvas_robot run"
-    details: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.control_rate_hz > 0:
-            raise ValueError(
-                f"RunMeta.control_rate_hz: expected a positive rate, got {self.control_rate_hz}"
-            )
-        if not self.seconds >= 0 or self.expected_ticks < 0:
-            raise ValueError(
-                "RunMeta: expected seconds and expected_ticks not negative, "
-                f"got {self.seconds} and {self.expected_ticks}"
-            )
-        try:
-            json.dumps([dict(self.versions), dict(self.details)], allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"RunMeta: expected text, finite numbers or booleans in versions and details: {error}"
-            ) from error
-
-    @property
-    def period_ms(self) -> float:
-        """Declared time between two control ticks."""
-        return 1000.0 / self.control_rate_hz
-
-
 def summarise(records: Sequence[TickRecord], meta: RunMeta) -> dict:
-    """The run in numbers, ready for JSON; numbers that cannot be computed from these records are None.
+    """The run in numbers, ready for JSON; None for what these records cannot tell.
 
-    `missed_ticks` counts expected ticks that were not recorded, or gaps in the tick numbers if those are more.
-    `slow_ticks` are active ticks whose own work (assembly, model, publish) took longer than a control period.
-    `fresh_image_fraction` is the share of ticks that used an image no earlier tick had used.
-    `latency_ms` has p50, p95 and p99 over active ticks of the image-stamp-to-command total and of each stage.
+    ticks: recorded ones; active_ticks and hold_ticks add up to it.
+    missed_ticks: expected ticks not recorded, or gaps in the tick numbers if those are more.
+    slow_ticks: active ticks whose work (assembly, model, publish) took over a control period.
+    fresh_image_fraction: share of ticks that used an image no earlier tick had used.
+    latency_ms: p50, p95 and p99 over active ticks, of the total from image stamp to command and
+        of each stage.
     """
     records = sorted(records, key=lambda record: record.tick)
     active = [record for record in records if record.state == "active"]
@@ -191,15 +81,17 @@ def write_report(
 ) -> dict:
     """Write the report into `folder`, made if absent; returns what report.json holds.
 
-    frames: (time_s, (H, W, 3) uint8 RGB) camera pictures, `time_s` on the clock of `TickRecord.wall_s`.
+    frames: camera pictures (time_s, (H, W, 3) uint8 RGB), on the clock of `TickRecord.wall_s`.
     camera: projects commanded positions into the pictures; None leaves the path out.
 
-    Few or no records or frames are no error: what could not be made is named under "missing" and on the page.
+    Few or no records or frames are no error: what could not be made is named under "missing" in
+    report.json and on the page. Raises ValueError for a frame that is not an RGB picture.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     records = sorted(records, key=lambda record: record.tick)
     frames = sorted(frames, key=lambda frame: frame[0])
+    _check_pictures(frames)
     summary = {**summarise(records, meta), "missing": _missing(records, frames, camera)}
     video = plot = None
     if frames:
@@ -212,6 +104,15 @@ def write_report(
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
     return summary
+
+
+def _check_pictures(frames: Sequence[tuple[float, np.ndarray]]) -> None:
+    for time_s, image in frames:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"frame at {time_s:.3f} s: expected (H, W, 3) uint8 RGB, "
+                f"got {image.shape} {image.dtype}"
+            )
 
 
 def _missing(

@@ -135,11 +135,10 @@ class Arm:
         return solution
 
     def measured_state(self, joints: np.ndarray, finger: float) -> np.ndarray:
-        """Bridge V2's state (7,) float32 of measured joints (6,) in radians and left finger in
-        metres.
+        """Bridge V2's state (7,) float32 of measured joints (6,) in rad and left finger in metres.
 
         Position (m) and Bridge's roll, pitch, yaw (rad) of `ee_gripper_link` in `base_link`, then
-        Bridge's gripper.
+        Bridge's gripper. Simulator and robot both make their state by this call.
         """
         return bridge_state_from_pose(self.forward(joints), self.bridge_gripper_from_finger(finger))
 

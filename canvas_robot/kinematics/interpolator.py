@@ -39,6 +39,8 @@ class MotionInterpolator:
 
     def reset(self, joints: np.ndarray, finger: float, time_s: float) -> None:
         """Hold joints (6,) in radians and the left finger in metres from `time_s` on."""
+        if not (math.isfinite(finger) and math.isfinite(time_s)):
+            raise ValueError(f"reset: expected finite finger and time_s, got {finger} and {time_s}")
         self._target = self._arm.forward(joints)
         self._from = self._to = np.append(np.asarray(joints, dtype=np.float64), finger)
         self._started_s = time_s

@@ -22,8 +22,8 @@ class Limits:
 
     step: (6,) largest magnitude of dx, dy, dz (m) and droll, dpitch, dyaw (rad) in one action.
     box_low, box_high: (3,) corners of the workspace of `ee_gripper_link`, metres in `base_link`.
-    rpy_low, rpy_high: (3,) bounds of the target's orientation as roll, pitch, yaw in Bridge's convention
-        (0 = pointing down), radians; the default bounds nothing.
+    rpy_low, rpy_high: (3,) bounds of the target's roll, pitch, yaw in Bridge's convention (0 is
+        pointing down), radians; the default bounds nothing.
     """
 
     step: np.ndarray
@@ -50,6 +50,11 @@ class Limits:
                     f"Limits.{name}_low: expected less than {name}_high {high.tolist()} in every "
                     f"coordinate, got {low.tolist()}"
                 )
+
+    @property
+    def bounds_rotation(self) -> bool:
+        """Whether some rotation is out of bounds."""
+        return bool((self.rpy_low > -np.pi).any() or (self.rpy_high < np.pi).any())
 
 
 _SIZES = {"step": 6, "box_low": 3, "box_high": 3, "rpy_low": 3, "rpy_high": 3}
@@ -80,7 +85,7 @@ def compose(previous: Pose, action: np.ndarray, limits: Limits) -> Command:
     Bridge's rule: the delta acts on the previous *target*, not on the measured pose. The position
     adds; the rotation turns about the base's axes through the end effector,
     R = R(rpy) @ R_previous; the gripper is absolute, 0 closed and 1 open. The delta is clipped to
-    `limits.step`, the position to the box, the orientation's angles to theirs, the gripper to [0, 1].
+    `limits.step`, the position to the box, the angles to their bounds, the gripper to [0, 1].
     Source: rail-berkeley/bridge_data_robot, action2transform_local and _next_qpos.
 
     Raises ValueError for a wrong shape or a number that is not finite: an action that cannot be
@@ -102,9 +107,13 @@ def compose(previous: Pose, action: np.ndarray, limits: Limits) -> Command:
 
 def _bounded_rotation(rotation: np.ndarray, limits: Limits) -> np.ndarray:
     """The rotation, its Bridge angles clipped; returned as it is where they are within bounds."""
+    if not limits.bounds_rotation:
+        return rotation
     rpy = rpy_from_matrix(rotation @ BRIDGE_DEFAULT_ROTATION.T)
     bounded = np.clip(rpy, limits.rpy_low, limits.rpy_high)
-    return rotation if np.array_equal(rpy, bounded) else matrix_from_rpy(bounded) @ BRIDGE_DEFAULT_ROTATION
+    if np.array_equal(rpy, bounded):
+        return rotation
+    return matrix_from_rpy(bounded) @ BRIDGE_DEFAULT_ROTATION
 
 
 def parted(target: Pose, measured: Pose, max_m: float = 0.08, max_rad: float = 0.4) -> bool:

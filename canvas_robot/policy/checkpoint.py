@@ -15,7 +15,7 @@ from canvas_robot.backbone.loading import load_backbone
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import load_binding, load_statistics, save_statistics
+from canvas_robot.signals import Binding, load_binding, load_statistics, save_statistics
 
 FILES = ("schema.json", "binding.yaml", "statistics.json", "weights.safetensors", "config.json")
 
@@ -55,8 +55,13 @@ def save_checkpoint(policy: CanvasPolicy, folder: str | Path) -> Path:
     return folder
 
 
-def load_checkpoint(folder: str | Path, device: str = "cpu") -> CanvasPolicy:
+def load_checkpoint(
+    folder: str | Path, device: str = "cpu", binding: Binding | None = None, control_rate_hz: float = 0.0
+) -> CanvasPolicy:
     """Loads a checkpoint folder.
+
+    `binding` replaces the checkpoint's own for another robot or other sources; signals, regions and control rate must
+    be the same. `control_rate_hz` may only repeat the rate it was trained at; 0 asks nothing.
 
     Raises CheckpointError, naming the file, for a missing or unreadable file, another backbone than the weights were
     made for, or weights that do not fit the declarations.
@@ -69,7 +74,9 @@ def load_checkpoint(folder: str | Path, device: str = "cpu") -> CanvasPolicy:
         )
     config = _read_config(folder / "config.json")
     schema = CanvasSchema.from_json(folder / "schema.json")
-    binding = load_binding(folder / "binding.yaml")
+    trained_with = load_binding(folder / "binding.yaml")
+    binding = binding or trained_with
+    _require_same_signals(folder, trained_with, binding, control_rate_hz or binding.control_rate_hz)
     statistics = load_statistics(folder / "statistics.json")
     backbone = load_backbone(config.backbone)
     if backbone.sha256 != config.backbone_sha256:
@@ -103,6 +110,17 @@ def _read_config(path: Path) -> CheckpointConfig:
     if not 1 <= config.loops <= 64:
         raise CheckpointError(f"{path}: loops: expected 1 to 64, got {config.loops}")
     return config
+
+
+def _require_same_signals(folder: Path, trained: Binding, used: Binding, rate_hz: float) -> None:
+    """A robot may differ in sources and limits, not in what the numbers on the canvas mean."""
+    for what, expected, got in (
+        ("regions", trained.regions, used.regions),
+        ("signals", trained.signals, used.signals),
+        ("control rate", trained.control_rate_hz, rate_hz),
+    ):
+        if expected != got:
+            raise CheckpointError(f"checkpoint {folder}: trained with {what} {expected}, asked to run with {got}")
 
 
 def _load_weights(model: CanvasModel, path: Path) -> None:

@@ -80,7 +80,12 @@ class CanvasPolicy:
         signal = self.binding.regions[self.binding.goal_region()].signal
         checked = self.binding.signals[signal].checked(signal, instruction)
         self.model.text.encode(checked)
+        self.forget()
         self.instruction = checked
+
+    def forget(self) -> None:
+        """Ends the episode: no instruction, no frames."""
+        self.instruction = None
         for cache in self._caches.values():
             cache.clear()
         self._own_history = History(self.schema, self.binding)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import gymnasium
 import numpy as np
@@ -19,11 +19,16 @@ from canvas_robot.sim.scene import COLOURS, Cube, Scene
 
 CONTROL_PERIOD_S = 0.2
 
-# Bridge's action box and evaluation workspace; the floor is raised from -0.01 m so that the tips
-# of a gripper that points down, 0.0164 m below its frame, stay above the table.
-# Source: rail-berkeley bridge_data_robot (robot_base_env.py), bridge_data_v2 (eval.py).
+# Bridge's action box, and the workspace of config/bindings/widowx.yaml, so that one action means
+# one command here and on a robot. Source of the box: bridge_data_robot, robot_base_env.py.
 STEP_LIMITS = (0.05, 0.05, 0.05, 0.25, 0.25, 0.25)
-LIMITS = Limits(step=STEP_LIMITS, box_low=(0.10, -0.15, 0.02), box_high=(0.45, 0.25, 0.25))
+LIMITS = Limits(
+    step=STEP_LIMITS,
+    box_low=(0.10, -0.20, 0.018),
+    box_high=(0.45, 0.25, 0.30),
+    rpy_low=(-0.8, -0.8, -1.57),
+    rpy_high=(0.8, 0.8, 1.57),
+)
 
 # Where cubes may stand (m in `base_link`): seen by the camera, reached from above. Centres at least
 # this far apart leave room for the closed gripper between them.
@@ -67,7 +72,7 @@ class WidowXReachEnv(gymnasium.Env, gymnasium.utils.EzPickle):
     that reported k; without it the seed draws one.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 5}
 
     def __init__(
         self,
@@ -199,7 +204,7 @@ def draw_episode(cubes: Sequence[Cube], episode_id: int) -> Episode:
 
 
 def _observation_space(arm: Arm) -> spaces.Dict:
-    # Beyond the arm's reach (0.66 m) and joint limits, which physics holds softly.
+    # Wider than the arm's reach (0.66 m) and its joint stops, which give a little when pressed.
     state_high = np.array([1.0, 1.0, 1.0, np.pi, np.pi, np.pi, 1.5], dtype=np.float32)
     state_low = np.append(-state_high[:6], np.float32(0.0))
     low, high = arm.finger_range
@@ -208,8 +213,8 @@ def _observation_space(arm: Arm) -> spaces.Dict:
             "image": spaces.Box(0, 255, (256, 256, 3), np.uint8),
             "state": spaces.Box(state_low, state_high, dtype=np.float32),
             "joint_positions": spaces.Box(
-                np.append(arm.lower - 0.1, low - 0.005),
-                np.append(arm.upper + 0.1, high + 0.005),
+                np.append(arm.lower - 0.1, low - 0.01),
+                np.append(arm.upper + 0.1, high + 0.01),
                 dtype=np.float64,
             ),
         }

@@ -65,8 +65,8 @@ class Cube:
 class Scene:
     """What stands around the arm and how it is drawn.
 
-    shadows, multisamples: off by default, 9 ms a picture becomes under 1 ms in software. A policy
-    must be evaluated with the setting it was trained with.
+    shadows, multisamples: off by default, for speed: drawn in software, a 256x256 picture takes
+    2 ms without and 18 ms with both (4 samples). Evaluate a policy as it was trained.
     """
 
     cubes: tuple[Cube, ...]
@@ -96,7 +96,7 @@ def _set_picture(spec: mujoco.MjSpec, scene: Scene) -> None:
     view = spec.visual
     view.global_.offwidth, view.global_.offheight = 1280, 960
     view.quality.offsamples = scene.multisamples
-    view.quality.shadowsize = 4096 if scene.shadows else 0
+    view.quality.shadowsize = 2048 if scene.shadows else 0
     view.map.znear, view.map.zfar = 0.01, 20.0
     view.map.shadowclip = 0.8
     view.headlight.ambient = [0.38, 0.38, 0.39]

@@ -88,7 +88,9 @@ def test_use_before_reset_and_going_back_in_time_are_refused():
         fresh.setpoint(0.0)
     with pytest.raises(RuntimeError, match=r"expected reset\(\) before"):
         fresh.command(moved([0.0, 0.0, 0.0]), 0.0)
-    with pytest.raises(ValueError, match="time_s: expected 5.0 s or later.*got 4.9 s"):
+    with pytest.raises(ValueError, match=r"time_s: expected 5\.0 s or later.*got 4.9 s"):
         started(5.0).setpoint(4.9)
+    with pytest.raises(ValueError, match="reset: expected finite finger and time_s"):
+        fresh.reset(RESET, float("nan"), 0.0)
     with pytest.raises(ValueError, match="duration_s: expected a positive number"):
         MotionInterpolator(ARM, duration_s=0.0)

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canvas_robot.kinematics import Command, Limits, compose, parted
-from canvas_robot.signals.pose import Pose, matrix_from_rpy, rpy_from_matrix
+from canvas_robot.signals.pose import (
+    Pose,
+    bridge_state_from_pose,
+    matrix_from_rpy,
+    pose_from_bridge_state,
+    rpy_from_matrix,
+)
 
 LIMITS = Limits(step=[0.05] * 3 + [0.25] * 3, box_low=[0.1, -0.15, 0.0], box_high=[0.45, 0.25, 0.3])
 
@@ -91,6 +97,7 @@ def test_compose_writes_into_no_argument():
         ({"step": [0.05] * 5 + [0.0]}, "Limits.step: expected positive"),
         ({"box_low": [0.1, np.nan, 0.0]}, "Limits.box_low: expected 3 finite numbers"),
         ({"box_low": [0.5, -0.15, 0.0]}, "Limits.box_low: expected less than box_high"),
+        ({"rpy_low": [4.0, 0.0, 0.0]}, "Limits.rpy_low: expected less than rpy_high"),
     ],
 )
 def test_limits_check_themselves(change, message):
@@ -99,11 +106,36 @@ def test_limits_check_themselves(change, message):
         Limits(**{**good, **change})
 
 
+BOUNDED = Limits(
+    LIMITS.step, LIMITS.box_low, LIMITS.box_high, [-0.8, -0.8, -1.57], [0.8, 0.8, 1.57]
+)
+inside = st.tuples(st.floats(-0.79, 0.79), st.floats(-0.79, 0.79), st.floats(-1.56, 1.56))
+
+
+def bridge_pose(rpy) -> Pose:
+    return pose_from_bridge_state([0.3, 0.0, 0.1, *rpy, 1.0])[0]
+
+
+@given(inside, actions)
+def test_bounded_angles_stay_within_their_bounds(rpy, action):
+    target = compose(bridge_pose(rpy), action, BOUNDED).target
+    angles = bridge_state_from_pose(target, 0.0)[3:6]
+    assert (angles >= BOUNDED.rpy_low - 1e-6).all() and (angles <= BOUNDED.rpy_high + 1e-6).all()
+
+
+@given(st.tuples(*[st.floats(-0.2, 0.2)] * 3), st.tuples(*[st.floats(-0.2, 0.2)] * 3))
+def test_angle_bounds_change_nothing_inside(rpy, turn):
+    action = [0, 0, 0, *turn, 0]
+    bounded = compose(bridge_pose(rpy), action, BOUNDED).target
+    free = compose(bridge_pose(rpy), action, LIMITS).target
+    assert np.array_equal(bounded.rotation, free.rotation)
+
+
 def test_commands_check_themselves():
     pose = Pose([0.3, 0.0, 0.1], np.eye(3))
     with pytest.raises(ValueError, match=r"Command.gripper: expected a number in \[0, 1\]"):
         Command(pose, float("nan"))
-    with pytest.raises(ValueError, match="Command.target: expected finite"):
+    with pytest.raises(ValueError, match=r"Command\.target: expected finite"):
         Command(Pose([np.nan, 0.0, 0.1], np.eye(3)), 0.5)
 
 

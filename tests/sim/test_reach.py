@@ -13,11 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canvas_robot.kinematics import Arm
+from canvas_robot.kinematics.rule import limits_of
+from canvas_robot.resources import config_path
+from canvas_robot.signals import load_binding
 from canvas_robot.sim.experts import ReachExpert
 from canvas_robot.sim.reach import (
     CUBES_APART_M,
     CUBES_HIGH,
     CUBES_LOW,
+    LIMITS,
     WidowXReachEnv,
     draw_episode,
 )
@@ -96,6 +100,12 @@ def test_the_reset_state_is_the_published_one(env):
     observation, _ = env.reset(seed=0)
     expected = [0.2921, -0.0061, 0.1353, -0.0045, 0.0568, -0.0190, 1.08]
     np.testing.assert_allclose(observation["state"], expected, atol=1e-3)
+
+
+def test_the_environment_allows_what_the_shipped_binding_allows():
+    declared = limits_of(load_binding(config_path("bindings", "widowx.yaml")).robot)
+    for name in ("step", "box_low", "box_high", "rpy_low", "rpy_high"):
+        assert np.array_equal(getattr(LIMITS, name), getattr(declared, name)), name
 
 
 def test_observations_stay_in_their_space_under_the_hardest_actions(env):

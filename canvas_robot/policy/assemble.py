@@ -1,0 +1,77 @@
+"""From names and paths to a policy: the one place where files are chosen for a run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from canvas_robot.policy.checkpoint import CheckpointError, load_checkpoint
+from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.resources import resolve_config
+from canvas_robot.schema import CanvasSchema
+from canvas_robot.signals import ImageSignal, VectorSignal, load_binding, load_statistics
+
+DEFAULT_SCHEMA, DEFAULT_BINDING, DEFAULT_STATISTICS = "widowx_tiny.json", "widowx.yaml", "bridge_v2.json"
+
+
+@dataclass(frozen=True)
+class PolicySettings:
+    """What to run. Empty strings and 0 mean the checkpoint's own, or the default where there is no checkpoint."""
+
+    checkpoint: str = ""
+    schema: str = ""
+    binding: str = ""
+    backbone: str = "tiny"
+    device: str = "cpu"
+    control_rate_hz: float = 0.0
+    seed: int = 0
+
+
+def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
+    """The policy of a checkpoint, or an untrained one.
+
+    Raises CheckpointError, SchemaError, BindingError, FileNotFoundError and the like, naming the file.
+    """
+    if settings.device != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"device: expected cpu, as torch sees no CUDA device here; got {settings.device!r}")
+    binding = load_binding(resolve_config("bindings", settings.binding)) if settings.binding else None
+    schema = CanvasSchema.from_json(resolve_config("schemas", settings.schema)) if settings.schema else None
+    if settings.checkpoint:
+        policy = load_checkpoint(settings.checkpoint, settings.device, binding, settings.control_rate_hz)
+        if schema is not None and schema != policy.schema:
+            raise CheckpointError(
+                f"checkpoint {settings.checkpoint}: its schema differs from {settings.schema}; leave the schema out, or "
+                f"use a checkpoint that was trained with it"
+            )
+        return policy
+    binding = binding or load_binding(resolve_config("bindings", DEFAULT_BINDING))
+    if settings.control_rate_hz:
+        binding = binding.with_control_rate(settings.control_rate_hz)
+    return CanvasPolicy.untrained(
+        schema or CanvasSchema.from_json(resolve_config("schemas", DEFAULT_SCHEMA)),
+        binding,
+        load_statistics(resolve_config("statistics", DEFAULT_STATISTICS)),
+        backbone=settings.backbone,
+        seed=settings.seed,
+        device=settings.device,
+    )
+
+
+def warm_up(policy: CanvasPolicy, decisions: int = 3) -> float:
+    """Runs a few decisions on grey images and mid-range vectors; milliseconds of the last one."""
+    policy.reset("warm up")
+    samples = {}
+    for name, signal in policy.binding.signals.items():
+        if isinstance(signal, ImageSignal):
+            samples[name] = np.full((*signal.sizes[0], 3), 128, np.uint8)
+        elif isinstance(signal, VectorSignal):
+            samples[name] = (np.float32(signal.low) + np.float32(signal.high)) / 2
+    for _ in range(decisions):
+        started = time.perf_counter()
+        policy.act(samples)
+    elapsed = (time.perf_counter() - started) * 1e3
+    policy.forget()
+    return elapsed

@@ -1,0 +1,118 @@
+"""Monitor: a node that listens to the policy's decisions and to the camera, for live tables, reports and tests."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float64
+
+from canvas_robot.evaluation.run_report import TickRecord
+from canvas_robot.ros.messages import image_from_msg
+
+
+@dataclass(frozen=True, eq=False)
+class Status:
+    """One message of ~/status, parsed. `values` is keyed as the node publishes them."""
+
+    message: str
+    values: dict
+    received_s: float
+
+    @property
+    def active(self) -> bool:
+        return self.values["state"] == "active"
+
+    def record(self, started_s: float, visual_region: str) -> TickRecord:
+        """The tick as reports take it; stages that a hold did not reach are NaN."""
+        v = self.values
+        image_ns = v.get(f"stamp_ns.{visual_region}", 0)
+        nan = float("nan")
+        return TickRecord(
+            tick=v["index"],
+            wall_s=self.received_s - started_s,
+            image_stamp_ns=image_ns,
+            command_stamp_ns=v["command_stamp_ns"],
+            transport_ms=(v[f"arrival_ns.{visual_region}"] - image_ns) / 1e6 if image_ns else nan,
+            assembly_ms=v.get("assembly_ms", nan),
+            model_ms=v.get("model_ms", nan),
+            publish_ms=v["publish_ms"],
+            total_ms=(v["command_stamp_ns"] - image_ns) / 1e6 + v["publish_ms"] if image_ns else nan,
+            position=np.array(v.get("target", [nan] * 3)),
+            gripper=v.get("gripper", nan),
+            state=v["state"],
+            reason=v["reason"],
+        )
+
+
+class Monitor:
+    """Collects decisions, commands and pictures until closed. `spin_for` and `wait_for` let messages in.
+
+    Args:
+        domain_id: ROS domain to listen in.
+        image_topic: camera to keep pictures of; none where None.
+        name: of the policy node.
+    """
+
+    def __init__(self, domain_id: int, image_topic: str | None = None, name: str = "policy") -> None:
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain_id)
+        self.node = rclpy.create_node("canvas_robot_monitor", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.statuses: list[Status] = []
+        self.poses: list[PoseStamped] = []
+        self.grippers: list[float] = []
+        self.frames: list[tuple[float, np.ndarray]] = []
+        deep = QoSProfile(depth=100)
+        self.node.create_subscription(DiagnosticStatus, f"{name}/status", self._on_status, deep)
+        self.node.create_subscription(PoseStamped, f"{name}/target_pose", self.poses.append, deep)
+        self.node.create_subscription(Float64, f"{name}/gripper", lambda m: self.grippers.append(m.data), deep)
+        if image_topic is not None:
+            self.node.create_subscription(Image, image_topic, self._on_image, qos_profile_sensor_data)
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def spin_once(self, timeout_s: float = 0.1) -> None:
+        """Takes one message, if one comes in time."""
+        self._executor.spin_once(timeout_sec=timeout_s)
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Takes messages until the condition holds; False where it does not in time."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() >= deadline:
+                return False
+            self.spin_once()
+        return True
+
+    def _on_status(self, msg: DiagnosticStatus) -> None:
+        values = {item.key: _parsed(item.value) for item in msg.values}
+        self.statuses.append(Status(msg.message, values, time.monotonic()))
+
+    def _on_image(self, msg: Image) -> None:
+        self.frames.append((time.monotonic(), image_from_msg(msg)))
+
+
+def _parsed(text: str):
+    """Numbers, lists and booleans are published as JSON, words as they are."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,90 @@
+"""The policy node's parameters: declared with descriptions, read once into checked settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+
+from canvas_robot.policy.assemble import PolicySettings
+
+
+class ParameterError(ValueError):
+    """A parameter's value cannot be used."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All parameters of the policy node; see PARAMETERS for their meaning."""
+
+    policy: PolicySettings
+    instruction: str
+    base_frame: str
+    ee_frame: str
+    image_transport: str
+    threads: int
+
+    def describe(self) -> str:
+        """What will be loaded, in one line."""
+        p = self.policy
+        return f"checkpoint {p.checkpoint}" if p.checkpoint else f"untrained policy, schema {p.schema}, binding {p.binding}"
+
+
+PARAMETERS = {
+    "checkpoint": ("", "checkpoint folder; empty: an untrained policy of schema, binding and backbone"),
+    "schema": ("", "canvas schema, a path or a name in config/schemas; empty: the checkpoint's, or widowx_tiny.json"),
+    "binding": ("", "binding, a path or a name in config/bindings; empty: the checkpoint's, or widowx.yaml"),
+    "backbone": ("tiny", "backbone of an untrained policy: a name in config/backbones, a folder or a hub id"),
+    "device": ("cpu", "torch device of the model, such as cpu or cuda:0"),
+    "instruction": ("", "instruction at activation; empty: hold until one comes on ~/instruction"),
+    "base_frame": ("", "frame_id of the commanded pose; empty: the binding's base_frame"),
+    "ee_frame": ("", "frame that the commanded pose places; empty: the binding's ee_frame"),
+    "image_transport": ("raw", "raw: sensor_msgs/Image; compressed: sensor_msgs/CompressedImage on <topic>/compressed"),
+    "autostart": (False, "configure and activate at start"),
+}
+
+
+def declare_parameters(node: Node) -> None:
+    """Declares every parameter, all read-only but the instruction: they are read at configure and activate."""
+    for name, (default, description) in PARAMETERS.items():
+        node.declare_parameter(name, default, ParameterDescriptor(description=description))
+    node.declare_parameter(
+        "control_rate",
+        0.0,
+        ParameterDescriptor(
+            description="control ticks per second [Hz]; 0: the binding's",
+            floating_point_range=[FloatingPointRange(from_value=0.0, to_value=1000.0)],
+        ),
+    )
+    node.declare_parameter(
+        "threads",
+        0,
+        ParameterDescriptor(
+            description="CPU threads of the model; 0: torch's own choice",
+            integer_range=[IntegerRange(from_value=0, to_value=1024)],
+        ),
+    )
+
+
+def read_settings(node: Node) -> Settings:
+    """The parameters as they are now; raises ParameterError naming the one that is wrong."""
+    value = {name: node.get_parameter(name).value for name in (*PARAMETERS, "control_rate", "threads")}
+    if value["image_transport"] not in ("raw", "compressed"):
+        raise ParameterError(f"image_transport: expected raw or compressed, got {value['image_transport']!r}")
+    policy = PolicySettings(
+        checkpoint=value["checkpoint"],
+        schema=value["schema"],
+        binding=value["binding"],
+        backbone=value["backbone"],
+        device=value["device"],
+        control_rate_hz=value["control_rate"],
+    )
+    return Settings(
+        policy,
+        value["instruction"],
+        value["base_frame"],
+        value["ee_frame"],
+        value["image_transport"],
+        value["threads"],
+    )

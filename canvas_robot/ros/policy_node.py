@@ -1,0 +1,270 @@
+"""The policy node: a managed node that turns camera and joint states into end-effector commands.
+
+It creates, destroys, converts and delegates; deciding lives in `canvas_robot.ros.control`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import threading
+import time
+import traceback
+
+import numpy as np
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import PoseStamped
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Float64, String
+from std_srvs.srv import Trigger
+
+from canvas_robot.kinematics.arm import Arm
+from canvas_robot.policy.assemble import assemble_policy, warm_up
+from canvas_robot.ros.control import ControlLoop, Decision, HoldReason, Instant
+from canvas_robot.ros.inputs import Inputs
+from canvas_robot.ros.messages import pose_to_msg, stamp_from_ns
+from canvas_robot.ros.parameters import declare_parameters, read_settings
+from canvas_robot.ros.ticker import Ticker
+
+COMMAND_QOS = QoSProfile(depth=1)  # reliable, volatile
+STATUS_QOS = QoSProfile(depth=50)
+STOP_TIMEOUT_S = 5.0
+REPEAT_LOG_S = 5.0
+
+
+def _logged(transition):
+    """rclpy swallows exceptions of transition callbacks: log them, and fail the transition."""
+
+    @functools.wraps(transition)
+    def wrapper(self, state):
+        try:
+            return transition(self, state)
+        except Exception as error:
+            self.get_logger().error(f"{transition.__name__} failed: {type(error).__name__}: {error}")
+            self.get_logger().debug(traceback.format_exc())
+            return TransitionCallbackReturn.FAILURE
+
+    return wrapper
+
+
+class PolicyNode(LifecycleNode):
+    """Lifecycle: configure loads and warms the model; activate subscribes, publishes and ticks; deactivate holds."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__("policy", **kwargs)
+        declare_parameters(self)
+        self._policy = self._loop = self._arm = self._inputs = self._ticker = None
+        self._outputs = []
+        self._settled = threading.Event()
+        self._last_log: dict[str, float] = {}
+        self._counts = dict.fromkeys(("ticks", "commands", "holds"), 0)
+        self._last_decision: Decision | None = None
+        self._barrier = self.create_guard_condition(self._settled.set)
+        if self.get_parameter("autostart").value and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    # ------------------------------------------------------------------ lifecycle
+
+    @_logged
+    def on_configure(self, state) -> TransitionCallbackReturn:
+        settings = read_settings(self)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.get_logger().info(f"loading {settings.describe()}")
+        policy = assemble_policy(settings.policy)
+        self._arm = Arm.load(policy.binding.robot.arm)
+        milliseconds = warm_up(policy)
+        self._loop = ControlLoop(policy, self._instant, self._warn)
+        self._policy, self._settings = policy, settings
+        self._create_outputs()
+        self._timer = self.create_timer(1.0, self._publish_diagnostics)
+        trained = "trained" if policy.trained else "UNTRAINED: its actions mean nothing"
+        self.get_logger().info(f"ready: {trained}, {policy.model.plan.n_rows} rows, {milliseconds:.0f} ms a decision")
+        return TransitionCallbackReturn.SUCCESS
+
+    @_logged
+    def on_activate(self, state) -> TransitionCallbackReturn:
+        binding = self._policy.binding
+        self._loop.reset()
+        if self._settings.instruction:
+            self._loop.instruct(self._settings.instruction)
+        super().on_activate(state)
+        self._inputs = Inputs(self, binding, self._arm, self._loop, self._settings.image_transport)
+        self._ticker = Ticker(
+            self.get_clock(), binding.tick_ns, self._on_tick, self._on_clock_stopped, self._loop.reset
+        )
+        self._ticker.start()
+        self.get_logger().info(f"active at {binding.control_rate_hz} Hz: {self._settings.instruction!r}")
+        return TransitionCallbackReturn.SUCCESS
+
+    @_logged
+    def on_deactivate(self, state) -> TransitionCallbackReturn:
+        self._stop()
+        super().on_deactivate(state)
+        return TransitionCallbackReturn.SUCCESS
+
+    @_logged
+    def on_cleanup(self, state) -> TransitionCallbackReturn:
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_logged
+    def on_shutdown(self, state) -> TransitionCallbackReturn:
+        self.shut_down()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_logged
+    def on_error(self, state) -> TransitionCallbackReturn:
+        self.shut_down()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _stop(self) -> None:
+        """Ends the control thread, then holds; does nothing where the node is not active."""
+        if self._ticker is None:
+            return
+        ticker, self._ticker = self._ticker, None
+        if not ticker.stop(STOP_TIMEOUT_S):
+            self.get_logger().error(f"the model did not return within {STOP_TIMEOUT_S} s; its decision is dropped")
+        now = self.get_clock().now().nanoseconds
+        self._publish(self._loop.hold(-1, now, HoldReason.DEACTIVATED, "the node was deactivated"))
+        self._inputs.close()
+        self._inputs = None
+
+    def _release(self) -> None:
+        if self._policy is None:
+            return
+        self.destroy_timer(self._timer)
+        for publisher in self._outputs:
+            self.destroy_lifecycle_publisher(publisher)
+        self._outputs = []
+        for entity in self._entities:
+            entity()
+        self._policy = self._loop = self._arm = None
+
+    def _create_outputs(self) -> None:
+        self._pose = self.create_lifecycle_publisher(PoseStamped, "~/target_pose", COMMAND_QOS)
+        self._gripper = self.create_lifecycle_publisher(Float64, "~/gripper", COMMAND_QOS)
+        self._status = self.create_lifecycle_publisher(DiagnosticStatus, "~/status", STATUS_QOS)
+        self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._outputs = [self._pose, self._gripper, self._status, self._diagnostics]
+        instruction = self.create_subscription(String, "~/instruction", self._on_instruction, 1)
+        reset = self.create_service(Trigger, "~/reset", self._on_reset)
+        self._entities = [
+            functools.partial(self.destroy_subscription, instruction),
+            functools.partial(self.destroy_service, reset),
+        ]
+
+    def shut_down(self) -> None:
+        """Holds and releases everything, from any state; for the end of the process."""
+        self._stop()
+        self._release()
+
+    # ------------------------------------------------------------------ callbacks
+
+    def _on_instruction(self, msg: String) -> None:
+        if self._ticker is not None:
+            self._loop.instruct(msg.data)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._ticker is not None
+        response.message = "starting over from the measured pose" if response.success else "the node is not active"
+        if response.success:
+            self._loop.reset()
+        return response
+
+    def _on_tick(self, index: int, stamp_ns: int) -> None:
+        self._settle()
+        self._publish(self._loop.tick(index, stamp_ns))
+
+    def _on_clock_stopped(self) -> None:
+        now = self.get_clock().now().nanoseconds
+        detail = "the simulation clock (/clock) stands still; is the simulator running?"
+        self._publish(self._loop.hold(-1, now, HoldReason.CLOCK_STOPPED, detail))
+
+    def _settle(self) -> None:
+        """Lets the executor take all messages that have arrived, so that a tick sees what is there."""
+        for _ in range(8):
+            seen = self._inputs.count
+            self._settled.clear()
+            self._barrier.trigger()
+            if not self._settled.wait(0.05) or self._inputs.count == seen:
+                return
+
+    def _instant(self) -> Instant:
+        return Instant(self.get_clock().now().nanoseconds, time.monotonic_ns())
+
+    # ------------------------------------------------------------------ output
+
+    def _publish(self, decision: Decision) -> None:
+        started = time.perf_counter()
+        now = self.get_clock().now().nanoseconds
+        if decision.command is not None:
+            frame = self._settings.base_frame or self._policy.binding.robot.base_frame
+            self._gripper.publish(Float64(data=decision.command.gripper))
+            self._pose.publish(pose_to_msg(decision.command.target, now, frame))
+            self._counts["commands"] += 1
+        publish_ms = (time.perf_counter() - started) * 1e3
+        self._counts["ticks" if decision.reason is None else "holds"] += 1
+        self._last_decision = decision
+        if decision.reason is not None:
+            self._warn(f"holding: {decision.reason}: {decision.detail}")
+        self._status.publish(self._status_msg(decision, now, publish_ms))
+
+    def _status_msg(self, decision: Decision, command_ns: int, publish_ms: float) -> DiagnosticStatus:
+        active = decision.reason is None
+        values = {
+            "index": decision.index,
+            "tick": decision.tick,
+            "state": "active" if active else "hold",
+            "reason": "" if active else str(decision.reason),
+            "stamp_ns": decision.stamp_ns,
+            "command_stamp_ns": command_ns if decision.command is not None else 0,
+            "trained": self._policy.trained,
+            "ee_frame": self._settings.ee_frame or self._policy.binding.robot.ee_frame,
+            "control_rate_hz": self._policy.binding.control_rate_hz,
+            "publish_ms": publish_ms,
+            "missed_ticks": self._ticker.missed if self._ticker is not None else 0,
+        }
+        values |= {f"{stage}_ms": ms for stage, ms in decision.timings_ms.items()}
+        values |= {f"stamp_ns.{region}": stamp for region, stamp in decision.stamps_ns.items()}
+        values |= {f"arrival_ns.{region}": stamp for region, stamp in decision.arrivals_ns.items()}
+        if decision.command is not None:
+            values["target"] = decision.command.target.position.tolist()
+            values["gripper"] = decision.command.gripper
+        if decision.chunk is not None:
+            values["action_chunk"] = np.asarray(decision.chunk.values, np.float64).tolist()
+        return DiagnosticStatus(
+            level=DiagnosticStatus.OK if active else DiagnosticStatus.WARN,
+            name="policy: decision",
+            hardware_id=self._policy.binding.robot.arm,
+            message=decision.detail,
+            values=[KeyValue(key=k, value=v if isinstance(v, str) else json.dumps(v)) for k, v in values.items()],
+        )
+
+    def _publish_diagnostics(self) -> None:
+        if self._ticker is None:
+            return
+        decision = self._last_decision
+        holding = decision is None or decision.reason is not None
+        message = "waiting for the first tick" if decision is None else (decision.detail or "following the instruction")
+        values = {**self._counts, "missed_ticks": self._ticker.missed, "trained": self._policy.trained}
+        status = DiagnosticStatus(
+            level=DiagnosticStatus.WARN if holding else DiagnosticStatus.OK,
+            name="policy: control loop",
+            hardware_id=self._policy.binding.robot.arm,
+            message=message,
+            values=[KeyValue(key=k, value=json.dumps(v)) for k, v in values.items()],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = stamp_from_ns(self.get_clock().now().nanoseconds)
+        self._diagnostics.publish(array)
+
+    def _warn(self, line: str) -> None:
+        """Logs a line, and the same line again at most every REPEAT_LOG_S."""
+        now, kind = time.monotonic(), line.split(":")[0]
+        if now - self._last_log.get(kind, -REPEAT_LOG_S) >= REPEAT_LOG_S:
+            self._last_log[kind] = now
+            self.get_logger().warning(line)

@@ -1,0 +1,64 @@
+"""Running one node as a process: SIGINT and SIGTERM end it cleanly, with a last chance to act."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+_POLL_S = 0.1  # how long a signal may wait for the executor
+
+
+class NodeClass(Protocol):
+    """A node that can be made without arguments and knows how to end."""
+
+    def __call__(self): ...
+
+    def shut_down(self) -> None: ...
+
+
+def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None) -> int:
+    """Loads the node's class, makes the node and spins until SIGINT or SIGTERM; the exit code.
+
+    A signal that comes while libraries load ends the process at once; later ones let the node shut down while it can
+    still publish.
+    """
+    stopping = []
+
+    def stop(received: int, frame) -> None:
+        stopping.append(received)
+
+    def leave(received: int, frame) -> None:
+        raise SystemExit(0)
+
+    _handle_signals(leave)
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    node_class = load()
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    _handle_signals(stop)
+    try:
+        node = node_class()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            while not stopping and rclpy.ok():
+                executor.spin_once(timeout_sec=_POLL_S)
+        finally:
+            node.shut_down()
+            executor.shutdown()
+            node.destroy_node()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        rclpy.try_shutdown()
+    return 0
+
+
+def _handle_signals(handler: Callable) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)

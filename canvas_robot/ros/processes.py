@@ -1,0 +1,102 @@
+"""Starting and stopping the package's nodes as processes of their own, with the environment that they need."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from canvas_robot.resources import config_path
+
+STOP_TIMEOUT_S = 10.0
+ENTRY_POINTS = {"policy": "canvas_robot.ros.policy", "sim_robot": "canvas_robot.ros.sim_robot"}
+
+
+def node_environment(domain_id: int | None = None) -> dict[str, str]:
+    """The environment of a node: loopback only, shared memory large enough for images.
+
+    What the user has set stays as it is, but for the domain where one is given.
+    """
+    environment = dict(os.environ)
+    profile = str(config_path("ros", "fastdds.xml"))
+    environment.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", profile)
+    environment.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
+    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    environment.setdefault("MUJOCO_GL", "egl")
+    environment["PYTHONUNBUFFERED"] = "1"
+    if domain_id is not None:
+        environment["ROS_DOMAIN_ID"] = str(domain_id)
+    return environment
+
+
+def free_domain_id() -> int:
+    """The user's ROS_DOMAIN_ID where one is set, else one drawn from 102..200, which is rarely used by hand."""
+    chosen = os.environ.get("ROS_DOMAIN_ID")
+    return int(chosen) if chosen else random.SystemRandom().randint(102, 200)
+
+
+class NodeProcesses:
+    """Nodes as child processes; leaving the context ends them all.
+
+    Args:
+        environment: of the children.
+        log_folder: receives <name>.log of each; a temporary folder where None.
+    """
+
+    def __init__(self, environment: dict[str, str], log_folder: Path | None = None) -> None:
+        self._environment = environment
+        self.log_folder = log_folder or Path(tempfile.mkdtemp(prefix="canvas_robot_"))
+        self._children: dict[str, subprocess.Popen] = {}
+
+    def __enter__(self) -> NodeProcesses:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.stop_all()
+
+    def start(self, name: str, parameters: dict | None = None, remappings: dict[str, str] | None = None) -> None:
+        """Starts node `name` ("policy" or "sim_robot") with ROS parameters and remappings."""
+        command = [sys.executable, "-m", ENTRY_POINTS[name], "--ros-args"]
+        for key, value in (parameters or {}).items():
+            text = str(value).lower() if isinstance(value, bool) else value
+            command += ["-p", f"{key}:={text!r}" if isinstance(value, str) else f"{key}:={text}"]
+        for old, new in (remappings or {}).items():
+            command += ["-r", f"{old}:={new}"]
+        with (self.log_folder / f"{name}.log").open("ab") as log:
+            # A session of its own: Ctrl-C reaches only this process, which then stops its children in order.
+            self._children[name] = subprocess.Popen(
+                command, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+    def log(self, name: str) -> str:
+        """What a node has printed so far."""
+        return (self.log_folder / f"{name}.log").read_text(errors="replace")
+
+    def died(self) -> str | None:
+        """Name of a node that has ended by itself, if any."""
+        return next((name for name, child in self._children.items() if child.poll() is not None), None)
+
+    def stop(self, name: str) -> int:
+        """Asks a node to end, waits, and returns its exit code; kills it after STOP_TIMEOUT_S."""
+        child = self._children.pop(name)
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+        try:
+            return child.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return child.wait()
+
+    def kill(self, name: str) -> None:
+        """Ends a node without asking, as a crash would."""
+        child = self._children.pop(name)
+        child.kill()
+        child.wait()
+
+    def stop_all(self) -> dict[str, int]:
+        """Stops every node that runs, the latest first; exit codes by name."""
+        return {name: self.stop(name) for name in reversed(list(self._children))}

@@ -1,0 +1,188 @@
+"""The simulated robot: MuJoCo's WidowX on ROS topics. It publishes camera and joint states and obeys the command topics."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Float64
+
+from canvas_robot.kinematics.arm import FINGER_JOINT, Arm
+from canvas_robot.kinematics.rule import Command
+from canvas_robot.ros.messages import (
+    MessageError,
+    image_to_msg,
+    joints_to_msg,
+    pose_from_msg,
+    stamp_from_ns,
+)
+from canvas_robot.sim.physics import WidowXSim
+from canvas_robot.sim.reach import draw_episode
+from canvas_robot.sim.scene import COLOURS, Cube, Scene
+
+SLICE_STEPS = 2  # physics steps between two looks at the wall clock and two /clock messages: 4 ms, 250 Hz
+SIM_EPOCH_NS = 1_000_000_000  # simulation time starts at 1 s: a stamp of zero means "not set" in ROS
+LATEST_QOS = QoSProfile(depth=1)
+STOP_TIMEOUT_S = 5.0
+
+PARAMETERS = {
+    "clock": ("wall", "wall: free-running, stamped by the system clock; sim: publishes /clock"),
+    "real_time_factor": (1.0, "simulated seconds per second"),
+    "camera_rate": (15.0, "images per second of the robot's time [Hz]"),
+    "joint_rate": (50.0, "joint states per second of the robot's time [Hz]"),
+    "image_width": (640, "pixels"),
+    "image_height": (480, "pixels"),
+    "episode": (0, "episode of WidowXReach-v0: where the cubes lie"),
+    "colours": (["red", "blue"], "colours of the cubes"),
+    "base_frame": ("wx250s/base_link", "frame_id that commanded poses must carry"),
+    "camera_frame": ("wx250s/camera_optical", "frame_id of the images"),
+    "image_topic": ("camera/image_raw", "sensor_msgs/Image, published"),
+    "joint_topic": ("joint_states", "sensor_msgs/JointState, published"),
+    "target_topic": ("policy/target_pose", "geometry_msgs/PoseStamped of the end effector, obeyed"),
+    "gripper_topic": ("policy/gripper", "std_msgs/Float64, 0 closed to 1 open, obeyed"),
+}
+
+
+class SimRobotNode(Node):
+    """Physics, rendering and publishing run in one thread; commands come in from the executor's."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__("sim_robot", **kwargs)
+        for name, (default, description) in PARAMETERS.items():
+            self.declare_parameter(name, default, ParameterDescriptor(description=description, read_only=True))
+        self._check_parameters()
+        self._arm = Arm.load("wx250s")
+        self._commands: deque[Command] = deque(maxlen=8)
+        self._gripper = 1.0
+        self._target = None
+        self._simulated_clock = self._value("clock") == "sim"
+        self._images = self.create_publisher(Image, self._value("image_topic"), LATEST_QOS)
+        self._joints = self.create_publisher(JointState, self._value("joint_topic"), QoSProfile(depth=10))
+        self._clock_out = self.create_publisher(Clock, "/clock", QoSProfile(depth=10)) if self._simulated_clock else None
+        self.create_subscription(PoseStamped, self._value("target_topic"), self._on_target, LATEST_QOS)
+        self.create_subscription(Float64, self._value("gripper_topic"), self._on_gripper, LATEST_QOS)
+        self._running = True
+        self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
+        self._thread.start()
+
+    def shut_down(self) -> None:
+        """Stops physics and frees the renderer."""
+        self._running = False
+        self._thread.join(STOP_TIMEOUT_S)
+
+    def _value(self, name: str):
+        return self.get_parameter(name).value
+
+    def _check_parameters(self) -> None:
+        if self._value("clock") not in ("wall", "sim"):
+            raise ValueError(f"clock: expected wall or sim, got {self._value('clock')!r}")
+        for name in ("real_time_factor", "camera_rate", "joint_rate"):
+            if not (math.isfinite(self._value(name)) and 0.0 < self._value(name) <= 500.0):
+                raise ValueError(f"{name}: expected a number in (0, 500], got {self._value(name)}")
+        if not (16 <= self._value("image_width") <= 1920 and 16 <= self._value("image_height") <= 1080):
+            raise ValueError("image_width, image_height: expected 16x16 to 1920x1080")
+        unknown = sorted(set(self._value("colours")) - set(COLOURS))
+        if unknown:
+            raise ValueError(f"colours: expected some of {sorted(COLOURS)}, got {unknown}")
+
+    # ------------------------------------------------------------------ commands
+
+    def _on_gripper(self, msg: Float64) -> None:
+        if not (math.isfinite(msg.data) and 0.0 <= msg.data <= 1.0):
+            self.get_logger().warning(f"gripper refused: expected 0 to 1, got {msg.data}", throttle_duration_sec=5.0)
+            return
+        self._gripper = msg.data
+        if self._target is not None:
+            self._commands.append(Command(self._target, self._gripper))
+
+    def _on_target(self, msg: PoseStamped) -> None:
+        try:
+            if msg.header.frame_id != self._value("base_frame"):
+                raise MessageError(f"frame_id: expected {self._value('base_frame')!r}, got {msg.header.frame_id!r}")
+            self._target = pose_from_msg(msg)
+        except MessageError as error:
+            self.get_logger().warning(f"target refused: {error}", throttle_duration_sec=5.0)
+            return
+        self._commands.append(Command(self._target, self._gripper))
+
+    # ------------------------------------------------------------------ physics thread
+
+    def _run(self) -> None:
+        try:
+            sim = self._make_sim()
+            self._simulate(sim)
+            sim.close()
+        except Exception as error:
+            if self._running:
+                self.get_logger().fatal(f"physics stopped: {type(error).__name__}: {error}")
+
+    def _make_sim(self) -> WidowXSim:
+        cubes = tuple(Cube(colour, COLOURS[colour]) for colour in self._value("colours"))
+        sim = WidowXSim(self._arm, Scene(cubes))
+        episode = draw_episode(cubes, self._value("episode"))
+        sim.reset(episode.cubes)
+        sim.render(self._value("image_width"), self._value("image_height"))  # the first picture sets the renderer up
+        self.get_logger().info(f"running on {self._value('clock')} clock; a fitting goal: {episode.instruction!r}")
+        return sim
+
+    def _simulate(self, sim: WidowXSim) -> None:
+        factor = self._value("real_time_factor")
+        camera = _Periodic(self._value("camera_rate"))
+        joints = _Periodic(self._value("joint_rate"))
+        started = time.monotonic()
+        while self._running:
+            ahead = sim.time / factor - (time.monotonic() - started)
+            if ahead > 0:
+                time.sleep(ahead)
+            while self._commands:
+                self._obey(sim, self._commands.popleft())
+            sim.step(SLICE_STEPS)
+            stamp = self._stamp(sim)
+            if self._clock_out is not None:
+                self._clock_out.publish(Clock(clock=stamp_from_ns(stamp)))
+            if joints.due(sim.time):
+                self._publish_joints(sim, stamp)
+            if camera.due(sim.time):
+                image = sim.render(self._value("image_width"), self._value("image_height"))
+                self._images.publish(image_to_msg(image, stamp, self._value("camera_frame")))
+
+    def _stamp(self, sim: WidowXSim) -> int:
+        """Time of the present physics state on the robot's clock."""
+        if self._simulated_clock:
+            return SIM_EPOCH_NS + round(sim.time * 1e9)
+        return self.get_clock().now().nanoseconds
+
+    def _publish_joints(self, sim: WidowXSim, stamp: int) -> None:
+        names = (*self._arm.joint_names, FINGER_JOINT)
+        self._joints.publish(joints_to_msg(names, np.append(sim.joints, sim.finger), stamp))
+
+    def _obey(self, sim: WidowXSim, command: Command) -> None:
+        solution = sim.command(command)
+        if not solution.converged:
+            self.get_logger().warning(
+                f"target out of reach by {solution.position_error_m:.3f} m; staying at the last one",
+                throttle_duration_sec=5.0,
+            )
+
+
+class _Periodic:
+    """Says when something of a fixed rate is due, without drift."""
+
+    def __init__(self, rate_hz: float) -> None:
+        self._period_s = 1.0 / rate_hz
+        self._next_s = 0.0
+
+    def due(self, time_s: float) -> bool:
+        if time_s < self._next_s:
+            return False
+        self._next_s = max(self._next_s + self._period_s, time_s)
+        return True
