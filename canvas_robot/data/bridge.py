@@ -1,7 +1,7 @@
 """Bridge V2 as published (RLDS, tensorflow-datasets), read episode by episode.
 
-The folder is checked without TensorFlow; it is imported when the first episode is read, in the
-process that reads. Cutting episodes into windows and normalising them happen elsewhere.
+The folder is checked without TensorFlow; the first read starts it, in a process of its own.
+Cutting episodes into windows and normalising them happen elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from canvas_robot.data.episode import Episode
 from canvas_robot.data.rlds import CAMERAS, episode_from_example
-from canvas_robot.data.tensorflow_import import import_tfds
+from canvas_robot.data.tensorflow_process import import_tfds, tensorflow_process
 
 _DOWNLOAD = (
     "download bridge_dataset/1.0.0 from "
@@ -27,6 +27,8 @@ _EXPECTED = {
 }
 # Longer than any episode: the batch that gathers the steps of one episode.
 _MOST_STEPS = 100_000
+# Episodes fetched at a time while iterating: 8 of Bridge V2's are about 60 MB.
+_EPISODES_AT_A_TIME = 8
 
 
 class BridgeDataError(ValueError):
@@ -63,28 +65,36 @@ class BridgeV2:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self!r}: expected an index below {len(self)} episodes, got {index}")
         start = index % len(self)
-        return next(self._read(start, start + 1))
+        return self._read(start, start + 1)[0]
 
     def __iter__(self) -> Iterator[Episode]:
-        return self._read(0, len(self))
+        for start in range(0, len(self), _EPISODES_AT_A_TIME):
+            yield from self._read(start, min(start + _EPISODES_AT_A_TIME, len(self)))
 
     def __repr__(self) -> str:
         return f"BridgeV2({str(self.folder)!r}, split={self.split!r}, camera={self.camera!r})"
 
-    def _read(self, start: int, stop: int) -> Iterator[Episode]:
-        tfds = import_tfds()
-        builder = tfds.builder_from_directory(self.folder)
-        others = {name: tfds.decode.SkipDecoding() for name in CAMERAS if name != self.camera}
-        dataset = builder.as_dataset(
-            split=f"{self.split}[{start}:{stop}]",
-            decoders={"steps": {"observation": others}},
-            # One shard after another, so that iterating and indexing agree; no cache, so that
-            # memory stays flat.
-            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-            shuffle_files=False,
-        ).map(lambda example: example["steps"].batch(_MOST_STEPS).get_single_element())
-        for index, steps in enumerate(tfds.as_numpy(dataset), start=start):
-            yield episode_from_example(f"{builder.name}/{self.split}/{index}", steps, self.camera)
+    def _read(self, start: int, stop: int) -> list[Episode]:
+        return tensorflow_process.call(
+            _read_episodes, self.folder, self.split, self.camera, start, stop
+        )
+
+
+def _read_episodes(folder: Path, split: str, camera: str, start: int, stop: int) -> list[Episode]:
+    tfds = import_tfds()
+    builder = tfds.builder_from_directory(folder)
+    others = {name: tfds.decode.SkipDecoding() for name in CAMERAS if name != camera}
+    dataset = builder.as_dataset(
+        split=f"{split}[{start}:{stop}]",
+        decoders={"steps": {"observation": others}},
+        # One shard after another, so that iterating and indexing agree.
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+        shuffle_files=False,
+    ).map(lambda example: example["steps"].batch(_MOST_STEPS).get_single_element())
+    return [
+        episode_from_example(f"{builder.name}/{split}/{index}", steps, camera)
+        for index, steps in enumerate(tfds.as_numpy(dataset), start=start)
+    ]
 
 
 def find_version_folder(data_dir: str | Path) -> Path:

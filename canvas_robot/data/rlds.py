@@ -1,6 +1,6 @@
 """Bridge V2's RLDS layout: its features, and an episode to and from one stored example.
 
-TensorFlow is imported inside the functions that need it.
+`write_rlds` keeps TensorFlow in its own process; `bridge_features` imports it where it is called.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from canvas_robot.data.episode import ACTION_SIZE, STATE_SIZE, Episode
-from canvas_robot.data.tensorflow_import import import_tfds
+from canvas_robot.data.tensorflow_process import import_tfds, tensorflow_process
 
 CAMERAS = ("image_0", "image_1", "image_2", "image_3")
 EMBEDDING_SIZE = 512
@@ -169,12 +169,17 @@ def write_rlds(
         raise FileExistsError(
             f"write_rlds: {folder} already exists; choose another name or version, or remove it"
         )
+    tensorflow_process.call(_write, list(episodes), Path(data_dir), split, name, version)
+    return folder
+
+
+def _write(episodes: list[Episode], data_dir: Path, split: str, name: str, version: str) -> None:
     tfds = import_tfds()
     tfds.disable_progress_bar()
     builder = tfds.dataset_builders.AdhocBuilder(
         name=name,
         version=version,
-        features=bridge_features(*sizes[0]),
+        features=bridge_features(*episodes[0].images.shape[1:3]),
         # The keys are the order: tfds sorts by them when it does not shuffle.
         split_datasets={
             split: [(i, example_from_episode(episode, i)) for i, episode in enumerate(episodes)]
@@ -186,4 +191,3 @@ def write_rlds(
     # Nothing is downloaded, but tfds makes a folder for it.
     with tempfile.TemporaryDirectory() as unused:
         builder.download_and_prepare(download_dir=unused)
-    return folder

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import gymnasium
 import numpy as np
 
 from canvas_robot.data.episode import Episode
+from canvas_robot.sim.registration import register
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,3 +54,18 @@ def record_rollout(
         stamps_ns=np.arange(len(images), dtype=np.int64) * period_ns,
     )
     return Rollout(episode, episode_id, bool(info["success"]))
+
+
+def record_rollouts(
+    env_id: str, act: Callable[[gymnasium.Env], np.ndarray], episode_ids: Sequence[int]
+) -> list[Rollout]:
+    """`record_rollout` for each id, in a registered environment made for it.
+
+    All values can be pickled, so a process without MuJoCo can ask another one for it.
+    """
+    register()
+    env = gymnasium.make(env_id)
+    try:
+        return [record_rollout(env, act, episode_id) for episode_id in episode_ids]
+    finally:
+        env.close()

@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import gymnasium
 import tensorflow_datasets as tfds
 
+from canvas_robot.data.helper_process import HelperProcess
 from canvas_robot.data.rlds import bridge_features, example_from_episode
-from canvas_robot.evaluation.rollouts import record_rollout
+from canvas_robot.evaluation.rollouts import record_rollouts
 from canvas_robot.sim.experts import ReachExpert
-from canvas_robot.sim.registration import REACH_ID, register
+from canvas_robot.sim.registration import REACH_ID
+
+_EPISODES_AT_A_TIME = 20
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -58,14 +60,15 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, episode_ids: range) -> Iterator[tuple[int, dict]]:
-        register()
-        env = gymnasium.make(REACH_ID)
-        for episode_id in episode_ids:
-            rollout = record_rollout(env, ReachExpert(), episode_id)
-            if not rollout.success:
-                raise RuntimeError(
-                    f"{REACH_ID} episode {episode_id}: expected the expert to succeed, it failed; "
-                    "every stored episode must be a demonstration"
-                )
-            yield episode_id, example_from_episode(rollout.episode, episode_id)
-        env.close()
+        # TensorFlow is in this process, so MuJoCo must be in another.
+        simulator = HelperProcess()
+        for first in range(0, len(episode_ids), _EPISODES_AT_A_TIME):
+            ids = list(episode_ids[first : first + _EPISODES_AT_A_TIME])
+            for rollout in simulator.call(record_rollouts, REACH_ID, ReachExpert(), ids):
+                if not rollout.success:
+                    raise RuntimeError(
+                        f"{REACH_ID} episode {rollout.episode_id}: expected the expert to "
+                        "succeed, it failed; every stored episode must be a demonstration"
+                    )
+                yield rollout.episode_id, example_from_episode(rollout.episode, rollout.episode_id)
+        simulator.close()
