@@ -108,8 +108,9 @@ setup(
             "ros-jazzy-std-srvs",
             "ros-jazzy-trajectory-msgs",
         ],
-        # Reading and converting Bridge V2 (RLDS).
-        "rlds": ["tensorflow-cpu>=2.16", "tensorflow-datasets>=4.9"],
+        # Reading and writing Bridge V2 (RLDS); tensorflow-datasets 4.9.10 imports
+        # importlib_resources when it writes, but does not ask for it.
+        "rlds": ["importlib-resources", "tensorflow-cpu>=2.16", "tensorflow-datasets>=4.9"],
         "test": ["hypothesis", "pytest>=8", "pytest-timeout>=2.3", "ruff"],
     },
     cmdclass={"install_data": InstallData, "develop": Develop},

@@ -37,8 +37,14 @@ PY
 python=$(find_python)
 packages=$(missing_packages | xargs)
 if [ -n "$packages" ]; then
-    root=$([ "$(id -u)" = 0 ] || echo "sudo -n")
     install="apt-get install -y --no-install-recommends $packages"
+    if [ "$(id -u)" = 0 ]; then
+        root=""
+    elif sudo -n true 2>/dev/null; then
+        root="sudo -n"
+    else
+        root=false # it cannot be done here
+    fi
     if ! { $root apt-get update && $root env DEBIAN_FRONTEND=noninteractive $install; }; then
         echo "setup: system packages are missing; run as root: $install" >&2
     fi

@@ -1,0 +1,1 @@
+"""Recorded episodes from RLDS datasets and video files; importing this loads no TensorFlow."""

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 PERCENTILES = (50, 95, 99)
+# Frames and ticks that start further apart than this were not stamped by the same clock.
+_CLOCKS_APART_S = 3600.0
 
 
 def summarise(records: Sequence[TickRecord], meta: RunMeta) -> dict:
@@ -85,13 +87,14 @@ def write_report(
     camera: projects commanded positions into the pictures; None leaves the path out.
 
     Few or no records or frames are no error: what could not be made is named under "missing" in
-    report.json and on the page. Raises ValueError for a frame that is not an RGB picture.
+    report.json and on the page. Raises ValueError for a frame that is not an RGB picture, or
+    frames on another clock.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     records = sorted(records, key=lambda record: record.tick)
     frames = sorted(frames, key=lambda frame: frame[0])
-    _check_pictures(frames)
+    _check_pictures(frames, records)
     summary = {**summarise(records, meta), "missing": _missing(records, frames, camera)}
     video = plot = None
     if frames:
@@ -106,13 +109,20 @@ def write_report(
     return summary
 
 
-def _check_pictures(frames: Sequence[tuple[float, np.ndarray]]) -> None:
+def _check_pictures(
+    frames: Sequence[tuple[float, np.ndarray]], records: Sequence[TickRecord]
+) -> None:
     for time_s, image in frames:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(
                 f"frame at {time_s:.3f} s: expected (H, W, 3) uint8 RGB, "
                 f"got {image.shape} {image.dtype}"
             )
+    if frames and records and abs(frames[0][0] - records[0].wall_s) > _CLOCKS_APART_S:
+        raise ValueError(
+            f"frames: expected times on the ticks' clock, got {frames[0][0]:.0f} s for the first "
+            f"frame and {records[0].wall_s:.0f} s for the first tick; give both since the start"
+        )
 
 
 def _missing(

@@ -19,6 +19,7 @@ from std_msgs.msg import Float64
 
 from canvas_robot.evaluation.run_report import TickRecord
 from canvas_robot.ros.messages import image_from_msg
+from canvas_robot.ros.processes import adopt_node_environment
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +66,7 @@ class Monitor:
     """
 
     def __init__(self, domain_id: int, image_topic: str | None = None, name: str = "policy") -> None:
+        adopt_node_environment()
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
         self.node = rclpy.create_node("canvas_robot_monitor", context=self._context)

@@ -33,6 +33,11 @@ def node_environment(domain_id: int | None = None) -> dict[str, str]:
     return environment
 
 
+def adopt_node_environment() -> None:
+    """Gives this process the environment of the nodes; call it before the first ROS context is made."""
+    os.environ.update(node_environment())
+
+
 def free_domain_id() -> int:
     """The user's ROS_DOMAIN_ID where one is set, else one drawn from 102..200, which is rarely used by hand."""
     chosen = os.environ.get("ROS_DOMAIN_ID")

@@ -3,7 +3,6 @@
 import json
 import pickle
 import struct
-import subprocess
 import sys
 
 import numpy as np
@@ -49,7 +48,7 @@ def test_stored_pictures_decode_to_the_same_pixels_every_time(bridge_sample):
 
 
 def test_order_is_the_same_with_several_shards(bridge_sample, tmp_path):
-    folder = _split_into_shards(bridge_sample, tmp_path, lengths=(9, 2, 14))
+    folder = _split_into_shards(bridge_sample, tmp_path, lengths=(2, 17, 6))
     whole, split = BridgeV2(bridge_sample), BridgeV2(folder)
     states = np.stack([episode.states for episode in split])
     np.testing.assert_array_equal(states, np.stack([episode.states for episode in whole]))
@@ -95,9 +94,13 @@ def test_the_gripper_state_may_exceed_one(sample):
     assert 1.0 < states[:, 6].max() < 1.12
 
 
-def test_splits_hold_the_same_episodes_in_the_sample(bridge_sample, sample):
-    validation = BridgeV2(bridge_sample, split="val")
-    np.testing.assert_array_equal(validation[0].states, sample[0].states)
+def test_the_asked_split_is_read(bridge_sample, sample):
+    # In the sample, train and val hold the same episodes in another order.
+    validation = list(BridgeV2(bridge_sample, split="val"))
+    assert validation[0].name == "bridge_dataset/val/0"
+    assert {episode.states.tobytes() for episode in validation} == {
+        episode.states.tobytes() for episode in sample
+    }
 
 
 # Finding and refusing.
@@ -108,7 +111,7 @@ def test_the_folder_above_the_version_is_enough(bridge_sample):
 
 
 def test_no_dataset_is_reported_with_where_to_get_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match="features.json .* download bridge_dataset/1.0.0"):
+    with pytest.raises(FileNotFoundError, match=r"features\.json .* download bridge_dataset/1.0.0"):
         BridgeV2(tmp_path)
 
 
@@ -123,7 +126,9 @@ def test_another_layout_under_a_bridge_name_is_refused(tmp_path):
     # Open X-Embodiment's bridge 0.1.0 keeps the action in a dictionary.
     action = {"world_vector": _tensor(3), "rotation_delta": _tensor(3)}
     _write_metadata(tmp_path / "1.0.0", {"action": _features(action)})
-    with pytest.raises(BridgeDataError, match="steps/action: expected float32 .7,., got .*vector"):
+    with pytest.raises(
+        BridgeDataError, match=r"steps/action: expected float32 \(7,\), got .*vector"
+    ):
         BridgeV2(tmp_path)
 
 
@@ -140,13 +145,9 @@ def test_an_unknown_camera_or_split_is_refused_with_the_known_ones(bridge_sample
         BridgeV2(bridge_sample, split="test")
 
 
-def test_reading_leaves_tensorflow_out_of_this_process(bridge_sample, sample):
-    script = (
-        "import sys; from canvas_robot.data.bridge import BridgeV2; "
-        f"assert BridgeV2({str(bridge_sample)!r})[0].images.any(); "
-        "sys.exit('tensorflow' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=100)
+def test_reading_leaves_tensorflow_out_of_this_process(sample):
+    # With it, MuJoCo's EGL renderer would crash; see canvas_robot.data.helper_process.
+    assert sample and "tensorflow" not in sys.modules
 
 
 def test_a_reader_can_be_sent_to_another_process(bridge_sample, sample):

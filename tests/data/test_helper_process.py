@@ -34,7 +34,7 @@ def test_the_functions_error_is_raised_with_the_helpers_traceback(helper):
 
 
 def test_a_helper_that_dies_is_reported_and_replaced(helper):
-    with pytest.raises(HelperProcessError, match="_exit: expected an answer .* code 3"):
+    with pytest.raises(HelperProcessError, match=r"_exit: expected an answer .* code 3"):
         helper.call(os._exit, 3)
     assert helper.call(int, "7") == 7
 
