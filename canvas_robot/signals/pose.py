@@ -15,6 +15,8 @@ from scipy.spatial.transform import Rotation
 # Source: rail-berkeley/bridge_data_robot, widowx_controller.py (DEFAULT_ROTATION).
 BRIDGE_DEFAULT_ROTATION = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
+_GIMBAL_LOCK = 1e-7  # cosine of pitch below which roll and yaw cannot be told apart
+
 
 @dataclass(frozen=True, eq=False)
 class Pose:
@@ -44,8 +46,16 @@ def matrix_from_rpy(rpy: np.ndarray) -> np.ndarray:
 
 
 def rpy_from_matrix(rotation: np.ndarray) -> np.ndarray:
-    """Fixed-axis roll, pitch, yaw (3,) in radians; the inverse of `matrix_from_rpy` for |pitch| < pi/2."""
-    return Rotation.from_matrix(rotation).as_euler("xyz")
+    """Fixed-axis roll, pitch, yaw (3,) in radians; the inverse of `matrix_from_rpy` for |pitch| < pi/2.
+
+    At |pitch| = pi/2 roll and yaw turn about one axis; yaw is 0 then.
+    """
+    cos_pitch = np.hypot(rotation[0, 0], rotation[1, 0])
+    pitch = np.arctan2(-rotation[2, 0], cos_pitch)
+    if cos_pitch < _GIMBAL_LOCK:
+        return np.array([np.arctan2(-rotation[1, 2], rotation[1, 1]), pitch, 0.0])
+    roll = np.arctan2(rotation[2, 1], rotation[2, 2])
+    return np.array([roll, pitch, np.arctan2(rotation[1, 0], rotation[0, 0])])
 
 
 def matrix_from_quaternion(xyzw: np.ndarray) -> np.ndarray:

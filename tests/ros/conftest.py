@@ -1,0 +1,133 @@
+"""A policy node over real DDS, fed by a robot whose every message the test controls."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import String
+
+from canvas_robot.ros.messages import image_to_msg, joints_to_msg
+from canvas_robot.ros.monitor import Monitor
+from canvas_robot.ros.processes import adopt_node_environment
+from canvas_robot.sim.scene import FINGER_RESET, TABLE_RESET
+
+JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "left_finger")
+RESET = np.append(TABLE_RESET, FINGER_RESET)
+TIMEOUT_S = 30.0
+
+adopt_node_environment()
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+_domains = itertools.count(os.getpid() % 90)
+
+
+@pytest.fixture
+def domain_id() -> int:
+    """A ROS domain of this test's own, below those that the demo draws from."""
+    return 1 + next(_domains) % 100
+
+
+@pytest.fixture
+def monitor(domain_id):
+    with Monitor(domain_id) as monitor:
+        yield monitor
+
+
+class Robot:
+    """Publishes a camera picture and joint states at 20 Hz until told otherwise; tests change what it publishes."""
+
+    def __init__(self, domain_id: int) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain_id)
+        self.node = rclpy.create_node("robot", context=self.context)
+        self.images = self.node.create_publisher(Image, "camera/image_raw", QoSProfile(depth=1))
+        self.joints = self.node.create_publisher(JointState, "joint_states", QoSProfile(depth=10))
+        self.instruction = self.node.create_publisher(String, "policy/instruction", QoSProfile(depth=1))
+        self.picture: np.ndarray | None = np.full((256, 256, 3), 90, np.uint8)
+        self.names, self.positions = JOINTS, RESET
+        self.stamp = lambda now_ns: now_ns
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.05):
+            now_ns = self.node.get_clock().now().nanoseconds
+            stamp = self.stamp(now_ns)
+            if self.names:
+                self.joints.publish(joints_to_msg(self.names, self.positions, stamp))
+            if self.picture is not None:
+                self.images.publish(image_to_msg(self.picture, stamp, "camera"))
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+
+@pytest.fixture
+def robot(domain_id):
+    robot = Robot(domain_id)
+    yield robot
+    robot.close()
+
+
+class NodeInThread:
+    """A PolicyNode spinning in a thread of this process, in a context of its own."""
+
+    def __init__(self, domain_id: int, **parameters) -> None:
+        from canvas_robot.ros.policy_node import PolicyNode
+
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=domain_id)
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.node = PolicyNode(context=self.context, parameter_overrides=overrides)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self._stop = False
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        while not self._stop:
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def close(self) -> None:
+        self._stop = True
+        self._thread.join()
+        self.node.shut_down()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown(context=self.context)
+
+
+@pytest.fixture
+def start_policy(domain_id):
+    """Starts policy nodes with parameters; stops them after the test."""
+    nodes = []
+
+    def start(**parameters) -> NodeInThread:
+        nodes.append(NodeInThread(domain_id, **parameters))
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.close()
+
+
+@pytest.fixture
+def active_policy(start_policy, robot, monitor):
+    """An active policy node that follows an instruction on good input."""
+    node = start_policy(autostart=True, instruction="touch the red cube")
+    assert monitor.wait_for(lambda: sum(s.active for s in monitor.statuses) >= 2, TIMEOUT_S)
+    return node
