@@ -11,9 +11,9 @@ _PACKAGE = Path(__file__).resolve().parent
 
 def config_root() -> Path:
     """The config folder; raises FileNotFoundError naming every place that was searched."""
+    prefixes = [*map(str, _PACKAGE.parents), sys.prefix]
+    prefixes += os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     candidates = [_PACKAGE.parent / "config"]
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix, sys.base_prefix]
-    prefixes += [str(parent) for parent in _PACKAGE.parents]
     candidates += [Path(prefix, "share", "canvas_robot", "config") for prefix in prefixes if prefix]
     for candidate in candidates:
         if (candidate / "schemas").is_dir():

@@ -26,7 +26,6 @@ def node_environment(domain_id: int | None = None) -> dict[str, str]:
     environment.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", profile)
     environment.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
     environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    environment.setdefault("MUJOCO_GL", "egl")
     environment["PYTHONUNBUFFERED"] = "1"
     if domain_id is not None:
         environment["ROS_DOMAIN_ID"] = str(domain_id)

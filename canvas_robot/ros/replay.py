@@ -6,6 +6,7 @@ Samples are published half a control tick before the tick that is to see them, s
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,8 @@ from canvas_robot.signals.pose import pose_from_bridge_state
 
 DISCOVERY_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 5.0
-ANSWER_PAUSE_S = 0.4
-CLOCK_STEP_NS = 5_000_000  # /clock at 200 Hz
+CREEP_NS, CREEP_S = 1_000_000, 0.1  # while the node decides, its clock goes this far in this time
+CLOCK_STEP_NS = 10_000_000  # /clock at 100 Hz
 FIRST_STAMP_NS = 1_000_000_000
 
 
@@ -62,6 +63,10 @@ class Replayed:
     stamps_ns: np.ndarray
     statuses: list[Status]
 
+    def step_of(self, status: Status) -> int:
+        """The recording's step that was the newest at the status's tick."""
+        return int(np.searchsorted(self.stamps_ns, status.values["stamp_ns"], side="right")) - 1
+
     @property
     def commands(self) -> int:
         """Ticks that commanded."""
@@ -85,6 +90,19 @@ class SimulationClock:
             due = started + (self.now_ns - start_ns) / 1e9 / self._rate
             _spin_until(self._monitor, due)
 
+    def creep_until(self, condition: Callable[[], bool], limit_ns: int) -> bool:
+        """Lets the clock nearly stand still until the condition holds; False where it reads `limit_ns` first.
+
+        It never stops, which the node would take for a fault.
+        """
+        while not condition():
+            if self.now_ns + CREEP_NS > limit_ns:
+                return False
+            self.now_ns += CREEP_NS
+            self._publisher.publish(Clock(clock=stamp_from_ns(self.now_ns)))
+            self._monitor.wait_for(condition, CREEP_S)
+        return True
+
 
 class WallClock:
     """The system's clock, for a node that does not use simulation time."""
@@ -99,6 +117,10 @@ class WallClock:
     def advance_to(self, stamp_ns: int) -> None:
         """Returns when the clock reads `stamp_ns`; takes messages meanwhile."""
         _spin_until(self._monitor, time.monotonic() + (stamp_ns - time.time_ns()) / 1e9)
+
+    def creep_until(self, condition: Callable[[], bool], limit_ns: int) -> bool:
+        """Waits for the condition; False where the clock reads `limit_ns` first: this one cannot be slowed."""
+        return self._monitor.wait_for(condition, (limit_ns - time.time_ns()) / 1e9)
 
 
 def _spin_until(monitor: Monitor, due_s: float) -> None:
@@ -167,7 +189,7 @@ class Replayer:
             self._publish(recording, step, stamp)
             last_tick_ns = grid_ns + (stamp - grid_ns + period_ns) // period_ns * period_ns
             self._clock.advance_to(last_tick_ns)
-            self._await_answer(last_tick_ns)
+            self._clock.creep_until(lambda at=last_tick_ns: self._answered(at), last_tick_ns + period_ns // 2)
         seen = self._monitor.statuses[before:]
         return Replayed(
             recording, stamps, [s for s in seen if first_tick_ns <= s.values["stamp_ns"] <= last_tick_ns]
@@ -195,9 +217,8 @@ class Replayer:
             self._publishers["joints"].publish(joints_to_msg(self._joint_names, recording.joints, stamp))
         self._publishers["image"].publish(image_to_msg(recording.images[step], stamp, "camera"))
 
-    def _await_answer(self, stamp_ns: int) -> None:
-        """Lets the node finish its tick; a simulation clock stands still meanwhile, less long than the node minds."""
-        self._monitor.wait_for(lambda: self._monitor.statuses[-1].values["stamp_ns"] >= stamp_ns, ANSWER_PAUSE_S)
+    def _answered(self, tick_ns: int) -> bool:
+        return self._monitor.statuses[-1].values["stamp_ns"] >= tick_ns
 
 
 def direct_actions(policy: CanvasPolicy, replayed: Replayed) -> list[np.ndarray]:

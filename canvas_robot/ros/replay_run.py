@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -155,12 +156,13 @@ def _report(
         title="canvas_robot replay",
         details=details,
     )
-    records = [status.record(started, "visual") for status in statuses]
-    frames = [
-        (status.received_s - started, one.recording.images[step])
-        for one in replayed
-        for step, status in enumerate(one.statuses[: len(one.recording)])
-    ]
+    records, frames, first = [], [], 0
+    for one in replayed:
+        for status in one.statuses:
+            step = one.step_of(status)
+            records.append(dataclasses.replace(status.record(started, "visual"), tick=first + step))
+            frames.append((status.received_s - started, one.recording.images[step]))
+        first += len(one.recording)
     write_report(settings.folder, records, frames, BRIDGE_TABLE_CAMERA, meta)
     for line in (f"{commands} commands for {steps} recorded steps", *(f"{k}: {v}" for k, v in details.items())):
         console.print(line)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from canvas_robot.ros.process import run_node
 
 
 def main(args: list[str] | None = None) -> int:
     """Runs the simulated robot until SIGINT or SIGTERM; the exit code."""
-    os.environ.setdefault("MUJOCO_GL", "egl")  # pictures without a screen; read when MuJoCo is imported
 
     def load():
         from canvas_robot.ros.sim_robot_node import SimRobotNode

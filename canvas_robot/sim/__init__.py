@@ -1,1 +1,3 @@
-"""MuJoCo physics, pictures, Gymnasium tasks and scripted experts; importing this loads none."""
+"""Simulation: the arm in a scene, tasks and experts. Importing this loads no simulator."""
+
+from canvas_robot import offscreen  # noqa: F401  (before MuJoCo is imported)

@@ -1,0 +1,233 @@
+"""Laws of the policy node over real DDS: when it commands, what it commands, and when it holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from canvas_robot.kinematics import Arm
+from canvas_robot.resources import config_path
+from canvas_robot.ros.messages import pose_from_msg, stamp_ns
+from canvas_robot.signals import load_binding
+from canvas_robot.signals.pose import bridge_state_from_pose
+
+LIMITS = load_binding(config_path("bindings", "widowx.yaml")).robot
+SECOND_NS = 1_000_000_000
+
+
+def held(monitor, text: str) -> bool:
+    """Waits for a hold whose message holds `text`."""
+    return monitor.wait_for(lambda: any(text in s.message for s in monitor.statuses), TIMEOUT_S)
+
+
+def commands_again(monitor) -> bool:
+    before = len(monitor.statuses)
+    return monitor.wait_for(lambda: sum(s.active for s in monitor.statuses[before:]) >= 2, TIMEOUT_S)
+
+
+def measured_pose():
+    return Arm.load("wx250s").forward(RESET[:6])
+
+
+def test_commands_are_finite_within_limits_and_in_the_base_frame(active_policy, monitor):
+    assert monitor.wait_for(lambda: len(monitor.poses) >= 5, TIMEOUT_S)
+    previous = bridge_state_from_pose(measured_pose(), 0.0)[:6]
+    for msg in monitor.poses:
+        state = bridge_state_from_pose(pose_from_msg(msg), 0.0)[:6]
+        assert msg.header.frame_id == "wx250s/base_link" and stamp_ns(msg.header.stamp) > 0
+        assert np.isfinite(state).all()
+        assert (np.array(LIMITS.box_low) - 1e-6 <= state[:3]).all()
+        assert (state[:3] <= np.array(LIMITS.box_high) + 1e-6).all()
+        assert (np.abs(state[:3] - previous[:3]) <= np.array(LIMITS.step_limits[:3]) + 1e-6).all()
+        previous = state
+    assert all(0.0 <= gripper <= 1.0 for gripper in monitor.grippers)
+
+
+def test_each_tick_adds_its_delta_to_the_previous_target(active_policy, monitor):
+    assert monitor.wait_for(lambda: sum(s.active for s in monitor.statuses) >= 5, TIMEOUT_S)
+    active = [s.values for s in monitor.statuses if s.active]
+    assert [v["tick"] for v in active] == list(range(len(active)))
+    target = measured_pose().position
+    for values in active:
+        target = np.clip(target + np.array(values["action_chunk"][0][:3]), LIMITS.box_low, LIMITS.box_high)
+        np.testing.assert_allclose(values["target"], target, atol=1e-6)
+
+
+def test_command_topics_are_reliable_and_volatile(active_policy, monitor):
+    for topic in ("/policy/target_pose", "/policy/gripper"):
+        (info,) = monitor.node.get_publishers_info_by_topic(topic)
+        assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        assert info.qos_profile.durability == DurabilityPolicy.VOLATILE
+
+
+def test_covering_the_camera_changes_the_action(active_policy, robot, monitor):
+    seen = [s.values["action_chunk"] for s in monitor.statuses if s.active][-1]
+    robot.picture = np.zeros((256, 256, 3), np.uint8)
+    assert monitor.wait_for(
+        lambda: any(s.active and s.values["action_chunk"] != seen for s in monitor.statuses), TIMEOUT_S
+    )
+
+
+def test_a_camera_that_stops_holds_once_at_the_measured_pose_and_resumes(active_policy, robot, monitor):
+    picture, robot.picture = robot.picture, None
+    assert held(monitor, "signal 'image': newest sample is")
+    first = next(s for s in monitor.statuses if s.values["reason"] == "stale_input")
+    np.testing.assert_allclose(first.values["target"], measured_pose().position, atol=1e-6)
+    assert monitor.wait_for(lambda: sum(not s.active for s in monitor.statuses) >= 4, TIMEOUT_S)
+    stale = [s for s in monitor.statuses if s.values["reason"] == "stale_input"]
+    assert [s.values["command_stamp_ns"] > 0 for s in stale] == [True] + [False] * (len(stale) - 1)
+    assert len(monitor.poses) == sum(s.values["command_stamp_ns"] > 0 for s in monitor.statuses)
+    robot.picture = picture
+    assert commands_again(monitor)
+
+
+@pytest.mark.parametrize("size", [(100, 100), (480, 640)])
+def test_an_image_of_another_size_is_refused_and_held(active_policy, robot, monitor, size):
+    good, robot.picture = robot.picture, np.zeros((*size, 3), np.uint8)
+    assert held(monitor, f"got {size[1]}x{size[0]}")
+    robot.picture = good
+    assert commands_again(monitor)
+
+
+def test_a_missing_joint_is_named_and_held(active_policy, robot, monitor):
+    robot.names, robot.positions = JOINTS[1:], RESET[1:]
+    assert held(monitor, "joints missing: waist")
+    robot.names, robot.positions = JOINTS, RESET
+    assert commands_again(monitor)
+
+
+def test_a_joint_that_is_not_a_number_is_named_and_held(active_policy, robot, monitor):
+    robot.positions = np.append(RESET[:6], np.nan)
+    assert held(monitor, "left_finger=nan")
+
+
+@pytest.mark.parametrize(
+    ("stamp", "text"),
+    [
+        (lambda now: 0, "expected a stamp after"),
+        (lambda now: now + 5 * SECOND_NS, "expected a stamp no later than the clock"),
+        (lambda now: now - 3600 * SECOND_NS, "expected a stamp after"),
+    ],
+    ids=["zero", "future", "backward"],
+)
+def test_stamps_that_cannot_be_are_faults(active_policy, robot, monitor, stamp, text):
+    robot.stamp = stamp
+    assert held(monitor, text)
+
+
+def test_an_arm_that_does_not_follow_is_held(active_policy, robot, monitor):
+    away = RESET.copy()
+    away[0] += 0.5
+    robot.positions = away
+    assert held(monitor, "the arm does not follow")
+
+
+def test_a_new_instruction_starts_from_the_measured_pose(active_policy, robot, monitor):
+    assert monitor.wait_for(lambda: sum(s.active for s in monitor.statuses) >= 4, TIMEOUT_S)
+    robot.instruction.publish(String(data="touch the blue cube"))
+    before = len(monitor.statuses)
+    assert monitor.wait_for(
+        lambda: any(s.active and s.values["tick"] == 0 for s in monitor.statuses[before:]), TIMEOUT_S
+    )
+    first = next(s.values for s in monitor.statuses[before:] if s.values["tick"] == 0)
+    expected = measured_pose().position + np.array(first["action_chunk"][0][:3])
+    np.testing.assert_allclose(first["target"], expected, atol=1e-6)
+
+
+def test_an_instruction_that_is_too_long_changes_nothing(active_policy, robot, monitor):
+    robot.instruction.publish(String(data="touch " * 100_000))
+    assert commands_again(monitor)
+    ticks = [s.values["tick"] for s in monitor.statuses if s.active]
+    assert ticks == sorted(ticks)
+
+
+def test_reset_starts_over(active_policy, monitor):
+    client = monitor.node.create_client(Trigger, "policy/reset")
+    assert monitor.wait_for(client.service_is_ready, TIMEOUT_S)
+    assert monitor.wait_for(lambda: monitor.statuses[-1].values["tick"] >= 3, TIMEOUT_S)
+    future = client.call_async(Trigger.Request())
+    assert monitor.wait_for(future.done, TIMEOUT_S) and future.result().success
+    before = len(monitor.statuses)
+    assert monitor.wait_for(lambda: any(s.values["tick"] == 0 for s in monitor.statuses[before:]), TIMEOUT_S)
+
+
+def test_nothing_is_published_or_buffered_while_not_active(start_policy, robot, monitor):
+    policy = start_policy(instruction="touch the red cube")
+    node = policy.node
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert not monitor.wait_for(lambda: monitor.statuses or monitor.poses, 1.0)
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert monitor.wait_for(lambda: any(s.active for s in monitor.statuses), TIMEOUT_S)
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert held(monitor, "the node was deactivated")
+    commands = sum(s.values["command_stamp_ns"] > 0 for s in monitor.statuses)
+    assert monitor.wait_for(lambda: len(monitor.poses) == commands, TIMEOUT_S)
+    monitor.statuses.clear()
+    monitor.poses.clear()
+    assert not monitor.wait_for(lambda: monitor.statuses or monitor.poses, 1.0)
+
+
+def test_every_transition_can_be_walked_twice(start_policy, robot, monitor):
+    node = start_policy(instruction="touch the red cube").node
+    for _ in range(2):
+        for transition in (
+            node.trigger_configure,
+            node.trigger_activate,
+            node.trigger_deactivate,
+            node.trigger_cleanup,
+        ):
+            assert transition() == TransitionCallbackReturn.SUCCESS
+    node.trigger_configure()
+    node.trigger_activate()
+    assert node.trigger_shutdown() == TransitionCallbackReturn.SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("checkpoint", "/nonexistent"), ("binding", "nobody.yaml"), ("schema", "none.json"), ("image_transport", "smoke")],
+)
+def test_a_parameter_that_cannot_be_used_fails_configure_and_can_be_mended(start_policy, name, value):
+    from rclpy.parameter import Parameter
+
+    node = start_policy(**{name: value}).node
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    node.set_parameters([Parameter(name, value="raw" if name == "image_transport" else "")])
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+def test_without_an_instruction_it_holds_and_says_so(start_policy, robot, monitor):
+    start_policy(autostart=True)
+    assert held(monitor, "publish one on ~/instruction")
+    assert not monitor.poses
+
+
+def test_a_simulation_clock_that_stops_holds(start_policy, robot, monitor):
+    from rosgraph_msgs.msg import Clock
+
+    from canvas_robot.ros.messages import stamp_from_ns
+
+    clock = monitor.node.create_publisher(Clock, "/clock", 10)
+    now_ns = [SECOND_NS]
+    robot.stamp = lambda _: now_ns[0]
+    start_policy(autostart=True, use_sim_time=True, instruction="touch the red cube")
+
+    def advance() -> None:
+        now_ns[0] += 20_000_000
+        clock.publish(Clock(clock=stamp_from_ns(now_ns[0])))
+
+    def active() -> bool:
+        advance()
+        return sum(s.active for s in monitor.statuses) >= 2
+
+    # One turn of waiting is one clock message, whatever else arrives: this clock is no real one.
+    deadline = 3000
+    while not active() and deadline:
+        monitor.spin_once(0.02)
+        deadline -= 1
+    assert deadline
+    assert held(monitor, "the simulation clock (/clock) stands still")

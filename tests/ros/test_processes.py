@@ -1,0 +1,131 @@
+"""The executables as processes of their own: the simulated robot, the demo, Ctrl-C, replay of real recordings."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseStamped
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+
+from canvas_robot.kinematics import Arm
+from canvas_robot.ros.messages import image_from_msg, joints_from_msg, pose_to_msg, stamp_ns
+from canvas_robot.ros.processes import NodeProcesses, node_environment
+from canvas_robot.signals.pose import Pose
+from tests.ros.conftest import JOINTS, TIMEOUT_S
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+START_TIMEOUT_S = 90.0
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real recordings in ../shared/data")
+
+
+@pytest.fixture
+def nodes(domain_id, tmp_path):
+    with NodeProcesses(node_environment(domain_id), tmp_path) as nodes:
+        yield nodes
+
+
+def test_the_simulated_robot_shows_moves_and_stamps_on_its_own_clock(nodes, monitor):
+    clocks, images, joints = [], [], []
+    monitor.node.create_subscription(Clock, "/clock", lambda m: clocks.append(stamp_ns(m.clock)), 50)
+    monitor.node.create_subscription(Image, "camera/image_raw", images.append, 5)
+    monitor.node.create_subscription(JointState, "joint_states", joints.append, 50)
+    target = monitor.node.create_publisher(PoseStamped, "policy/target_pose", 1)
+    nodes.start("sim_robot", {"clock": "sim", "image_width": 256, "image_height": 256})
+    assert monitor.wait_for(lambda: len(images) >= 3 and len(joints) >= 3, START_TIMEOUT_S)
+
+    assert image_from_msg(images[-1]).shape == (256, 256, 3)
+    assert image_from_msg(images[-1]).std() > 10
+    assert all(b > a > 0 for a, b in zip(clocks, clocks[1:], strict=False))
+    assert max(np.diff(clocks)) <= 10_000_000  # 100 Hz or more of its own time
+    assert stamp_ns(images[-1].header.stamp) in clocks or stamp_ns(images[-1].header.stamp) <= clocks[-1]
+
+    arm = Arm.load("wx250s")
+    start = arm.forward(joints_from_msg(joints[-1], JOINTS)[:6])
+    goal = Pose(start.position + [0.0, 0.04, 0.02], start.rotation)
+    target.publish(pose_to_msg(goal, clocks[-1], "wx250s/base_link"))
+
+    def arrived() -> bool:
+        at = arm.forward(joints_from_msg(joints[-1], JOINTS)[:6]).position
+        return float(np.linalg.norm(at - goal.position)) < 0.005
+
+    assert monitor.wait_for(arrived, TIMEOUT_S)
+    target.publish(pose_to_msg(start, clocks[-1], "another_frame"))
+    assert monitor.wait_for(lambda: "target refused" in nodes.log("sim_robot"), TIMEOUT_S)
+    assert nodes.stop("sim_robot") == 0
+
+
+def cli(*arguments: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "canvas_robot.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+
+
+def test_the_demo_runs_both_nodes_and_writes_its_report(domain_id, tmp_path):
+    demo = cli("demo", "--seconds", "6", "--out", str(tmp_path), env=node_environment(domain_id))
+    output, _ = demo.communicate(timeout=120)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["trained"] is False
+    assert report["active_ticks"] >= 20, output
+    assert report["fresh_image_fraction"] >= 0.9
+    assert set(report["latency_ms"]) >= {"total", "transport", "assembly", "model", "publish"}
+    assert report["latency_ms"]["total"]["p50"] > report["latency_ms"]["model"]["p50"] > 0
+    for name in ("report.html", "latency.png", "episode.mp4"):
+        assert (tmp_path / name).stat().st_size > 1000, name
+
+
+def test_ctrl_c_ends_the_demo_and_both_its_nodes(domain_id, monitor, tmp_path):
+    demo = cli("demo", "--seconds", "600", "--out", str(tmp_path), env=node_environment(domain_id))
+    assert monitor.wait_for(lambda: len(monitor.node.get_node_names()) >= 2, START_TIMEOUT_S)
+    demo.send_signal(signal.SIGINT)
+    output, _ = demo.communicate(timeout=30)
+    assert demo.returncode == 130 and "Traceback" not in output, output
+    ours = {"policy", "sim_robot"}
+    assert monitor.wait_for(lambda: not ours & set(monitor.node.get_node_names()), 30)
+
+
+@needs_shared
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("bridge_sample/bridge_dataset/1.0.0", "--episode", "-1", "--rate", "3"),
+        ("clips/bridge_real_1.mp4", "--fixed-joints", "--instruction", "put the spoon on the towel", "--rate", "2"),
+    ],
+    ids=["all episodes of the Bridge sample", "the real clip"],
+)
+def test_real_recordings_get_a_command_a_tick_equal_to_the_policy_called_directly(arguments, domain_id, tmp_path):
+    source, *options = arguments
+    replay = cli(
+        "replay", str(SHARED / source), *options, "--launch", "--verify", "--out", str(tmp_path),
+        env=node_environment(domain_id),
+    )
+    output, _ = replay.communicate(timeout=280)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert replay.returncode == 0, output
+    assert report["active_ticks"] == report["expected_ticks"] == report["ticks"]
+    assert report["hold_ticks"] == report["missed_ticks"] == 0
+    agreed = report["details"]["ticks equal to calling the policy directly"]
+    assert agreed == f"{report['ticks']} of {report['ticks']}"
+
+
+@needs_shared
+def test_a_video_without_an_arm_state_holds_and_says_so(domain_id, tmp_path):
+    replay = cli(
+        "replay", str(SHARED / "clips/bridge_real_1.mp4"), "--launch", "--rate", "4", "--out", str(tmp_path),
+        env=node_environment(domain_id),
+    )
+    output, _ = replay.communicate(timeout=110)
+    assert replay.returncode == 1
+    assert "the node has no arm state and will hold" in output and "no sample yet of 'state'" in output
+    assert json.loads((tmp_path / "report.json").read_text())["active_ticks"] == 0

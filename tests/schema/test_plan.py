@@ -1,0 +1,244 @@
+"""Laws of compile_plan: its rows, groups and runs say what the dense mask says, written out."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from canvas_robot.resources import config_path
+from canvas_robot.schema import (
+    CanvasLayout,
+    CanvasSchema,
+    CanvasTopology,
+    Connection,
+    OverlapError,
+    PlanError,
+    RegionSpec,
+    compile_plan,
+)
+
+
+def readable_cells(schema, cells):
+    """Flat cell -> flat cells it reads, from the definition: each edge, reference step and pair.
+
+    cells: by region name, the (t, h, w) of its covered cells.
+    """
+    layout = schema.layout
+    reads = {flat(layout, cell): set() for covered in cells.values() for cell in covered}
+    for c in schema.topology.connections if schema.topology is not None else []:
+        function = c.fn if c.fn is not None else layout.region_spec(c.src).default_attn
+        if c.weight == 0 or function == "none":
+            continue
+        for reference in range(layout.T):
+            for row, column in itertools.product(cells[c.src], cells[c.dst]):
+                row_allowed = c.t_src is None or row[0] == reference + c.t_src
+                column_allowed = c.t_dst is None or column[0] == reference + c.t_dst
+                if row_allowed and column_allowed:
+                    reads[flat(layout, row)].add(flat(layout, column))
+    return reads
+
+
+def flat(layout, cell):
+    t, h, w = cell
+    return (t * layout.H + h) * layout.W + w
+
+
+@st.composite
+def covered_schemas(draw, strategies):
+    """A schema, the token counts of some of its regions, and each region's covered cells."""
+    schema = draw(strategies["executable_schemas"])
+    counts, cells = {}, {}
+    for name, region in schema.layout.regions.items():
+        cells[name] = strategies["cells_of"](region.bounds)
+        if draw(st.booleans()):
+            counts[name] = draw(st.integers(1, len(cells[name])))
+            cells[name] = cells[name][: counts[name]]
+    return schema, counts, cells
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_every_row_reads_the_cells_that_the_dense_mask_allows(strategies, data):
+    schema, counts, cells = data.draw(covered_schemas(strategies))
+    plan = compile_plan(schema, tokens=counts)
+    cell_of_row = [cell for region in plan.regions for cell in region.cells]
+    reads = {}
+    for group in plan.groups:
+        columns = {cell_of_row[row] for start, stop in group.reads for row in range(start, stop)}
+        for row in range(group.start, group.stop):
+            reads[cell_of_row[row]] = columns
+    assert reads == readable_cells(schema, cells)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_rows_are_the_first_cells_of_each_region_slow_to_fast(strategies, data):
+    schema, counts, cells = data.draw(covered_schemas(strategies))
+    plan = compile_plan(schema, tokens=counts)
+    assert {r.name for r in plan.regions} == set(schema.layout.regions)
+    stop = 0
+    for region in plan.regions:
+        spec = schema.layout.region_spec(region.name)
+        assert region.start == stop
+        assert region.cells == tuple(flat(schema.layout, cell) for cell in cells[region.name])
+        assert region.stop - region.start == len(region.cells)
+        assert (region.period, region.stream) == (spec.period, spec.stream)
+        assert plan.region(region.name) is region
+        stop = region.stop
+    assert plan.n_rows == stop
+    periods = [r.period for r in plan.regions]
+    assert periods == sorted(periods, reverse=True)
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_groups_are_as_few_as_can_be_and_cover_every_row_once(strategies, data):
+    schema, counts, _ = data.draw(covered_schemas(strategies))
+    plan = compile_plan(schema, tokens=counts)
+    spec_of_row = [
+        schema.layout.region_spec(r.name) for r in plan.regions for _ in range(r.start, r.stop)
+    ]
+    ends = [(g.start, g.stop) for g in plan.groups]
+    assert [start for start, _ in ends] == [0, *(stop for _, stop in ends[:-1])]
+    assert ends[-1][1] == plan.n_rows
+    for group in plan.groups:
+        for row in range(group.start, group.stop):
+            assert (group.stream, group.timestep) == (
+                spec_of_row[row].stream,
+                spec_of_row[row].timestep,
+            )
+        flat_runs = [end for run in group.reads for end in run]
+        assert flat_runs == sorted(set(flat_runs)), "runs are sorted, not empty and never touch"
+    for first, second in itertools.pairwise(plan.groups):
+        assert (first.stream, first.timestep, first.reads) != (
+            second.stream,
+            second.timestep,
+            second.reads,
+        )
+
+
+@given(st.data())
+def test_two_regions_that_share_a_cell_are_refused_by_name_and_first_shared_cell(strategies, data):
+    size = data.draw(strategies["sizes"])
+    first, second = (data.draw(strategies["boxes"](size)) for _ in range(2))
+    schema = CanvasSchema(CanvasLayout(*size, 8, {"one": first, "two": second}))
+    shared = [c for c in strategies["cells_of"](second) if c in strategies["cells_of"](first)]
+    if not shared:
+        assert compile_plan(schema).n_rows == schema.layout.region_numel("one") + (
+            schema.layout.region_numel("two")
+        )
+        return
+    with pytest.raises(OverlapError) as error:
+        compile_plan(schema)
+    assert str(error.value) == (
+        f"regions 'one' and 'two' overlap, first at cell (t, h, w) = {shared[0]}; move one of them"
+    )
+
+
+@given(st.data(), st.integers(0, 50))
+def test_a_tick_refreshes_the_regions_whose_period_divides_it(strategies, data, tick):
+    schema = data.draw(strategies["executable_schemas"])
+    regions = schema.layout.regions
+    refreshed = compile_plan(schema).refreshed(tick)
+    assert set(refreshed) == {name for name, r in regions.items() if tick % r.period == 0}
+    assert set(compile_plan(schema).refreshed(0)) == set(regions)
+
+
+ONE = CanvasLayout(1, 2, 2, 8, {"a": (0, 1, 0, 1, 0, 2), "b": (0, 1, 1, 2, 0, 2)})
+
+
+def one(*connections) -> CanvasSchema:
+    return CanvasSchema(ONE, CanvasTopology(list(connections)))
+
+
+def test_a_key_allowed_twice_is_read_once_and_weight_0_removes_only_its_edge():
+    edges = [Connection("a", "b"), Connection("a", "b"), Connection("a", "b", weight=0.0)]
+    plan = compile_plan(one(*edges))
+    assert [(g.start, g.stop, g.reads) for g in plan.groups] == [(0, 2, ((2, 4),)), (2, 4, ())]
+
+
+def test_without_a_topology_nobody_reads_anybody():
+    assert all(group.reads == () for group in compile_plan(CanvasSchema(ONE)).groups)
+
+
+def test_an_empty_layout_makes_an_empty_plan():
+    plan = compile_plan(CanvasSchema(CanvasLayout(1, 1, 1, 8)))
+    assert (plan.n_rows, plan.regions, plan.groups) == (0, (), ())
+
+
+@pytest.mark.parametrize(
+    "connection, kind",
+    [
+        (Connection("a", "b", fn="mamba"), "mamba with weight 1.0"),
+        (Connection("a", "b", weight=0.5), "cross_attention with weight 0.5"),
+        (Connection("a", "b", weight=2.0), "cross_attention with weight 2.0"),
+    ],
+)
+def test_a_connection_that_cannot_be_executed_yet_is_refused(connection, kind):
+    with pytest.raises(PlanError) as error:
+        compile_plan(one(connection))
+    assert str(error.value) == (
+        "connection 'a' -> 'b': this version executes cross_attention with weight 0 or 1, "
+        f"got {kind}"
+    )
+
+
+def test_a_regions_default_function_type_is_checked_too():
+    layout = CanvasLayout(1, 1, 1, 8, {"a": RegionSpec((0, 1, 0, 1, 0, 1), default_attn="pooling")})
+    with pytest.raises(PlanError, match="got pooling with weight 1"):
+        compile_plan(CanvasSchema(layout, CanvasTopology.isolated(["a"])))
+
+
+@pytest.mark.parametrize("count", [0, -1, 3])
+def test_tokens_that_do_not_fit_their_region_are_refused(count):
+    with pytest.raises(PlanError) as error:
+        compile_plan(one(), tokens={"a": count})
+    assert str(error.value) == (
+        f"region 'a': its codec makes {count} tokens, its box (1, 1, 2) holds 1..2; "
+        "enlarge the box or choose another codec"
+    )
+
+
+def test_token_counts_of_unknown_regions_and_less_than_one_loop_are_refused():
+    with pytest.raises(PlanError) as error:
+        compile_plan(one(), tokens={"z": 1, "a": 1})
+    assert str(error.value) == "tokens: names regions ['z'] that the layout lacks"
+    with pytest.raises(PlanError) as error:
+        compile_plan(one(), loops=0)
+    assert str(error.value) == "loops: expected an int >= 1, got 0"
+
+
+def test_the_shipped_schema_compiles_to_the_plan_that_it_reads_like():
+    """Row counts by hand: 16 x 16 patches, 128 text tokens, 2 states, 4 x 2 queries."""
+    plan = compile_plan(CanvasSchema.from_json(config_path("schemas", "widowx_tiny.json")), loops=3)
+    assert [(r.name, r.stop - r.start) for r in plan.regions] == [
+        ("visual", 256),
+        ("goal", 128),
+        ("proprio", 2),
+        ("action", 8),
+    ]
+    assert [(g.stream, g.timestep, g.reads) for g in plan.groups] == [
+        ("video", 0, ((0, 384),)),
+        ("text", 0, ((0, 384),)),
+        ("video", 0, ((384, 386),)),
+        ("video", 999, ((0, 394),)),
+    ]
+
+
+def test_the_printed_plan_says_rows_groups_loops_and_who_reads_nothing():
+    assert str(compile_plan(one(Connection("a", "b")), loops=2)).splitlines() == [
+        "plan: 4 rows, 2 groups, 2 loops",
+        "  region a: rows 0..1, period 1, video",
+        "  region b: rows 2..3, period 1, video",
+        "  rows 0..1 (video, timestep 0) read 2..3",
+        "  rows 2..3 (video, timestep 0) read nothing",
+    ]
+
+
+@pytest.mark.xfail(
+    strict=True, raises=StopIteration, reason="documented to raise KeyError, raises StopIteration"
+)
+def test_a_region_that_the_plan_lacks_is_a_key_error():
+    with pytest.raises(KeyError):
+        compile_plan(one()).region("z")

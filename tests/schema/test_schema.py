@@ -1,0 +1,230 @@
+"""Laws of CanvasSchema: its JSON form round trips, and what is not a schema is refused by name."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canvas_robot.resources import config_path
+from canvas_robot.schema import (
+    CanvasLayout,
+    CanvasSchema,
+    CanvasTopology,
+    LayoutError,
+    RegionError,
+    RegionSpec,
+    SchemaError,
+    TopologyError,
+    UnknownAttentionTypeError,
+)
+
+TINY = config_path("schemas", "widowx_tiny.json")
+
+
+def document(**changes) -> dict:
+    """A small schema's JSON form, top-level fields replaced; None leaves a field out."""
+    good = {
+        "layout": {"T": 2, "H": 2, "W": 2, "d_model": 8},
+        "regions": {"a": {"bounds": [0, 1, 0, 2, 0, 2]}, "b": {"bounds": [1, 2, 0, 2, 0, 2]}},
+        "topology": [{"src": "a", "dst": "b"}],
+    }
+    return {key: value for key, value in {**good, **changes}.items() if value is not None}
+
+
+def same_declaration(first: CanvasSchema, second: CanvasSchema) -> bool:
+    """Equal but for raw bounds, which mean the same as a region of defaults."""
+    regions = [
+        {name: s.layout.region_spec(name) for name in s.layout.regions} for s in (first, second)
+    ]
+    grids = [(s.layout.T, s.layout.H, s.layout.W, s.layout.d_model) for s in (first, second)]
+    rest = [(s.layout.t_current, s.topology, s.version, s.metadata) for s in (first, second)]
+    order = list(first.layout.regions) == list(second.layout.regions)
+    return regions[0] == regions[1] and grids[0] == grids[1] and rest[0] == rest[1] and order
+
+
+@given(st.data())
+def test_the_json_form_round_trips(strategies, data):
+    schema = data.draw(strategies["any_schemas"])
+    written = schema.to_dict()
+    read = CanvasSchema.from_dict(json.loads(json.dumps(written)))
+    assert same_declaration(read, schema)
+    assert read.to_dict() == written
+    assert CanvasSchema.from_dict(read.to_dict()) == read
+
+
+def test_files_round_trip_and_names_may_hold_any_characters(tmp_path):
+    layout = CanvasLayout(
+        2, 2, 2, 8, {"agent_a.thought é": RegionSpec((0, 1, 0, 1, 0, 1), period=3)}
+    )
+    topology = CanvasTopology.isolated(list(layout.regions))
+    schema = CanvasSchema(layout, topology, metadata={"framing": "image"})
+    schema.to_json(tmp_path / "schema.json")
+    assert CanvasSchema.from_json(tmp_path / "schema.json") == schema
+
+
+def test_only_what_differs_from_its_default_is_written():
+    layout = CanvasLayout(
+        1, 1, 2, 8, {"a": RegionSpec((0, 1, 0, 1, 0, 1)), "b": (0, 1, 0, 1, 1, 2)}
+    )
+    written = CanvasSchema(layout).to_dict()
+    assert written["regions"] == {
+        "a": {"bounds": [0, 1, 0, 1, 0, 1]},
+        "b": {"bounds": [0, 1, 0, 1, 1, 2]},
+    }
+    assert "topology" not in written and "metadata" not in written
+    assert CanvasSchema.from_dict(written).layout.regions["a"] == (0, 1, 0, 1, 0, 1)
+    assert CanvasSchema(layout, CanvasTopology()).to_dict()["topology"] == []
+
+
+@pytest.mark.parametrize("path", sorted(TINY.parent.glob("*.json")), ids=lambda path: path.name)
+def test_every_shipped_schema_reads_and_writes_what_its_file_says(path):
+    schema = CanvasSchema.from_json(path)
+    assert schema.to_dict() == json.loads(path.read_text())
+
+
+def test_a_topology_may_name_only_declared_regions():
+    layout = CanvasLayout(1, 1, 1, 8, {"a": (0, 1, 0, 1, 0, 1)})
+    with pytest.raises(SchemaError) as error:
+        CanvasSchema(layout, CanvasTopology.isolated(["a", "c", "b"]))
+    assert str(error.value) == (
+        "topology: names regions ['b', 'c'] that the layout lacks; declared regions: ['a']. "
+        "Fix the spelling or declare them."
+    )
+
+
+@pytest.mark.parametrize(
+    "data, kind, text",
+    [
+        (
+            document(layout=None),
+            SchemaError,
+            "schema: missing fields ['layout'], unknown fields []; expected ['layout', 'regions'] "
+            "and optionally ['metadata', 'schema_version', 'topology']",
+        ),
+        (
+            document(edges=[]),
+            SchemaError,
+            "schema: missing fields [], unknown fields ['edges']; expected ['layout', 'regions'] "
+            "and optionally ['metadata', 'schema_version', 'topology']",
+        ),
+        (
+            document(layout={"T": 2, "H": 2, "width": 2, "d_model": 8}),
+            SchemaError,
+            "layout: missing fields ['W'], unknown fields ['width']; "
+            "expected ['H', 'T', 'W', 'd_model'] and optionally ['t_current']",
+        ),
+        (document(layout=[]), SchemaError, "layout: expected an object, got list"),
+        (document(regions={"a": 5}), SchemaError, "region 'a': expected an object, got int"),
+        (
+            document(topology=["a"]),
+            SchemaError,
+            "connection: expected an object, got str",
+        ),
+        (
+            document(topology=[{"src": "a"}]),
+            SchemaError,
+            "connection: missing fields ['dst'], unknown fields []; expected ['dst', 'src'] "
+            "and optionally ['fn', 't_dst', 't_src', 'weight']",
+        ),
+        (
+            document(layout={"T": 0, "H": 2, "W": 2, "d_model": 8}),
+            LayoutError,
+            "T: expected an int >= 1, got 0",
+        ),
+        (
+            document(regions={"a": {"bounds": [0, 1, 0, 2, 0, 2], "period": 0}}),
+            RegionError,
+            "region 'a': period: expected an int >= 1 (control ticks), got 0",
+        ),
+        (
+            document(topology=[{"src": "a", "dst": "b", "weight": -1}]),
+            TopologyError,
+            "connection 'a' -> 'b': expected a finite weight >= 0, got -1",
+        ),
+    ],
+)
+def test_what_is_not_a_schema_is_refused(tmp_path, data, kind, text):
+    with pytest.raises(kind) as error:
+        CanvasSchema.from_dict(data)
+    assert str(error.value) == text
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(kind) as error:
+        CanvasSchema.from_json(path)
+    assert str(error.value) == f"{path}: {text}"
+
+
+def test_an_unknown_field_of_a_region_is_refused_by_name():
+    data = document(regions={"a": {"bounds": [0, 1, 0, 2, 0, 2], "priod": 2}})
+    with pytest.raises(SchemaError, match=r"region 'a': .* unknown fields \['priod'\]; expected"):
+        CanvasSchema.from_dict(data)
+
+
+def test_an_unknown_function_type_is_refused_by_the_regions_name():
+    data = document(regions={"a": {"bounds": [0, 1, 0, 2, 0, 2], "default_attn": "mambo"}})
+    with pytest.raises(
+        UnknownAttentionTypeError, match=r"region 'a': default_attn: .* got 'mambo'"
+    ):
+        CanvasSchema.from_dict(data)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"not json"])
+def test_a_file_that_is_not_json_is_refused_by_its_path(tmp_path, content):
+    path = tmp_path / "schema.json"
+    path.write_bytes(content)
+    with pytest.raises(
+        SchemaError, match=re.escape(f"{path}: expected a canvas schema in JSON, got")
+    ):
+        CanvasSchema.from_json(path)
+
+
+def test_a_file_that_holds_no_object_is_refused(tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text("[]")
+    with pytest.raises(SchemaError) as error:
+        CanvasSchema.from_json(path)
+    assert str(error.value) == f"{path}: expected a JSON object, got list"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        document(regions=[]),
+        {**document(), "topology": None},
+        document(regions={"a": {"bounds": None}, "b": {"bounds": [1, 2, 0, 2, 0, 2]}}),
+        document(regions={"a": {"bounds": [0, 1, 0, 2, 0, 2], "loss_weight": "x"}}),
+        document(regions={"a": {"bounds": [0, 1, 0, 2, 0, 2], "default_attn": []}}),
+        document(regions={"a": {"bounds": [0, 1, 0, 2, 0, 2], "semantic_embedding": 5}}),
+        document(topology=[{"src": "a", "dst": "b", "weight": "x"}]),
+        document(topology=[{"src": "a", "dst": "b", "fn": []}]),
+    ],
+    ids=[
+        "regions",
+        "topology",
+        "bounds",
+        "loss_weight",
+        "default_attn",
+        "semantic_embedding",
+        "weight",
+        "fn",
+    ],
+)
+@pytest.mark.xfail(
+    strict=True,
+    raises=(TypeError, AttributeError),
+    reason="a value of another JSON type gives a bare error that names neither file nor field",
+)
+def test_a_value_of_another_json_type_is_refused_as_no_schema(tmp_path, data):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        CanvasSchema.from_json(path)
+
+
+@pytest.mark.parametrize("offset", ["now", 1.5])
+@pytest.mark.xfail(strict=True, reason="a connection takes an offset of any type")
+def test_an_offset_that_is_no_canvas_step_is_refused(offset):
+    with pytest.raises(TopologyError):
+        CanvasSchema.from_dict(document(topology=[{"src": "a", "dst": "b", "t_src": offset}]))

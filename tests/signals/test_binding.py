@@ -1,0 +1,258 @@
+"""Laws of the binding: the shipped ones fit, YAML round trips, mistakes are refused by field."""
+
+import re
+
+import msgspec
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canvas_robot.resources import config_path
+from canvas_robot.schema import CanvasLayout, CanvasSchema, RegionSpec
+from canvas_robot.signals import (
+    BindingError,
+    ImageSignal,
+    TextSignal,
+    VectorSignal,
+    binding_from_yaml,
+    load_binding,
+)
+
+WIDOWX = config_path("bindings", "widowx.yaml")
+SHIPPED = sorted(WIDOWX.parent.glob("*.yaml"))
+TINY = CanvasSchema.from_json(config_path("schemas", "widowx_tiny.json"))
+
+shipped = pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+
+
+def edited(*path, **changes) -> str:
+    """The shipped binding's YAML, fields of the object at `path` replaced; None removes one."""
+    data = yaml.safe_load(WIDOWX.read_text())
+    target = data
+    for key in path:
+        target = target[key]
+    for key, value in changes.items():
+        if value is None:
+            del target[key]
+        else:
+            target[key] = value
+    return yaml.safe_dump(data)
+
+
+@shipped
+def test_every_shipped_binding_fits_the_shipped_schema(path):
+    load_binding(path).check_schema(TINY)
+
+
+@shipped
+def test_every_shipped_binding_round_trips_through_yaml(path):
+    binding = load_binding(path)
+    assert binding_from_yaml(binding.to_yaml()) == binding
+
+
+@shipped
+def test_every_shipped_binding_samples_only_declared_signals(path):
+    binding = load_binding(path)
+    sampled = {binding.regions[region].signal for region in binding.observed_regions()}
+    for source in (binding.sources.ros, binding.sources.env, binding.sources.dataset):
+        assert set(source) == sampled <= set(binding.signals)
+
+
+@shipped
+def test_every_shipped_binding_limits_steps_to_what_its_action_may_say(path):
+    binding = load_binding(path)
+    assert binding.action_signal().high[:6] == binding.robot.step_limits
+    assert binding.action_signal().representation == "delta"
+
+
+def test_the_shipped_binding_says_which_region_is_which(widowx):
+    assert widowx.observed_regions() == ("visual", "proprio")
+    assert (widowx.action_region(), widowx.goal_region()) == ("action", "goal")
+    kinds = {name: type(signal) for name, signal in widowx.signals.items()}
+    assert kinds == {
+        "image": ImageSignal,
+        "state": VectorSignal,
+        "instruction": TextSignal,
+        "action": VectorSignal,
+    }
+
+
+@given(st.floats(0.1, 1000.0))
+def test_the_length_of_a_tick_is_that_of_the_control_rate(widowx, rate):
+    binding = widowx.with_control_rate(rate)
+    assert abs(binding.tick_ns - 1e9 / rate) <= 0.5
+    assert msgspec.structs.replace(binding, control_rate_hz=5.0) == widowx
+    assert widowx.control_rate_hz == 5.0
+
+
+@pytest.mark.parametrize("rate", [0.0, -5.0, 1001.0, float("nan"), float("inf")])
+def test_a_control_rate_that_no_robot_has_is_refused(widowx, rate):
+    with pytest.raises(BindingError) as error:
+        widowx.with_control_rate(rate)
+    assert str(error.value) == f"control_rate_hz: expected 0.1 to 1000, got {rate}"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (edited(colour="red"), "Object contains unknown field `colour`"),
+        (edited("robot", colour="red"), "Object contains unknown field `colour` - at `$.robot`"),
+        (
+            edited("regions", "visual", size=3),
+            "Object contains unknown field `size` - at `$.regions[...]`",
+        ),
+        (edited("signals", "image", fps=30), "Object contains unknown field `fps`"),
+        (edited("sources", "ros", "image", qos="best"), "Object contains unknown field `qos`"),
+        (edited("robot", arm=None), "Object missing required field `arm` - at `$.robot`"),
+        (edited(sources=None), "Object missing required field `sources`"),
+        (
+            edited(control_rate_hz="fast"),
+            "Expected `float`, got `str` - at `$.control_rate_hz`",
+        ),
+        (
+            edited("robot", box_low=[0.0, 0.0]),
+            "Expected `array` of length 3, got 2 - at `$.robot.box_low`",
+        ),
+        (edited("robot", anchor="base"), "Invalid enum value 'base' - at `$.robot.anchor`"),
+        (edited("signals", "image", kind="sound"), "Invalid value 'sound'"),
+        (edited("sources", "ros", "image", type="file"), "Invalid value 'file'"),
+        (
+            edited("regions", "visual", codec="video"),
+            "Invalid enum value 'video' - at `$.regions[...].codec`",
+        ),
+        (
+            edited("regions", "visual", signal="camera"),
+            "region 'visual': names signal 'camera'; "
+            "declared signals: ['action', 'image', 'instruction', 'state']",
+        ),
+        (
+            edited("regions", "visual", signal="state"),
+            "region 'visual': codec 'visual' needs a ImageSignal, signal 'state' is a VectorSignal",
+        ),
+        (
+            edited("regions", "goal", signal="image"),
+            "region 'goal': codec 'text' needs a TextSignal, signal 'image' is a ImageSignal",
+        ),
+        (
+            edited("signals", "state", units=["m"]),
+            "units: expected 7 entries, one per name "
+            "['x', 'y', 'z', 'roll', 'pitch', 'yaw', 'gripper'], got 1",
+        ),
+        (
+            edited("robot", part_m=0.0),
+            "robot: expected step_limits, part_m and part_rad > 0 - at `$.robot`",
+        ),
+        (
+            edited("robot", box_low=[0.5, -0.2, 0.0]),
+            "robot: expected box_low < box_high and rpy_low < rpy_high, got "
+            "(0.5, -0.2, 0.0, -0.8, -0.8, -1.57) and (0.45, 0.25, 0.3, 0.8, 0.8, 1.57)",
+        ),
+        (
+            edited("robot", rpy_high=[0.8, 1.6, 1.57]),
+            "robot: expected pitch bounds within +-pi/2, got -0.8, 1.6",
+        ),
+        (edited("robot", part_rad=float("inf")), "robot: expected finite limits, got"),
+        (edited(control_rate_hz=0.0), "control_rate_hz: expected 0.1 to 1000, got 0.0"),
+        ("", "Expected `object`, got `null`"),
+        ("- image", "Expected `object`, got `array`"),
+        ("a: [", "while parsing a flow node"),
+        ("a: \x07", "special characters are not allowed"),
+    ],
+)
+def test_what_is_not_a_binding_is_refused_by_file_and_field(tmp_path, text, message):
+    path = tmp_path / "robot.yaml"
+    path.write_text(text)
+    with pytest.raises(BindingError) as error:
+        load_binding(path)
+    assert str(error.value).startswith(f"{path}: binding: ") and message in str(error.value)
+
+
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path):
+    path = tmp_path / "robot.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BindingError, match=re.escape(f"{path}: 'utf-8' codec can't decode")):
+        load_binding(path)
+
+
+@pytest.mark.parametrize("source", ["ros", "env", "dataset"])
+@pytest.mark.xfail(strict=True, reason="sources are not compared with the signals they fill")
+def test_a_source_of_an_undeclared_signal_is_refused(source):
+    data = yaml.safe_load(WIDOWX.read_text())
+    data["sources"][source]["stat"] = data["sources"][source].pop("state")
+    with pytest.raises(BindingError, match="stat"):
+        binding_from_yaml(yaml.safe_dump(data))
+
+
+@pytest.mark.parametrize("scalar", ["2024-13-45", "!!int x"])
+@pytest.mark.xfail(
+    strict=True, reason="a scalar that YAML reads as a date or number but cannot: bare ValueError"
+)
+def test_a_scalar_that_yaml_cannot_read_is_refused(scalar):
+    with pytest.raises(BindingError):
+        binding_from_yaml(f"control_rate_hz: {scalar}")
+
+
+def with_region(name: str, region: RegionSpec | None, t_current: int = 1) -> CanvasSchema:
+    """The shipped schema, one region replaced; None removes it."""
+    layout = TINY.layout
+    regions = {key: value for key, value in layout.regions.items() if key != name}
+    if region is not None:
+        regions[name] = region
+    return CanvasSchema(
+        CanvasLayout(layout.T, layout.H, layout.W, layout.d_model, regions, t_current)
+    )
+
+
+@pytest.mark.parametrize(
+    "schema, message",
+    [
+        (
+            with_region("proprio", None),
+            "binding and schema name different regions: only in the binding ['proprio'], "
+            "only in the schema []",
+        ),
+        (
+            with_region("wrist", RegionSpec((0, 1, 0, 1, 0, 1))),
+            "binding and schema name different regions: only in the binding [], "
+            "only in the schema ['wrist']",
+        ),
+        (
+            with_region("proprio", RegionSpec((0, 1, 16, 17, 0, 1))),
+            "region 'proprio': an observed region ends at the current tick, "
+            "t1 = t_current + 1 = 2; got t1 = 1",
+        ),
+        (
+            with_region("action", RegionSpec((2, 5, 16, 17, 1, 3))),
+            "region 'action': an action region starts at the current tick, "
+            "t0 = t_current = 1; got t0 = 2",
+        ),
+        (
+            with_region("goal", RegionSpec((0, 4, 17, 19, 0, 16))),
+            "region 'goal': codec 'text' fills the text stream, the schema declares 'video'",
+        ),
+        (
+            with_region("proprio", RegionSpec((0, 2, 16, 17, 0, 1), stream="text")),
+            "region 'proprio': codec 'vector' fills the video stream, the schema declares 'text'",
+        ),
+    ],
+)
+def test_a_schema_that_the_binding_does_not_fit_is_refused(widowx, schema, message):
+    with pytest.raises(BindingError) as error:
+        widowx.check_schema(schema)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    "codec, signal, region", [("action", "action", "action"), ("text", "instruction", "goal")]
+)
+def test_a_binding_needs_one_action_and_one_goal(widowx, codec, signal, region):
+    second = msgspec.structs.replace(widowx.regions[region])
+    regions = {**widowx.regions, "second": second}
+    two = msgspec.structs.replace(widowx, regions=regions)
+    schema = with_region("second", TINY.layout.regions[region])
+    with pytest.raises(BindingError) as error:
+        two.check_schema(schema)
+    assert str(error.value) == (
+        f"expected one region with codec {codec!r}, got {[region, 'second']}"
+    )
