@@ -39,7 +39,9 @@ register()
 
 def __getattr__(name: str):
     if name not in _HOME:
-        raise AttributeError(f"module 'canvas_robot' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'canvas_robot' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     return getattr(import_module(_HOME[name]), name)
 
 

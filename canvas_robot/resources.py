@@ -18,7 +18,9 @@ def config_root() -> Path:
     for candidate in candidates:
         if (candidate / "schemas").is_dir():
             return candidate
-    raise FileNotFoundError(f"config folder of canvas_robot: searched {[str(c) for c in dict.fromkeys(candidates)]}")
+    raise FileNotFoundError(
+        f"config folder of canvas_robot: searched {[str(c) for c in dict.fromkeys(candidates)]}"
+    )
 
 
 def config_path(kind: str, name: str) -> Path:
@@ -33,4 +35,8 @@ def config_path(kind: str, name: str) -> Path:
 def resolve_config(kind: str, reference: str) -> Path:
     """A user's path if it exists, else the shipped file of that name; raises FileNotFoundError."""
     path = Path(reference).expanduser()
-    return path if path.is_file() else config_path(kind, path.name if path.name == reference else reference)
+    return (
+        path
+        if path.is_file()
+        else config_path(kind, path.name if path.name == reference else reference)
+    )

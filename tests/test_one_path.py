@@ -73,9 +73,13 @@ def recorded(stream, tmp_path_factory) -> Episode:
     """What a recorder at the control rate wrote, read back through TFDS: pictures have passed through JPEG."""
     arm = Arm.load("wx250s")
     at = [stream.newest(tick) for tick in range(TICKS)]
-    states = np.stack([arm.measured_state(stream.joints[i, :6], float(stream.joints[i, 6])) for i in at])
+    states = np.stack(
+        [arm.measured_state(stream.joints[i, :6], float(stream.joints[i, 6])) for i in at]
+    )
     stamps = np.arange(TICKS, dtype=np.int64) * TICK_NS
-    episode = Episode("one path", INSTRUCTION, stream.images[at], states, np.zeros((TICKS, 7), np.float32), stamps)
+    episode = Episode(
+        "one path", INSTRUCTION, stream.images[at], states, np.zeros((TICKS, 7), np.float32), stamps
+    )
     return BridgeV2(write_rlds([episode], tmp_path_factory.mktemp("rlds")))[0]
 
 
@@ -138,7 +142,8 @@ class RecordedEnv(gymnasium.Env):
     """The recorded steps as an environment: whatever the action, the next step comes."""
 
     observation_space = gymnasium.spaces.Dict(
-        image=gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8), state=gymnasium.spaces.Box(-4, 4, (7,), np.float32)
+        image=gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8),
+        state=gymnasium.spaces.Box(-4, 4, (7,), np.float32),
     )
     action_space = gymnasium.spaces.Box(-1, 1, (7,), np.float32)
 
@@ -155,7 +160,10 @@ class RecordedEnv(gymnasium.Env):
         return self._observe(), 0.0, False, self._step == TICKS - 1, {}
 
     def _observe(self):
-        return {"image": self._episode.images[self._step], "state": self._episode.states[self._step]}
+        return {
+            "image": self._episode.images[self._step],
+            "state": self._episode.states[self._step],
+        }
 
 
 def test_the_environment_takes_the_data_sets_path(recorded, schema_file, from_dataset):
@@ -174,7 +182,9 @@ def test_the_environment_takes_the_data_sets_path(recorded, schema_file, from_da
 
 
 @pytest.mark.timeout(180)
-def test_the_node_takes_the_data_sets_path(stream, recorded, schema_file, from_dataset, patient_binding, start_policy, monitor):
+def test_the_node_takes_the_data_sets_path(
+    stream, recorded, schema_file, from_dataset, patient_binding, start_policy, monitor
+):
     node = start_policy(
         autostart=True,
         use_sim_time=True,
@@ -189,7 +199,9 @@ def test_the_node_takes_the_data_sets_path(stream, recorded, schema_file, from_d
 
     def ready() -> bool:
         clock.advance_to(clock.now_ns + TICK_NS)
-        return bool(monitor.statuses and images.get_subscription_count() and joints.get_subscription_count())
+        return bool(
+            monitor.statuses and images.get_subscription_count() and joints.get_subscription_count()
+        )
 
     assert any(ready() for _ in range(100))
     grid_ns = monitor.statuses[-1].values["stamp_ns"]
@@ -205,7 +217,8 @@ def test_the_node_takes_the_data_sets_path(stream, recorded, schema_file, from_d
             images.publish(image_to_msg(picture, stamp, "camera"))
         clock.advance_to(first_ns + tick * TICK_NS)
         decided = clock.creep_until(
-            lambda k=tick: monitor.statuses[-1].values["tick"] == k, first_ns + (tick + 1) * TICK_NS - EARLY_NS
+            lambda k=tick: monitor.statuses[-1].values["tick"] == k,
+            first_ns + (tick + 1) * TICK_NS - EARLY_NS,
         )
         assert decided, (tick, monitor.statuses[-1])
     actions = [np.float32(s.values["action_chunk"]) for s in monitor.statuses if s.active]
@@ -213,7 +226,13 @@ def test_the_node_takes_the_data_sets_path(stream, recorded, schema_file, from_d
 
 
 def assert_same(route: Route, other: Route) -> None:
-    assert len(route.canvases) == len(other.canvases) == len(route.actions) == len(other.actions) == TICKS
+    assert (
+        len(route.canvases)
+        == len(other.canvases)
+        == len(route.actions)
+        == len(other.actions)
+        == TICKS
+    )
     for tick in range(TICKS):
         assert torch.equal(route.canvases[tick], other.canvases[tick]), f"canvas of tick {tick}"
         assert np.array_equal(route.actions[tick], other.actions[tick]), f"action of tick {tick}"

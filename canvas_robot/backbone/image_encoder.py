@@ -99,7 +99,11 @@ def _copy(module: nn.Module) -> nn.Module:
         copy = nn.GroupNorm(module.num_groups, module.num_channels, eps=module.eps)
     else:
         copy = nn.Conv2d(
-            module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding
+            module.in_channels,
+            module.out_channels,
+            module.kernel_size,
+            module.stride,
+            module.padding,
         )
     copy.load_state_dict(module.state_dict())
     return copy.to(device=module.weight.device, dtype=module.weight.dtype)

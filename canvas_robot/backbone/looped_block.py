@@ -10,7 +10,9 @@ import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch import nn
 
-LOOP_EMBEDDING_STD = 0.02  # apart at start: equal embeddings would get equal gradients and stay tied
+LOOP_EMBEDDING_STD = (
+    0.02  # apart at start: equal embeddings would get equal gradients and stay tied
+)
 
 
 class LoopedCogVideoXBlock(nn.Module):
@@ -23,7 +25,9 @@ class LoopedCogVideoXBlock(nn.Module):
         inner_dim: token width.
     """
 
-    def __init__(self, original: CogVideoXBlock, block_idx: int, max_loops: int, inner_dim: int) -> None:
+    def __init__(
+        self, original: CogVideoXBlock, block_idx: int, max_loops: int, inner_dim: int
+    ) -> None:
         super().__init__()
         if max_loops < 1:
             raise ValueError(f"max_loops: expected an int >= 1, got {max_loops}")
@@ -31,9 +35,13 @@ class LoopedCogVideoXBlock(nn.Module):
         self.block_idx = block_idx
         self.max_loops = max_loops
         self.current_loops = 1
-        later = torch.arange(max_loops).ne(0).float()[:, None]  # 0 for the first loop, 1 for the others
+        later = (
+            torch.arange(max_loops).ne(0).float()[:, None]
+        )  # 0 for the first loop, 1 for the others
         self.loop_emb = nn.Parameter(torch.randn(max_loops, inner_dim) * LOOP_EMBEDDING_STD * later)
-        self.loop_emb_enc = nn.Parameter(torch.randn(max_loops, inner_dim) * LOOP_EMBEDDING_STD * later)
+        self.loop_emb_enc = nn.Parameter(
+            torch.randn(max_loops, inner_dim) * LOOP_EMBEDDING_STD * later
+        )
         self.loop_gate = nn.Parameter(1.0 - later)
 
     def set_loops(self, n: int) -> None:

@@ -50,14 +50,20 @@ class SpatiotemporalCanvas(nn.Module):
     def tokens(self, embeddings: torch.Tensor, region: str, cells: tuple[int, ...]) -> torch.Tensor:
         """Input tokens (B, n, d_model) of a region's covered cells: embeddings on top of what the empty canvas holds."""
         index = torch.tensor(cells, device=embeddings.device)
-        return self.empty_token + self.positions[index] + embeddings + self.modality[self._order[region]]
+        return (
+            self.empty_token
+            + self.positions[index]
+            + embeddings
+            + self.modality[self._order[region]]
+        )
 
 
 def sinusoidal_positions(layout: CanvasLayout) -> torch.Tensor:
     """(N, d_model) fixed positions: the width is split in three for t, h and w; sine and cosine of each."""
     sizes = _split_width(layout.d_model)
     grid = torch.meshgrid(
-        *(torch.arange(n, dtype=torch.float32) for n in (layout.T, layout.H, layout.W)), indexing="ij"
+        *(torch.arange(n, dtype=torch.float32) for n in (layout.T, layout.H, layout.W)),
+        indexing="ij",
     )
     parts = [_sinusoid(axis.reshape(-1), size) for axis, size in zip(grid, sizes, strict=True)]
     return torch.cat(parts, dim=1)

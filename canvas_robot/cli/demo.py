@@ -9,11 +9,17 @@ import typer
 
 
 def demo(
-    seconds: Annotated[float, typer.Option(min=1.0, max=3600.0, help="Seconds of commands.")] = 20.0,
-    checkpoint: Annotated[str, typer.Option(help="Checkpoint folder; none: an untrained policy.")] = "",
+    seconds: Annotated[
+        float, typer.Option(min=1.0, max=3600.0, help="Seconds of commands.")
+    ] = 20.0,
+    checkpoint: Annotated[
+        str, typer.Option(help="Checkpoint folder; none: an untrained policy.")
+    ] = "",
     instruction: Annotated[str, typer.Option(help="The goal in words.")] = "touch the red cube",
     episode: Annotated[int, typer.Option(min=0, help="Where the cubes lie.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Report folder; default runs/demo/<time>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Report folder; default runs/demo/<time>.")
+    ] = None,
 ) -> None:
     """Start a simulated arm and the policy as two processes over DDS; show a live table and write a report."""
     from rich.console import Console

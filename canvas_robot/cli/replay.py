@@ -9,20 +9,44 @@ import typer
 
 
 def replay(
-    source: Annotated[Path, typer.Argument(help="Bridge V2 in TFDS form (a folder), or a video file.")],
+    source: Annotated[
+        Path, typer.Argument(help="Bridge V2 in TFDS form (a folder), or a video file.")
+    ],
     episode: Annotated[int, typer.Option(help="Episode of the data set; -1: all.")] = 0,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
-    state: Annotated[Path | None, typer.Option(help="States of a video: (T, 7) in .npy, .csv or .json.")] = None,
-    fixed_joints: Annotated[bool, typer.Option("--fixed-joints", help="A video of an arm that stands still.")] = False,
-    joints: Annotated[str, typer.Option(help="Those joints: six angles [rad], finger [m]; default: table reset.")] = "",
-    instruction: Annotated[str | None, typer.Option(help="The goal; default: the recording's own.")] = None,
-    binding: Annotated[str, typer.Option(help="The node's binding; default: replay_pose or replay_joints.")] = "",
-    checkpoint: Annotated[str, typer.Option(help="The node's checkpoint, for --launch and --verify.")] = "",
-    launch: Annotated[bool, typer.Option("--launch", help="Start a policy node of its own.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare with calling the policy directly.")] = False,
-    clock: Annotated[Literal["sim", "wall"], typer.Option(help="sim: /clock comes from the replay.")] = "sim",
-    rate: Annotated[float, typer.Option(min=0.1, max=10.0, help="Speed; 1 is as recorded. Clock sim only.")] = 1.0,
-    out: Annotated[Path | None, typer.Option(help="Report folder; default runs/replay/<time>.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="States of a video: (T, 7) in .npy, .csv or .json.")
+    ] = None,
+    fixed_joints: Annotated[
+        bool, typer.Option("--fixed-joints", help="A video of an arm that stands still.")
+    ] = False,
+    joints: Annotated[
+        str, typer.Option(help="Those joints: six angles [rad], finger [m]; default: table reset.")
+    ] = "",
+    instruction: Annotated[
+        str | None, typer.Option(help="The goal; default: the recording's own.")
+    ] = None,
+    binding: Annotated[
+        str, typer.Option(help="The node's binding; default: replay_pose or replay_joints.")
+    ] = "",
+    checkpoint: Annotated[
+        str, typer.Option(help="The node's checkpoint, for --launch and --verify.")
+    ] = "",
+    launch: Annotated[
+        bool, typer.Option("--launch", help="Start a policy node of its own.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare with calling the policy directly.")
+    ] = False,
+    clock: Annotated[
+        Literal["sim", "wall"], typer.Option(help="sim: /clock comes from the replay.")
+    ] = "sim",
+    rate: Annotated[
+        float, typer.Option(min=0.1, max=10.0, help="Speed; 1 is as recorded. Clock sim only.")
+    ] = 1.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Report folder; default runs/replay/<time>.")
+    ] = None,
 ) -> None:
     """Feed recorded images and states to the running policy node over DDS, and report its commands."""
     from rich.console import Console
@@ -58,5 +82,7 @@ def _joints(text: str) -> tuple[float, ...]:
     except ValueError:
         values = ()
     if len(values) != 7:
-        raise typer.BadParameter(f"expected seven numbers with commas between them, got {text!r}", param_hint="--joints")
+        raise typer.BadParameter(
+            f"expected seven numbers with commas between them, got {text!r}", param_hint="--joints"
+        )
     return values

@@ -14,7 +14,11 @@ from canvas_robot.resources import resolve_config
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ImageSignal, VectorSignal, load_binding, load_statistics
 
-DEFAULT_SCHEMA, DEFAULT_BINDING, DEFAULT_STATISTICS = "widowx_tiny.json", "widowx.yaml", "bridge_v2.json"
+DEFAULT_SCHEMA, DEFAULT_BINDING, DEFAULT_STATISTICS = (
+    "widowx_tiny.json",
+    "widowx.yaml",
+    "bridge_v2.json",
+)
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,21 @@ def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
     Raises CheckpointError, SchemaError, BindingError, FileNotFoundError and the like, naming the file.
     """
     if settings.device != "cpu" and not torch.cuda.is_available():
-        raise ValueError(f"device: expected cpu, as torch sees no CUDA device here; got {settings.device!r}")
-    binding = load_binding(resolve_config("bindings", settings.binding)) if settings.binding else None
-    schema = CanvasSchema.from_json(resolve_config("schemas", settings.schema)) if settings.schema else None
+        raise ValueError(
+            f"device: expected cpu, as torch sees no CUDA device here; got {settings.device!r}"
+        )
+    binding = (
+        load_binding(resolve_config("bindings", settings.binding)) if settings.binding else None
+    )
+    schema = (
+        CanvasSchema.from_json(resolve_config("schemas", settings.schema))
+        if settings.schema
+        else None
+    )
     if settings.checkpoint:
-        policy = load_checkpoint(settings.checkpoint, settings.device, binding, settings.control_rate_hz)
+        policy = load_checkpoint(
+            settings.checkpoint, settings.device, binding, settings.control_rate_hz
+        )
         if schema is not None and schema != policy.schema:
             raise CheckpointError(
                 f"checkpoint {settings.checkpoint}: its schema differs from {settings.schema}; leave the schema out, or "

@@ -41,7 +41,9 @@ def save_checkpoint(policy: CanvasPolicy, folder: str | Path) -> Path:
     policy.schema.to_json(folder / "schema.json")
     (folder / "binding.yaml").write_text(policy.binding.to_yaml(), encoding="utf-8")
     save_statistics(policy.statistics, folder / "statistics.json")
-    weights = {name: p.detach().cpu().contiguous() for name, p in policy.model.own_parameters().items()}
+    weights = {
+        name: p.detach().cpu().contiguous() for name, p in policy.model.own_parameters().items()
+    }
     save_file(weights, folder / "weights.safetensors")
     config = CheckpointConfig(
         backbone=policy.source,
@@ -56,7 +58,10 @@ def save_checkpoint(policy: CanvasPolicy, folder: str | Path) -> Path:
 
 
 def load_checkpoint(
-    folder: str | Path, device: str = "cpu", binding: Binding | None = None, control_rate_hz: float = 0.0
+    folder: str | Path,
+    device: str = "cpu",
+    binding: Binding | None = None,
+    control_rate_hz: float = 0.0,
 ) -> CanvasPolicy:
     """Loads a checkpoint folder.
 
@@ -87,7 +92,13 @@ def load_checkpoint(
     model = CanvasModel(schema, binding, statistics, backbone, config.loops)
     _load_weights(model, folder / "weights.safetensors")
     return CanvasPolicy(
-        model.to(device), schema, binding, statistics, backbone.source, backbone.sha256, config.trained
+        model.to(device),
+        schema,
+        binding,
+        statistics,
+        backbone.source,
+        backbone.sha256,
+        config.trained,
     )
 
 
@@ -106,7 +117,9 @@ def _read_config(path: Path) -> CheckpointConfig:
     except msgspec.DecodeError as error:
         raise CheckpointError(f"{path}: {error}") from error
     if config.format != 1:
-        raise CheckpointError(f"{path}: expected format 1, got {config.format}; use a newer canvas_robot")
+        raise CheckpointError(
+            f"{path}: expected format 1, got {config.format}; use a newer canvas_robot"
+        )
     if not 1 <= config.loops <= 64:
         raise CheckpointError(f"{path}: loops: expected 1 to 64, got {config.loops}")
     return config
@@ -120,7 +133,9 @@ def _require_same_signals(folder: Path, trained: Binding, used: Binding, rate_hz
         ("control rate", trained.control_rate_hz, rate_hz),
     ):
         if expected != got:
-            raise CheckpointError(f"checkpoint {folder}: trained with {what} {expected}, asked to run with {got}")
+            raise CheckpointError(
+                f"checkpoint {folder}: trained with {what} {expected}, asked to run with {got}"
+            )
 
 
 def _load_weights(model: CanvasModel, path: Path) -> None:
@@ -139,5 +154,7 @@ def _load_weights(model: CanvasModel, path: Path) -> None:
                     f"{path}: {name}: expected shape {tuple(parameter.shape)}, got {tuple(weights[name].shape)}"
                 )
             if not torch.isfinite(weights[name]).all():
-                raise CheckpointError(f"{path}: {name}: expected finite weights, got NaN or infinity")
+                raise CheckpointError(
+                    f"{path}: {name}: expected finite weights, got NaN or infinity"
+                )
             parameter.copy_(weights[name])

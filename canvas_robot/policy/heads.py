@@ -12,7 +12,9 @@ class ActionHead(nn.Module):
     Accepts (B, T, C, H, W), (B, N, C) and (B, C); returns (B, action_dim).
     """
 
-    def __init__(self, latent_channels: int = 16, action_dim: int = 7, hidden_dim: int | None = None) -> None:
+    def __init__(
+        self, latent_channels: int = 16, action_dim: int = 7, hidden_dim: int | None = None
+    ) -> None:
         super().__init__()
         hidden = hidden_dim if hidden_dim is not None else max(latent_channels // 2, 8)
         self.net = nn.Sequential(
@@ -21,6 +23,8 @@ class ActionHead(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.ndim not in (2, 3, 5):
-            raise ValueError(f"ActionHead: expected (B, T, C, H, W), (B, N, C) or (B, C), got {tuple(x.shape)}")
+            raise ValueError(
+                f"ActionHead: expected (B, T, C, H, W), (B, N, C) or (B, C), got {tuple(x.shape)}"
+            )
         means = {5: (1, 3, 4), 3: (1,), 2: ()}[x.ndim]
         return self.net(x.mean(dim=means) if means else x)

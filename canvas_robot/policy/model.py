@@ -105,7 +105,9 @@ class CanvasModel(nn.Module):
         embeddings = {
             region: self.vector_codec(region)(vectors) for region, vectors in inputs.vectors.items()
         }
-        embeddings[self.action_region] = self.action.queries(inputs.prompt.shape[0]).to(inputs.prompt)
+        embeddings[self.action_region] = self.action.queries(inputs.prompt.shape[0]).to(
+            inputs.prompt
+        )
         for region, embedded in embeddings.items():
             tokens[region] = self.canvas.tokens(embedded, region, self.plan.region(region).cells)
         return torch.cat([tokens[r.name] for r in self.plan.regions], dim=1)
@@ -114,7 +116,9 @@ class CanvasModel(nn.Module):
         """Input tokens (B, N, D) to normalised actions (B, horizon, size)."""
         out = self.runner(rows)
         action = self.plan.region(self.action_region)
-        return self.action(self.runner.finish(out[:, action.start : action.stop], self.action_timestep))
+        return self.action(
+            self.runner.finish(out[:, action.start : action.stop], self.action_timestep)
+        )
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """What a checkpoint of this model holds: everything that is not the frozen backbone, by name."""

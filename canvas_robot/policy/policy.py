@@ -44,7 +44,9 @@ class CanvasPolicy:
         self.schema, self.binding, self.statistics = schema, binding, statistics
         self.source, self.sha256, self.trained = source, sha256, trained
         self.instruction: str | None = None
-        self._caches = {r: FrameCache(model.visual_codec(r)) for r in binding.regions_by_codec("visual")}
+        self._caches = {
+            r: FrameCache(model.visual_codec(r)) for r in binding.regions_by_codec("visual")
+        }
         self._own_history = History(schema, binding)
         self._own_tick = 0
 
@@ -64,7 +66,15 @@ class CanvasPolicy:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = CanvasModel(schema, binding, statistics, frozen, loops)
-        return cls(model.to(device), schema, binding, statistics, frozen.source, frozen.sha256, trained=False)
+        return cls(
+            model.to(device),
+            schema,
+            binding,
+            statistics,
+            frozen.source,
+            frozen.sha256,
+            trained=False,
+        )
 
     @property
     def horizon(self) -> int:
@@ -116,7 +126,10 @@ class CanvasPolicy:
         done = time.perf_counter()
         timings = {"codec": (encoded - started) * 1e3, "forward": (done - encoded) * 1e3}
         return ActionChunk(
-            self.binding.regions[self.binding.action_region()].signal, observation.tick, values, timings
+            self.binding.regions[self.binding.action_region()].signal,
+            observation.tick,
+            values,
+            timings,
         )
 
     def canvas(self, observation: Observation) -> torch.Tensor:
@@ -127,7 +140,9 @@ class CanvasPolicy:
     def encode(self, observation: Observation) -> ModelInputs:
         """Runs the codecs on one observation: a batch of one."""
         device = next(self.model.parameters()).device
-        latents = {r: cache.encode(observation.frames[r])[None] for r, cache in self._caches.items()}
+        latents = {
+            r: cache.encode(observation.frames[r])[None] for r, cache in self._caches.items()
+        }
         vectors = {
             r: self.model.vector_codec(r).inputs(observation.frames[r])[None].to(device)
             for r in self.binding.regions_by_codec("vector")

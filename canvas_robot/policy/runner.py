@@ -55,12 +55,16 @@ class PlanRunner(nn.Module):
         self, block: LoopedCogVideoXBlock, rows: torch.Tensor, embeddings: dict[int, torch.Tensor]
     ) -> torch.Tensor:
         for loop in range(self.plan.loops):
-            shifted = self._by_group(lambda g, x, loop=loop: x + _loop_embedding(block, g, loop, x), rows)
+            shifted = self._by_group(
+                lambda g, x, loop=loop: x + _loop_embedding(block, g, loop, x), rows
+            )
             new = self._block(block.original, shifted, embeddings)
             rows = torch.lerp(rows, new, block.loop_gate[loop].to(rows.dtype))
         return rows
 
-    def _block(self, block: nn.Module, rows: torch.Tensor, embeddings: dict[int, torch.Tensor]) -> torch.Tensor:
+    def _block(
+        self, block: nn.Module, rows: torch.Tensor, embeddings: dict[int, torch.Tensor]
+    ) -> torch.Tensor:
         """One run of a CogVideoX block: attention by group, then the feed-forward, each modulated by AdaLN."""
         modulation = self._modulation(block.norm1, embeddings)
         normed = self._by_group(lambda g, x: _modulate(block.norm1.norm(x), modulation[g]), rows)
@@ -78,10 +82,15 @@ class PlanRunner(nn.Module):
             timestep: norm.linear(norm.silu(embedding))[:, None].chunk(6, dim=2)
             for timestep, embedding in embeddings.items()
         }
-        return {g: chunks[g.timestep][3:] if g.stream == "text" else chunks[g.timestep][:3] for g in self.plan.groups}
+        return {
+            g: chunks[g.timestep][3:] if g.stream == "text" else chunks[g.timestep][:3]
+            for g in self.plan.groups
+        }
 
     def _attention(self, attn: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-        q, k, v = (_heads(project(rows), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v))
+        q, k, v = (
+            _heads(project(rows), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
         if attn.norm_q is not None:
             q, k = attn.norm_q(q), attn.norm_k(k)
         out = torch.cat([_attend(q, k, v, group) for group in self.plan.groups], dim=2)
@@ -91,7 +100,9 @@ class PlanRunner(nn.Module):
         return torch.cat([function(g, rows[:, g.start : g.stop]) for g in self.plan.groups], dim=1)
 
 
-def _loop_embedding(block: LoopedCogVideoXBlock, group: RowGroup, loop: int, rows: torch.Tensor) -> torch.Tensor:
+def _loop_embedding(
+    block: LoopedCogVideoXBlock, group: RowGroup, loop: int, rows: torch.Tensor
+) -> torch.Tensor:
     embedding = block.loop_emb_enc if group.stream == "text" else block.loop_emb
     return embedding[loop].to(rows.dtype)
 

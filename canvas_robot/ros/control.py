@@ -87,7 +87,9 @@ class ControlLoop:
         warn: receives one line for each thing that goes wrong.
     """
 
-    def __init__(self, policy: CanvasPolicy, now: Callable[[], Instant], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, policy: CanvasPolicy, now: Callable[[], Instant], warn: Callable[[str], None]
+    ) -> None:
         self._policy, self._now, self._warn = policy, now, warn
         self._binding = policy.binding
         self._robot = policy.binding.robot
@@ -99,7 +101,9 @@ class ControlLoop:
         self._faults: dict[str, str] = {}
         self._instruction: str | None = None
         self._pending: str | None = None
-        self._target: Pose | None = None  # None: not engaged, the next decision starts from the measured pose
+        self._target: Pose | None = (
+            None  # None: not engaged, the next decision starts from the measured pose
+        )
         self._gripper: float | None = None
         self._first_index = 0
         self._generation = 0
@@ -163,20 +167,31 @@ class ControlLoop:
             chunk = self._policy.act(observation)
         except Exception as error:  # whatever the model raises, the arm is held
             with self._lock:
-                return self._hold(index, stamp_ns, HoldReason.MODEL_ERROR, f"{type(error).__name__}: {error}")
+                return self._hold(
+                    index, stamp_ns, HoldReason.MODEL_ERROR, f"{type(error).__name__}: {error}"
+                )
         done = time.perf_counter()
         with self._lock:
             if generation != self._generation:
-                return Decision(index, stamp_ns, reason=HoldReason.INTERRUPTED, detail="reset while deciding")
+                return Decision(
+                    index, stamp_ns, reason=HoldReason.INTERRUPTED, detail="reset while deciding"
+                )
             late = self._stale(self._now())
             if late:
-                return self._hold(index, stamp_ns, HoldReason.OVERRUN, f"after {done - started:.3f} s of deciding: {late}")
+                return self._hold(
+                    index,
+                    stamp_ns,
+                    HoldReason.OVERRUN,
+                    f"after {done - started:.3f} s of deciding: {late}",
+                )
             try:
                 command = compose(self._previous_target(), chunk.values[0], self._limits)
             except ValueError as error:
                 return self._hold(index, stamp_ns, HoldReason.BAD_ACTION, str(error))
             self._target, self._gripper = command.target, command.gripper
-            stamps = {region: int(frames.stamps_ns[-1]) for region, frames in observation.frames.items()}
+            stamps = {
+                region: int(frames.stamps_ns[-1]) for region, frames in observation.frames.items()
+            }
             return Decision(
                 index,
                 stamp_ns,
@@ -184,8 +199,13 @@ class ControlLoop:
                 command=command,
                 chunk=chunk,
                 stamps_ns=stamps,
-                arrivals_ns={region: self._arrival_ns(region, stamp) for region, stamp in stamps.items()},
-                timings_ms={"assembly": (assembled - started) * 1e3, "model": (done - assembled) * 1e3},
+                arrivals_ns={
+                    region: self._arrival_ns(region, stamp) for region, stamp in stamps.items()
+                },
+                timings_ms={
+                    "assembly": (assembled - started) * 1e3,
+                    "model": (done - assembled) * 1e3,
+                },
             )
 
     def hold(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision:
@@ -215,14 +235,20 @@ class ControlLoop:
         waiting = [signal for signal, arrivals in self._arrivals.items() if not arrivals]
         if waiting:
             return self._hold(
-                index, stamp_ns, HoldReason.WAITING_FOR_INPUT, f"no sample yet of {', '.join(map(repr, waiting))}"
+                index,
+                stamp_ns,
+                HoldReason.WAITING_FOR_INPUT,
+                f"no sample yet of {', '.join(map(repr, waiting))}",
             )
         stale = self._stale(self._now())
         if stale:
             return self._hold(index, stamp_ns, HoldReason.STALE_INPUT, stale)
         if self._instruction is None:
             return self._hold(
-                index, stamp_ns, HoldReason.NO_INSTRUCTION, "publish one on ~/instruction or set the parameter"
+                index,
+                stamp_ns,
+                HoldReason.NO_INSTRUCTION,
+                "publish one on ~/instruction or set the parameter",
             )
         return None
 
@@ -268,7 +294,9 @@ class ControlLoop:
             age = self._age_s(self._state_signal, self._now())
             measured_known = age <= self._binding.signals[self._state_signal].max_age_s
             if self._gripper is not None and measured_known and not self._outside(self._measured()):
-                command = compose(self._measured(), np.append(np.zeros(6), self._gripper), self._limits)
+                command = compose(
+                    self._measured(), np.append(np.zeros(6), self._gripper), self._limits
+                )
             self._disengage()
         return Decision(index, stamp_ns, command=command, reason=reason, detail=detail)
 
@@ -293,7 +321,9 @@ class ControlLoop:
         for signal in self._arrivals:
             age, limit = self._age_s(signal, now), self._binding.signals[signal].max_age_s
             if age > limit:
-                old.append(f"signal {signal!r}: newest sample is {age:.2f} s old, expected at most {limit} s")
+                old.append(
+                    f"signal {signal!r}: newest sample is {age:.2f} s old, expected at most {limit} s"
+                )
         return "; ".join(old)
 
     def _age_s(self, signal: str, now: Instant) -> float:
@@ -317,4 +347,6 @@ class ControlLoop:
         for signal, source in self._binding.sources.ros.items():
             if isinstance(source, RosJoints | RosPose):
                 return signal
-        raise ValueError("binding: expected a sources.ros entry of type joint_states or pose; the node needs the pose")
+        raise ValueError(
+            "binding: expected a sources.ros entry of type joint_states or pose; the node needs the pose"
+        )

@@ -23,7 +23,16 @@ MIN_FRESH = 0.99  # share of ticks that must use an image newer than the tick be
 MIN_TICKS = 0.99  # share of the expected ticks that must have commanded
 MAX_GAP_TICKS = 2.5  # longest silence between two commands, in control periods
 FRAMES_PER_SECOND = 10.0  # of the video
-PACKAGES = ("canvas_robot", "torch", "diffusers", "transformers", "mujoco", "gymnasium", "numpy", "opencv-python")
+PACKAGES = (
+    "canvas_robot",
+    "torch",
+    "diffusers",
+    "transformers",
+    "mujoco",
+    "gymnasium",
+    "numpy",
+    "opencv-python",
+)
 
 
 @dataclass(frozen=True)
@@ -43,14 +52,23 @@ class DemoError(RuntimeError):
 
 def run_demo(settings: DemoSettings, console: Console) -> bool:
     """Runs the demo and writes its report; True where commands flowed at the rate, on fresh images, all the time."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the nodes are stopped in order
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # as Ctrl-C: the nodes are stopped in order
     settings.folder.mkdir(parents=True, exist_ok=True)
     domain = free_domain_id()
-    with NodeProcesses(node_environment(domain), settings.folder) as nodes, Monitor(domain, "camera/image_raw") as monitor:
+    with (
+        NodeProcesses(node_environment(domain), settings.folder) as nodes,
+        Monitor(domain, "camera/image_raw") as monitor,
+    ):
         nodes.start("sim_robot", {"episode": settings.episode})
         nodes.start(
             "policy",
-            {"autostart": True, "instruction": settings.instruction, "checkpoint": settings.checkpoint},
+            {
+                "autostart": True,
+                "instruction": settings.instruction,
+                "checkpoint": settings.checkpoint,
+            },
         )
         _wait_for_start(monitor, nodes, console)
         statuses, started = _watch(monitor, nodes, settings, console)
@@ -70,7 +88,9 @@ def _wait_for_start(monitor: Monitor, nodes: NodeProcesses, console: Console) ->
             monitor.spin_once()
             name = nodes.died()
             if name is not None or time.monotonic() > deadline:
-                what = f"node {name} ended" if name else f"no command within {START_TIMEOUT_S:.0f} s"
+                what = (
+                    f"node {name} ended" if name else f"no command within {START_TIMEOUT_S:.0f} s"
+                )
                 raise DemoError(f"{what}; it printed:\n{nodes.log(name or 'policy')[-2000:]}")
             if monitor.statuses:
                 status.update(f"the policy holds: {monitor.statuses[-1].message}")
@@ -100,7 +120,9 @@ def _thin(frames: list) -> None:
 def _table(statuses: list[Status], settings: DemoSettings, elapsed_s: float) -> Table:
     last = statuses[-1].values
     trained = "trained" if last["trained"] else "UNTRAINED policy: its actions mean nothing"
-    table = Table(title=f"canvas_robot demo: {settings.instruction!r} ({trained})", show_header=False)
+    table = Table(
+        title=f"canvas_robot demo: {settings.instruction!r} ({trained})", show_header=False
+    )
     target = ", ".join(f"{x:+.3f}" for x in last.get("target", []))
     rows = {
         "time": f"{elapsed_s:5.1f} of {settings.seconds:.0f} s",
@@ -118,7 +140,11 @@ def _table(statuses: list[Status], settings: DemoSettings, elapsed_s: float) -> 
 
 def _image_to_command_ms(values: dict) -> float:
     image_ns = values.get("stamp_ns.visual", 0)
-    return (values["command_stamp_ns"] - image_ns) / 1e6 + values["publish_ms"] if image_ns else math.nan
+    return (
+        (values["command_stamp_ns"] - image_ns) / 1e6 + values["publish_ms"]
+        if image_ns
+        else math.nan
+    )
 
 
 def _report(settings: DemoSettings, statuses: list[Status], frames: list, started: float) -> dict:
@@ -131,7 +157,10 @@ def _report(settings: DemoSettings, statuses: list[Status], frames: list, starte
         expected_ticks=math.floor(settings.seconds * rate),
         versions=versions(),
         title="canvas_robot demo",
-        details={"checkpoint": settings.checkpoint or "none (untrained)", "episode": settings.episode},
+        details={
+            "checkpoint": settings.checkpoint or "none (untrained)",
+            "episode": settings.episode,
+        },
     )
     records = [status.record(started, "visual") for status in statuses]
     pictures = [(at - started, image) for at, image in frames]
@@ -147,11 +176,15 @@ def _failures(summary: dict, statuses: list[Status], codes: dict[str, int]) -> l
     if not active:
         return failures
     period_s = 1.0 / active[-1].values["control_rate_hz"]
-    gap = max((b.received_s - a.received_s for a, b in zip(active, active[1:], strict=False)), default=0.0)
+    gap = max(
+        (b.received_s - a.received_s for a, b in zip(active, active[1:], strict=False)), default=0.0
+    )
     if gap > MAX_GAP_TICKS * period_s:
         failures.append(f"commands paused for {gap:.2f} s, at a period of {period_s:.2f} s")
     if (summary["fresh_image_fraction"] or 0.0) < MIN_FRESH:
-        failures.append(f"only {summary['fresh_image_fraction']:.1%} of ticks used a newer image, expected {MIN_FRESH:.0%}")
+        failures.append(
+            f"only {summary['fresh_image_fraction']:.1%} of ticks used a newer image, expected {MIN_FRESH:.0%}"
+        )
     return failures
 
 

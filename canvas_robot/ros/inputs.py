@@ -38,7 +38,12 @@ class Inputs:
     """
 
     def __init__(
-        self, node: LifecycleNode, binding: Binding, arm: Arm, loop: ControlLoop, image_transport: str
+        self,
+        node: LifecycleNode,
+        binding: Binding,
+        arm: Arm,
+        loop: ControlLoop,
+        image_transport: str,
     ) -> None:
         self.count = 0  # messages received, faulty ones included
         self._node, self._arm, self._loop = node, arm, loop
@@ -84,11 +89,15 @@ class Inputs:
 
         def receive_pose(msg: PoseStamped) -> None:
             if msg.header.frame_id != base_frame:
-                raise MessageError(f"PoseStamped: expected frame_id {base_frame!r}, got {msg.header.frame_id!r}")
+                raise MessageError(
+                    f"PoseStamped: expected frame_id {base_frame!r}, got {msg.header.frame_id!r}"
+                )
             pairing.pose(stamp_ns(msg.header.stamp), pose_from_msg(msg))
 
         def receive_gripper(msg: JointState) -> None:
-            pairing.gripper(stamp_ns(msg.header.stamp), float(joints_from_msg(msg, (source.gripper,))[0]))
+            pairing.gripper(
+                stamp_ns(msg.header.stamp), float(joints_from_msg(msg, (source.gripper,))[0])
+            )
 
         self._add(PoseStamped, source.topic, signal, receive_pose, VECTOR_QOS)
         self._add(JointState, source.gripper_topic, signal, receive_gripper, VECTOR_QOS)

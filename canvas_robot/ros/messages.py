@@ -45,7 +45,11 @@ def image_from_msg(msg: Image) -> np.ndarray:
     if channels is None:
         raise MessageError(f"Image: expected encoding {', '.join(_CHANNELS)}, got {msg.encoding!r}")
     row = msg.width * channels
-    if not (0 < msg.width * msg.height <= MAX_PIXELS) or msg.step < row or len(msg.data) < msg.step * msg.height:
+    if (
+        not (0 < msg.width * msg.height <= MAX_PIXELS)
+        or msg.step < row
+        or len(msg.data) < msg.step * msg.height
+    ):
         raise MessageError(
             f"Image: expected {msg.height} rows of at least {row} bytes, got step {msg.step} and "
             f"{len(msg.data)} bytes in all"
@@ -62,7 +66,9 @@ def image_to_msg(image: np.ndarray, stamp: int, frame_id: str) -> Image:
     msg.header.stamp = stamp_from_ns(stamp)
     msg.header.frame_id = frame_id
     data = array.array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(image)).cast("B"))  # an ndarray here costs 42 ms at VGA
+    data.frombytes(
+        memoryview(np.ascontiguousarray(image)).cast("B")
+    )  # an ndarray here costs 42 ms at VGA
     msg.data = data
     return msg
 
@@ -72,7 +78,9 @@ def image_from_compressed_msg(msg: CompressedImage) -> np.ndarray:
     data = np.frombuffer(msg.data, np.uint8)
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
-        raise MessageError(f"CompressedImage: expected JPEG or PNG, got {data.size} bytes of {msg.format!r}")
+        raise MessageError(
+            f"CompressedImage: expected JPEG or PNG, got {data.size} bytes of {msg.format!r}"
+        )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -89,11 +97,15 @@ def joints_from_msg(msg: JointState, names: tuple[str, ...]) -> np.ndarray:
     at = dict(zip(msg.name, msg.position, strict=True))
     missing = [name for name in names if name not in at]
     if missing:
-        raise MessageError(f"JointState: joints missing: {', '.join(missing)}; there are {', '.join(at) or 'none'}")
+        raise MessageError(
+            f"JointState: joints missing: {', '.join(missing)}; there are {', '.join(at) or 'none'}"
+        )
     positions = np.array([at[name] for name in names], dtype=np.float64)
     if not np.isfinite(positions).all():
         bad = [name for name in names if not np.isfinite(at[name])]
-        raise MessageError(f"JointState: expected finite positions, got {', '.join(f'{n}={at[n]}' for n in bad)}")
+        raise MessageError(
+            f"JointState: expected finite positions, got {', '.join(f'{n}={at[n]}' for n in bad)}"
+        )
     return positions
 
 
@@ -108,7 +120,10 @@ def pose_from_msg(msg: PoseStamped) -> Pose:
     """Pose of a PoseStamped; raises MessageError unless position and unit quaternion are finite."""
     p, q = msg.pose.position, msg.pose.orientation
     quaternion = np.array([q.x, q.y, q.z, q.w])
-    if not np.isfinite([p.x, p.y, p.z, *quaternion]).all() or abs(np.linalg.norm(quaternion) - 1.0) > 0.01:
+    if (
+        not np.isfinite([p.x, p.y, p.z, *quaternion]).all()
+        or abs(np.linalg.norm(quaternion) - 1.0) > 0.01
+    ):
         raise MessageError(
             f"PoseStamped: expected a finite position and a unit quaternion, got {[p.x, p.y, p.z]} and "
             f"{quaternion.tolist()}"
@@ -121,7 +136,9 @@ def pose_to_msg(pose: Pose, stamp: int, frame_id: str) -> PoseStamped:
     msg = PoseStamped()
     msg.header.stamp = stamp_from_ns(stamp)
     msg.header.frame_id = frame_id
-    msg.pose.position.x, msg.pose.position.y, msg.pose.position.z = (float(v) for v in pose.position)
+    msg.pose.position.x, msg.pose.position.y, msg.pose.position.z = (
+        float(v) for v in pose.position
+    )
     x, y, z, w = (float(v) for v in quaternion_from_matrix(pose.rotation))
     msg.pose.orientation.x, msg.pose.orientation.y = x, y
     msg.pose.orientation.z, msg.pose.orientation.w = z, w

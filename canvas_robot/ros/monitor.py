@@ -48,7 +48,9 @@ class Status:
             assembly_ms=v.get("assembly_ms", nan),
             model_ms=v.get("model_ms", nan),
             publish_ms=v["publish_ms"],
-            total_ms=(v["command_stamp_ns"] - image_ns) / 1e6 + v["publish_ms"] if image_ns else nan,
+            total_ms=(v["command_stamp_ns"] - image_ns) / 1e6 + v["publish_ms"]
+            if image_ns
+            else nan,
             position=np.array(v.get("target", [nan] * 3)),
             gripper=v.get("gripper", nan),
             state=v["state"],
@@ -65,7 +67,9 @@ class Monitor:
         name: of the policy node.
     """
 
-    def __init__(self, domain_id: int, image_topic: str | None = None, name: str = "policy") -> None:
+    def __init__(
+        self, domain_id: int, image_topic: str | None = None, name: str = "policy"
+    ) -> None:
         adopt_node_environment()
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
@@ -79,9 +83,13 @@ class Monitor:
         deep = QoSProfile(depth=100)
         self.node.create_subscription(DiagnosticStatus, f"{name}/status", self._on_status, deep)
         self.node.create_subscription(PoseStamped, f"{name}/target_pose", self.poses.append, deep)
-        self.node.create_subscription(Float64, f"{name}/gripper", lambda m: self.grippers.append(m.data), deep)
+        self.node.create_subscription(
+            Float64, f"{name}/gripper", lambda m: self.grippers.append(m.data), deep
+        )
         if image_topic is not None:
-            self.node.create_subscription(Image, image_topic, self._on_image, qos_profile_sensor_data)
+            self.node.create_subscription(
+                Image, image_topic, self._on_image, qos_profile_sensor_data
+            )
 
     def __enter__(self) -> Monitor:
         return self

@@ -28,19 +28,38 @@ class Settings:
     def describe(self) -> str:
         """What will be loaded, in one line."""
         p = self.policy
-        return f"checkpoint {p.checkpoint}" if p.checkpoint else f"untrained policy, schema {p.schema}, binding {p.binding}"
+        return (
+            f"checkpoint {p.checkpoint}"
+            if p.checkpoint
+            else f"untrained policy, schema {p.schema}, binding {p.binding}"
+        )
 
 
 PARAMETERS = {
-    "checkpoint": ("", "checkpoint folder; empty: an untrained policy of schema, binding and backbone"),
-    "schema": ("", "canvas schema, a path or a name in config/schemas; empty: the checkpoint's, or widowx_tiny.json"),
-    "binding": ("", "binding, a path or a name in config/bindings; empty: the checkpoint's, or widowx.yaml"),
-    "backbone": ("tiny", "backbone of an untrained policy: a name in config/backbones, a folder or a hub id"),
+    "checkpoint": (
+        "",
+        "checkpoint folder; empty: an untrained policy of schema, binding and backbone",
+    ),
+    "schema": (
+        "",
+        "canvas schema, a path or a name in config/schemas; empty: the checkpoint's, or widowx_tiny.json",
+    ),
+    "binding": (
+        "",
+        "binding, a path or a name in config/bindings; empty: the checkpoint's, or widowx.yaml",
+    ),
+    "backbone": (
+        "tiny",
+        "backbone of an untrained policy: a name in config/backbones, a folder or a hub id",
+    ),
     "device": ("cpu", "torch device of the model, such as cpu or cuda:0"),
     "instruction": ("", "instruction at activation; empty: hold until one comes on ~/instruction"),
     "base_frame": ("", "frame_id of the commanded pose; empty: the binding's base_frame"),
     "ee_frame": ("", "frame that the commanded pose places; empty: the binding's ee_frame"),
-    "image_transport": ("raw", "raw: sensor_msgs/Image; compressed: sensor_msgs/CompressedImage on <topic>/compressed"),
+    "image_transport": (
+        "raw",
+        "raw: sensor_msgs/Image; compressed: sensor_msgs/CompressedImage on <topic>/compressed",
+    ),
     "autostart": (False, "configure and activate at start"),
 }
 
@@ -69,9 +88,13 @@ def declare_parameters(node: Node) -> None:
 
 def read_settings(node: Node) -> Settings:
     """The parameters as they are now; raises ParameterError naming the one that is wrong."""
-    value = {name: node.get_parameter(name).value for name in (*PARAMETERS, "control_rate", "threads")}
+    value = {
+        name: node.get_parameter(name).value for name in (*PARAMETERS, "control_rate", "threads")
+    }
     if value["image_transport"] not in ("raw", "compressed"):
-        raise ParameterError(f"image_transport: expected raw or compressed, got {value['image_transport']!r}")
+        raise ParameterError(
+            f"image_transport: expected raw or compressed, got {value['image_transport']!r}"
+        )
     policy = PolicySettings(
         checkpoint=value["checkpoint"],
         schema=value["schema"],

@@ -12,7 +12,6 @@ import time
 import traceback
 
 import numpy as np
-import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
@@ -43,7 +42,9 @@ def _logged(transition):
         try:
             return transition(self, state)
         except Exception as error:
-            self.get_logger().error(f"{transition.__name__} failed: {type(error).__name__}: {error}")
+            self.get_logger().error(
+                f"{transition.__name__} failed: {type(error).__name__}: {error}"
+            )
             self.get_logger().debug(traceback.format_exc())
             return TransitionCallbackReturn.FAILURE
 
@@ -63,7 +64,10 @@ class PolicyNode(LifecycleNode):
         self._counts = dict.fromkeys(("ticks", "commands", "holds"), 0)
         self._last_decision: Decision | None = None
         self._barrier = self.create_guard_condition(self._settled.set)
-        if self.get_parameter("autostart").value and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+        if (
+            self.get_parameter("autostart").value
+            and self.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        ):
             self.trigger_activate()
 
     # ------------------------------------------------------------------ lifecycle
@@ -82,7 +86,9 @@ class PolicyNode(LifecycleNode):
         self._create_outputs()
         self._timer = self.create_timer(1.0, self._publish_diagnostics)
         trained = "trained" if policy.trained else "UNTRAINED: its actions mean nothing"
-        self.get_logger().info(f"ready: {trained}, {policy.model.plan.n_rows} rows, {milliseconds:.0f} ms a decision")
+        self.get_logger().info(
+            f"ready: {trained}, {policy.model.plan.n_rows} rows, {milliseconds:.0f} ms a decision"
+        )
         return TransitionCallbackReturn.SUCCESS
 
     @_logged
@@ -94,10 +100,16 @@ class PolicyNode(LifecycleNode):
         super().on_activate(state)
         self._inputs = Inputs(self, binding, self._arm, self._loop, self._settings.image_transport)
         self._ticker = Ticker(
-            self.get_clock(), binding.tick_ns, self._on_tick, self._on_clock_stopped, self._loop.reset
+            self.get_clock(),
+            binding.tick_ns,
+            self._on_tick,
+            self._on_clock_stopped,
+            self._loop.reset,
         )
         self._ticker.start()
-        self.get_logger().info(f"active at {binding.control_rate_hz} Hz: {self._settings.instruction!r}")
+        self.get_logger().info(
+            f"active at {binding.control_rate_hz} Hz: {self._settings.instruction!r}"
+        )
         return TransitionCallbackReturn.SUCCESS
 
     @_logged
@@ -127,7 +139,9 @@ class PolicyNode(LifecycleNode):
             return
         ticker, self._ticker = self._ticker, None
         if not ticker.stop(STOP_TIMEOUT_S):
-            self.get_logger().error(f"the model did not return within {STOP_TIMEOUT_S} s; its decision is dropped")
+            self.get_logger().error(
+                f"the model did not return within {STOP_TIMEOUT_S} s; its decision is dropped"
+            )
         now = self.get_clock().now().nanoseconds
         self._publish(self._loop.hold(-1, now, HoldReason.DEACTIVATED, "the node was deactivated"))
         self._inputs.close()
@@ -170,7 +184,9 @@ class PolicyNode(LifecycleNode):
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._ticker is not None
-        response.message = "starting over from the measured pose" if response.success else "the node is not active"
+        response.message = (
+            "starting over from the measured pose" if response.success else "the node is not active"
+        )
         if response.success:
             self._loop.reset()
         return response
@@ -213,7 +229,9 @@ class PolicyNode(LifecycleNode):
             self._warn(f"holding: {decision.reason}: {decision.detail}")
         self._status.publish(self._status_msg(decision, now, publish_ms))
 
-    def _status_msg(self, decision: Decision, command_ns: int, publish_ms: float) -> DiagnosticStatus:
+    def _status_msg(
+        self, decision: Decision, command_ns: int, publish_ms: float
+    ) -> DiagnosticStatus:
         active = decision.reason is None
         values = {
             "index": decision.index,
@@ -241,7 +259,10 @@ class PolicyNode(LifecycleNode):
             name="policy: decision",
             hardware_id=self._policy.binding.robot.arm,
             message=decision.detail,
-            values=[KeyValue(key=k, value=v if isinstance(v, str) else json.dumps(v)) for k, v in values.items()],
+            values=[
+                KeyValue(key=k, value=v if isinstance(v, str) else json.dumps(v))
+                for k, v in values.items()
+            ],
         )
 
     def _publish_diagnostics(self) -> None:
@@ -249,8 +270,16 @@ class PolicyNode(LifecycleNode):
             return
         decision = self._last_decision
         holding = decision is None or decision.reason is not None
-        message = "waiting for the first tick" if decision is None else (decision.detail or "following the instruction")
-        values = {**self._counts, "missed_ticks": self._ticker.missed, "trained": self._policy.trained}
+        message = (
+            "waiting for the first tick"
+            if decision is None
+            else (decision.detail or "following the instruction")
+        )
+        values = {
+            **self._counts,
+            "missed_ticks": self._ticker.missed,
+            "trained": self._policy.trained,
+        }
         status = DiagnosticStatus(
             level=DiagnosticStatus.WARN if holding else DiagnosticStatus.OK,
             name="policy: control loop",

@@ -56,7 +56,9 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
         return 1
     finally:
         rclpy.try_shutdown()
-        _handle_signals(signal.SIG_IGN)  # launchers send a second one; it must not kill a clean exit
+        _handle_signals(
+            signal.SIG_IGN
+        )  # launchers send a second one; it must not kill a clean exit
     return 0
 
 

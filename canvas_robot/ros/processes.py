@@ -62,7 +62,9 @@ class NodeProcesses:
     def __exit__(self, *exception) -> None:
         self.stop_all()
 
-    def start(self, name: str, parameters: dict | None = None, remappings: dict[str, str] | None = None) -> None:
+    def start(
+        self, name: str, parameters: dict | None = None, remappings: dict[str, str] | None = None
+    ) -> None:
         """Starts node `name` ("policy" or "sim_robot") with ROS parameters and remappings."""
         command = [sys.executable, "-m", ENTRY_POINTS[name], "--ros-args"]
         for key, value in (parameters or {}).items():
@@ -73,7 +75,12 @@ class NodeProcesses:
         with (self.log_folder / f"{name}.log").open("ab") as log:
             # A session of its own: Ctrl-C reaches only this process, which then stops its children in order.
             self._children[name] = subprocess.Popen(
-                command, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
     def log(self, name: str) -> str:
@@ -82,7 +89,9 @@ class NodeProcesses:
 
     def died(self) -> str | None:
         """Name of a node that has ended by itself, if any."""
-        return next((name for name, child in self._children.items() if child.poll() is not None), None)
+        return next(
+            (name for name, child in self._children.items() if child.poll() is not None), None
+        )
 
     def stop(self, name: str) -> int:
         """Asks a node to end, waits, and returns its exit code; kills it after STOP_TIMEOUT_S."""

@@ -139,7 +139,11 @@ class Replayer:
     """
 
     def __init__(
-        self, monitor: Monitor, binding: Binding, clock: SimulationClock | WallClock, name: str = "policy"
+        self,
+        monitor: Monitor,
+        binding: Binding,
+        clock: SimulationClock | WallClock,
+        name: str = "policy",
     ) -> None:
         self._monitor, self._binding, self._clock, self._name = monitor, binding, clock, name
         node = monitor.node
@@ -147,17 +151,25 @@ class Replayer:
         self._publishers = {}
         for source in binding.sources.ros.values():
             if isinstance(source, RosImage):
-                self._publishers["image"] = node.create_publisher(Image, source.topic, QoSProfile(depth=5))
+                self._publishers["image"] = node.create_publisher(
+                    Image, source.topic, QoSProfile(depth=5)
+                )
             elif isinstance(source, RosJoints):
-                self._publishers["joints"] = node.create_publisher(JointState, source.topic, QoSProfile(depth=10))
+                self._publishers["joints"] = node.create_publisher(
+                    JointState, source.topic, QoSProfile(depth=10)
+                )
                 self._joint_names = (*source.joints, source.finger)
             else:
-                self._publishers["pose"] = node.create_publisher(PoseStamped, source.topic, QoSProfile(depth=10))
+                self._publishers["pose"] = node.create_publisher(
+                    PoseStamped, source.topic, QoSProfile(depth=10)
+                )
                 self._publishers["gripper"] = node.create_publisher(
                     JointState, source.gripper_topic, QoSProfile(depth=10)
                 )
                 self._gripper_name = source.gripper
-        self._instruction = node.create_publisher(String, f"{name}/instruction", QoSProfile(depth=1))
+        self._instruction = node.create_publisher(
+            String, f"{name}/instruction", QoSProfile(depth=1)
+        )
         self._reset = node.create_client(Trigger, f"{name}/reset")
 
     def wait_for_node(self) -> None:
@@ -165,7 +177,9 @@ class Replayer:
         deadline = time.monotonic() + DISCOVERY_TIMEOUT_S
         while time.monotonic() < deadline:
             self._clock.advance_to(self._clock.now_ns + CLOCK_STEP_NS * 4)
-            heard = all(p.get_subscription_count() for p in (*self._publishers.values(), self._instruction))
+            heard = all(
+                p.get_subscription_count() for p in (*self._publishers.values(), self._instruction)
+            )
             if heard and self._reset.service_is_ready() and self._monitor.statuses:
                 return
         silent = [p.topic_name for p in self._publishers.values() if not p.get_subscription_count()]
@@ -189,10 +203,14 @@ class Replayer:
             self._publish(recording, step, stamp)
             last_tick_ns = grid_ns + (stamp - grid_ns + period_ns) // period_ns * period_ns
             self._clock.advance_to(last_tick_ns)
-            self._clock.creep_until(lambda at=last_tick_ns: self._answered(at), last_tick_ns + period_ns // 2)
+            self._clock.creep_until(
+                lambda at=last_tick_ns: self._answered(at), last_tick_ns + period_ns // 2
+            )
         seen = self._monitor.statuses[before:]
         return Replayed(
-            recording, stamps, [s for s in seen if first_tick_ns <= s.values["stamp_ns"] <= last_tick_ns]
+            recording,
+            stamps,
+            [s for s in seen if first_tick_ns <= s.values["stamp_ns"] <= last_tick_ns],
         )
 
     def _start_over(self, instruction: str, period_ns: int) -> None:
@@ -202,7 +220,9 @@ class Replayer:
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while not future.done():
             if time.monotonic() > deadline:
-                raise ReplayError(f"node {self._name!r}: ~/reset did not answer; is the node active?")
+                raise ReplayError(
+                    f"node {self._name!r}: ~/reset did not answer; is the node active?"
+                )
             self._clock.advance_to(self._clock.now_ns + CLOCK_STEP_NS)
         if not future.result().success:
             raise ReplayError(f"node {self._name!r}: ~/reset: {future.result().message}")
@@ -211,10 +231,16 @@ class Replayer:
     def _publish(self, recording: Recording, step: int, stamp: int) -> None:
         if recording.states is not None and "pose" in self._publishers:
             pose, gripper = pose_from_bridge_state(recording.states[step])
-            self._publishers["gripper"].publish(joints_to_msg((self._gripper_name,), np.array([gripper]), stamp))
-            self._publishers["pose"].publish(pose_to_msg(pose, stamp, self._binding.robot.base_frame))
+            self._publishers["gripper"].publish(
+                joints_to_msg((self._gripper_name,), np.array([gripper]), stamp)
+            )
+            self._publishers["pose"].publish(
+                pose_to_msg(pose, stamp, self._binding.robot.base_frame)
+            )
         elif recording.joints is not None and "joints" in self._publishers:
-            self._publishers["joints"].publish(joints_to_msg(self._joint_names, recording.joints, stamp))
+            self._publishers["joints"].publish(
+                joints_to_msg(self._joint_names, recording.joints, stamp)
+            )
         self._publishers["image"].publish(image_to_msg(recording.images[step], stamp, "camera"))
 
     def _answered(self, tick_ns: int) -> bool:

@@ -54,19 +54,27 @@ class ReplaySettings:
 
     @property
     def binding_name(self) -> str:
-        return self.binding or ("replay_joints.yaml" if self.joints is not None else "replay_pose.yaml")
+        return self.binding or (
+            "replay_joints.yaml" if self.joints is not None else "replay_pose.yaml"
+        )
 
 
 def run_replay(settings: ReplaySettings, console: Console) -> bool:
     """Replays, prints and writes the report; True where every step got a command, and all agreed if that was asked."""
     recordings = read_recordings(settings)
     if recordings[0].states is None and recordings[0].joints is None:
-        console.print("[yellow]no --state and no --fixed-joints: the node has no arm state and will hold[/yellow]")
+        console.print(
+            "[yellow]no --state and no --fixed-joints: the node has no arm state and will hold[/yellow]"
+        )
     binding = load_binding(resolve_config("bindings", settings.binding_name))
     domain = free_domain_id() if settings.launch else _user_domain()
     started = time.monotonic()
     with _own_node(settings, domain), Monitor(domain) as monitor:
-        clock = SimulationClock(monitor, settings.rate) if settings.clock == "sim" else WallClock(monitor)
+        clock = (
+            SimulationClock(monitor, settings.rate)
+            if settings.clock == "sim"
+            else WallClock(monitor)
+        )
         replayer = Replayer(monitor, binding, clock)
         replayer.wait_for_node()
         replayed = []
@@ -83,14 +91,23 @@ def read_recordings(settings: ReplaySettings) -> list[Recording]:
         dataset = BridgeV2(settings.source, settings.split)
         episodes = list(dataset) if settings.episode < 0 else [dataset[settings.episode]]
         return [
-            Recording(e.name, _goal(settings, e.instruction), e.images, e.stamps_ns, e.states) for e in episodes
+            Recording(e.name, _goal(settings, e.instruction), e.images, e.stamps_ns, e.states)
+            for e in episodes
         ]
     frames, fps = read_video(settings.source)
-    states = read_states(settings.state) if settings.state is not None else np.zeros((len(frames), 7), np.float32)
+    states = (
+        read_states(settings.state)
+        if settings.state is not None
+        else np.zeros((len(frames), 7), np.float32)
+    )
     episode = episode_from_video(settings.source, _goal(settings, ""), states, min(RATE_HZ, fps))
     joints = np.array(settings.joints) if settings.joints is not None else None
     own_states = episode.states if settings.state is not None else None
-    return [Recording(episode.name, episode.instruction, episode.images, episode.stamps_ns, own_states, joints)]
+    return [
+        Recording(
+            episode.name, episode.instruction, episode.images, episode.stamps_ns, own_states, joints
+        )
+    ]
 
 
 def _goal(settings: ReplaySettings, recorded: str) -> str:
@@ -124,12 +141,18 @@ def _own_node(settings: ReplaySettings, domain: int) -> Iterator[None]:
 
 
 def _verify(settings: ReplaySettings, replayed: list[Replayed]) -> int:
-    policy = assemble_policy(PolicySettings(checkpoint=settings.checkpoint, binding=settings.binding_name))
+    policy = assemble_policy(
+        PolicySettings(checkpoint=settings.checkpoint, binding=settings.binding_name)
+    )
     return sum(agreement(policy, one) for one in replayed)
 
 
 def _report(
-    settings: ReplaySettings, replayed: list[Replayed], agreed: int | None, started: float, console: Console
+    settings: ReplaySettings,
+    replayed: list[Replayed],
+    agreed: int | None,
+    started: float,
+    console: Console,
 ) -> bool:
     steps = sum(len(one.recording) for one in replayed)
     statuses = [status for one in replayed for status in one.statuses]
@@ -164,7 +187,10 @@ def _report(
             frames.append((status.received_s - started, one.recording.images[step]))
         first += len(one.recording)
     write_report(settings.folder, records, frames, BRIDGE_TABLE_CAMERA, meta)
-    for line in (f"{commands} commands for {steps} recorded steps", *(f"{k}: {v}" for k, v in details.items())):
+    for line in (
+        f"{commands} commands for {steps} recorded steps",
+        *(f"{k}: {v}" for k, v in details.items()),
+    ):
         console.print(line)
     for status in statuses:
         if not status.active:

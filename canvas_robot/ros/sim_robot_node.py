@@ -29,8 +29,12 @@ from canvas_robot.sim.physics import WidowXSim
 from canvas_robot.sim.reach import draw_episode
 from canvas_robot.sim.scene import COLOURS, Cube, Scene
 
-SLICE_STEPS = 2  # physics steps between two looks at the wall clock and two /clock messages: 4 ms, 250 Hz
-SIM_EPOCH_NS = 1_000_000_000  # simulation time starts at 1 s: a stamp of zero means "not set" in ROS
+SLICE_STEPS = (
+    2  # physics steps between two looks at the wall clock and two /clock messages: 4 ms, 250 Hz
+)
+SIM_EPOCH_NS = (
+    1_000_000_000  # simulation time starts at 1 s: a stamp of zero means "not set" in ROS
+)
 LATEST_QOS = QoSProfile(depth=1)
 STOP_TIMEOUT_S = 5.0
 
@@ -58,7 +62,9 @@ class SimRobotNode(Node):
     def __init__(self, **kwargs) -> None:
         super().__init__("sim_robot", **kwargs)
         for name, (default, description) in PARAMETERS.items():
-            self.declare_parameter(name, default, ParameterDescriptor(description=description, read_only=True))
+            self.declare_parameter(
+                name, default, ParameterDescriptor(description=description, read_only=True)
+            )
         self._check_parameters()
         self._arm = Arm.load("wx250s")
         self._commands: deque[Command] = deque(maxlen=8)
@@ -66,10 +72,20 @@ class SimRobotNode(Node):
         self._target = None
         self._simulated_clock = self._value("clock") == "sim"
         self._images = self.create_publisher(Image, self._value("image_topic"), LATEST_QOS)
-        self._joints = self.create_publisher(JointState, self._value("joint_topic"), QoSProfile(depth=10))
-        self._clock_out = self.create_publisher(Clock, "/clock", QoSProfile(depth=10)) if self._simulated_clock else None
-        self.create_subscription(PoseStamped, self._value("target_topic"), self._on_target, LATEST_QOS)
-        self.create_subscription(Float64, self._value("gripper_topic"), self._on_gripper, LATEST_QOS)
+        self._joints = self.create_publisher(
+            JointState, self._value("joint_topic"), QoSProfile(depth=10)
+        )
+        self._clock_out = (
+            self.create_publisher(Clock, "/clock", QoSProfile(depth=10))
+            if self._simulated_clock
+            else None
+        )
+        self.create_subscription(
+            PoseStamped, self._value("target_topic"), self._on_target, LATEST_QOS
+        )
+        self.create_subscription(
+            Float64, self._value("gripper_topic"), self._on_gripper, LATEST_QOS
+        )
         self._running = True
         self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
         self._thread.start()
@@ -88,7 +104,9 @@ class SimRobotNode(Node):
         for name in ("real_time_factor", "camera_rate", "joint_rate"):
             if not (math.isfinite(self._value(name)) and 0.0 < self._value(name) <= 500.0):
                 raise ValueError(f"{name}: expected a number in (0, 500], got {self._value(name)}")
-        if not (16 <= self._value("image_width") <= 1920 and 16 <= self._value("image_height") <= 1080):
+        if not (
+            16 <= self._value("image_width") <= 1920 and 16 <= self._value("image_height") <= 1080
+        ):
             raise ValueError("image_width, image_height: expected 16x16 to 1920x1080")
         unknown = sorted(set(self._value("colours")) - set(COLOURS))
         if unknown:
@@ -98,7 +116,9 @@ class SimRobotNode(Node):
 
     def _on_gripper(self, msg: Float64) -> None:
         if not (math.isfinite(msg.data) and 0.0 <= msg.data <= 1.0):
-            self.get_logger().warning(f"gripper refused: expected 0 to 1, got {msg.data}", throttle_duration_sec=5.0)
+            self.get_logger().warning(
+                f"gripper refused: expected 0 to 1, got {msg.data}", throttle_duration_sec=5.0
+            )
             return
         self._gripper = msg.data
         if self._target is not None:
@@ -107,7 +127,9 @@ class SimRobotNode(Node):
     def _on_target(self, msg: PoseStamped) -> None:
         try:
             if msg.header.frame_id != self._value("base_frame"):
-                raise MessageError(f"frame_id: expected {self._value('base_frame')!r}, got {msg.header.frame_id!r}")
+                raise MessageError(
+                    f"frame_id: expected {self._value('base_frame')!r}, got {msg.header.frame_id!r}"
+                )
             self._target = pose_from_msg(msg)
         except MessageError as error:
             self.get_logger().warning(f"target refused: {error}", throttle_duration_sec=5.0)
@@ -130,8 +152,12 @@ class SimRobotNode(Node):
         sim = WidowXSim(self._arm, Scene(cubes))
         episode = draw_episode(cubes, self._value("episode"))
         sim.reset(episode.cubes)
-        sim.render(self._value("image_width"), self._value("image_height"))  # the first picture sets the renderer up
-        self.get_logger().info(f"running on {self._value('clock')} clock; a fitting goal: {episode.instruction!r}")
+        sim.render(
+            self._value("image_width"), self._value("image_height")
+        )  # the first picture sets the renderer up
+        self.get_logger().info(
+            f"running on {self._value('clock')} clock; a fitting goal: {episode.instruction!r}"
+        )
         return sim
 
     def _simulate(self, sim: WidowXSim) -> None:

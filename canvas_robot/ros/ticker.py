@@ -38,7 +38,9 @@ class Ticker:
         self._awake = threading.Event()
         self._back = threading.Event()
         self.missed = 0
-        threshold = JumpThreshold(min_forward=Duration(nanoseconds=1), min_backward=Duration(nanoseconds=-1))
+        threshold = JumpThreshold(
+            min_forward=Duration(nanoseconds=1), min_backward=Duration(nanoseconds=-1)
+        )
         self._jumps = clock.create_jump_callback(threshold, post_callback=self._on_jump)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
@@ -88,7 +90,9 @@ class Ticker:
             if remaining <= 0:
                 return True
             simulated = self._clock.ros_time_is_active
-            heard = self._awake.wait(CLOCK_STOPPED_S if simulated else min(remaining / _NS, _WALL_NAP_S))
+            heard = self._awake.wait(
+                CLOCK_STOPPED_S if simulated else min(remaining / _NS, _WALL_NAP_S)
+            )
             if simulated and not heard and not reported:
                 reported = True
                 self._stopped()

@@ -6,7 +6,14 @@ from canvas_robot.schema.attention_types import (
     UnknownAttentionTypeError,
 )
 from canvas_robot.schema.layout import CanvasLayout, LayoutError, UnknownRegionError
-from canvas_robot.schema.plan import OverlapError, Plan, PlanError, RegionRows, RowGroup, compile_plan
+from canvas_robot.schema.plan import (
+    OverlapError,
+    Plan,
+    PlanError,
+    RegionRows,
+    RowGroup,
+    compile_plan,
+)
 from canvas_robot.schema.region import RegionError, RegionSpec
 from canvas_robot.schema.schema import CanvasSchema, SchemaError
 from canvas_robot.schema.topology import CanvasTopology, Connection, TopologyError

@@ -19,7 +19,9 @@ class AttentionType:
 
 
 ATTENTION_TYPES: dict[str, AttentionType] = {
-    "cross_attention": AttentionType("dot product", "O(NM)", "softmax over queries, keys and values"),
+    "cross_attention": AttentionType(
+        "dot product", "O(NM)", "softmax over queries, keys and values"
+    ),
     "linear_attention": AttentionType("dot product", "O(N+M)", "kernel features, no softmax"),
     "cosine_attention": AttentionType("dot product", "O(NM)", "normalised queries and keys"),
     "sigmoid_attention": AttentionType("dot product", "O(NM)", "each key gated independently"),

@@ -66,7 +66,9 @@ class CanvasLayout:
         """The region's declaration; raises UnknownRegionError with the names there are."""
         if name not in self.regions:
             known = ", ".join(sorted(self.regions)) or "none"
-            raise UnknownRegionError(f"region {name!r}: not in this layout; declared regions: {known}")
+            raise UnknownRegionError(
+                f"region {name!r}: not in this layout; declared regions: {known}"
+            )
         region = self.regions[name]
         if isinstance(region, RegionSpec):
             return region
@@ -94,7 +96,11 @@ class CanvasLayout:
         if not t0 <= t_abs < t1:
             return []
         base = t_abs * self.H * self.W
-        return [index for h in range(h0, h1) for index in range(base + h * self.W + w0, base + h * self.W + w1)]
+        return [
+            index
+            for h in range(h0, h1)
+            for index in range(base + h * self.W + w0, base + h * self.W + w1)
+        ]
 
     def region_timesteps(self, name: str) -> list[int]:
         """Canvas steps that the region spans."""

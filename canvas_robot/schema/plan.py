@@ -71,10 +71,14 @@ class Plan:
     def __str__(self) -> str:
         lines = [f"plan: {self.n_rows} rows, {len(self.groups)} groups, {self.loops} loops"]
         for r in self.regions:
-            lines.append(f"  region {r.name}: rows {r.start}..{r.stop - 1}, period {r.period}, {r.stream}")
+            lines.append(
+                f"  region {r.name}: rows {r.start}..{r.stop - 1}, period {r.period}, {r.stream}"
+            )
         for g in self.groups:
             reads = ", ".join(f"{a}..{b - 1}" for a, b in g.reads) or "nothing"
-            lines.append(f"  rows {g.start}..{g.stop - 1} ({g.stream}, timestep {g.timestep}) read {reads}")
+            lines.append(
+                f"  rows {g.start}..{g.stop - 1} ({g.stream}, timestep {g.timestep}) read {reads}"
+            )
         return "\n".join(lines)
 
 
@@ -88,7 +92,9 @@ class _Step:
     stop: int
 
 
-def compile_plan(schema: CanvasSchema, loops: int = 1, tokens: dict[str, int] | None = None) -> Plan:
+def compile_plan(
+    schema: CanvasSchema, loops: int = 1, tokens: dict[str, int] | None = None
+) -> Plan:
     """Compiles a schema to row groups and the runs of rows that each reads.
 
     Args:
@@ -114,7 +120,11 @@ def compile_plan(schema: CanvasSchema, loops: int = 1, tokens: dict[str, int] | 
     for step in steps:
         spec = layout.region_spec(step.region)
         group = RowGroup(
-            step.start, step.stop, spec.stream, spec.timestep, _reads(step, steps, connections, layout)
+            step.start,
+            step.stop,
+            spec.stream,
+            spec.timestep,
+            _reads(step, steps, connections, layout),
         )
         if groups and _same_key(groups[-1], group):
             groups[-1] = RowGroup(
@@ -193,7 +203,9 @@ def _reads(
     return tuple(runs)
 
 
-def _reads_step(step: _Step, other: _Step, connections: list[Connection], layout: CanvasLayout) -> bool:
+def _reads_step(
+    step: _Step, other: _Step, connections: list[Connection], layout: CanvasLayout
+) -> bool:
     return any(
         c.src == step.region
         and c.dst == other.region
@@ -214,4 +226,8 @@ def _allows_times(connection: Connection, t_row: int, t_column: int, T: int) -> 
 
 
 def _same_key(first: RowGroup, second: RowGroup) -> bool:
-    return (first.stream, first.timestep, first.reads) == (second.stream, second.timestep, second.reads)
+    return (first.stream, first.timestep, first.reads) == (
+        second.stream,
+        second.timestep,
+        second.reads,
+    )

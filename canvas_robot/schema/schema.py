@@ -67,7 +67,9 @@ class CanvasSchema:
     @classmethod
     def from_dict(cls, data: dict) -> CanvasSchema:
         """The inverse of `to_dict`; raises SchemaError for missing or unknown fields."""
-        _require_keys(data, {"layout", "regions"}, {"schema_version", "topology", "metadata"}, "schema")
+        _require_keys(
+            data, {"layout", "regions"}, {"schema_version", "topology", "metadata"}, "schema"
+        )
         _require_keys(data["layout"], {"T", "H", "W", "d_model"}, {"t_current"}, "layout")
         regions = {name: _region_from_dict(name, d) for name, d in data["regions"].items()}
         topology = None

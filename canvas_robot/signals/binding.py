@@ -97,9 +97,13 @@ class Robot(_Declared):
         if min(*self.step_limits, self.part_m, self.part_rad) <= 0:
             raise BindingError("robot: expected step_limits, part_m and part_rad > 0")
         if not all(a < b for a, b in zip(low, high, strict=True)):
-            raise BindingError(f"robot: expected box_low < box_high and rpy_low < rpy_high, got {low} and {high}")
+            raise BindingError(
+                f"robot: expected box_low < box_high and rpy_low < rpy_high, got {low} and {high}"
+            )
         if not (-np.pi / 2 < self.rpy_low[1] and self.rpy_high[1] < np.pi / 2):
-            raise BindingError(f"robot: expected pitch bounds within +-pi/2, got {self.rpy_low[1]}, {self.rpy_high[1]}")
+            raise BindingError(
+                f"robot: expected pitch bounds within +-pi/2, got {self.rpy_low[1]}, {self.rpy_high[1]}"
+            )
 
 
 class Binding(_Declared):
@@ -186,7 +190,12 @@ def binding_from_yaml(text: str) -> Binding:
         raise BindingError(f"binding: {error}") from error
 
 
-_SIGNAL_OF_CODEC = {"visual": ImageSignal, "text": TextSignal, "vector": VectorSignal, "action": VectorSignal}
+_SIGNAL_OF_CODEC = {
+    "visual": ImageSignal,
+    "text": TextSignal,
+    "vector": VectorSignal,
+    "action": VectorSignal,
+}
 
 
 def _require_kind(region: str, bound: RegionBinding, signal: Signal) -> None:

@@ -50,7 +50,8 @@ class History:
         self._specs = {name: schema.layout.region_spec(name) for name in binding.observed_regions()}
         self._streams = {binding.regions[name].signal: _Stream() for name in self._specs}
         self._span_ns = _MARGIN_NS + max(
-            ((spec.size[0] - 1) * spec.period * binding.tick_ns for spec in self._specs.values()), default=0
+            ((spec.size[0] - 1) * spec.period * binding.tick_ns for spec in self._specs.values()),
+            default=0,
         )
         self._held: dict[str, tuple[int, Frames]] = {}
 
@@ -81,8 +82,14 @@ class History:
         stream = self._streams[signal]
         newest = stream.stamps_ns[-1] if stream.stamps_ns else 0
         if stamp_ns <= newest:
-            raise StampError(f"signal {signal!r}: expected a stamp after {newest} ns, got {stamp_ns} ns")
-        if isinstance(declared, ImageSignal) and stream.values and stream.values[-1].shape != value.shape:
+            raise StampError(
+                f"signal {signal!r}: expected a stamp after {newest} ns, got {stamp_ns} ns"
+            )
+        if (
+            isinstance(declared, ImageSignal)
+            and stream.values
+            and stream.values[-1].shape != value.shape
+        ):
             (h0, w0), (h1, w1) = stream.values[-1].shape[:2], value.shape[:2]
             raise SignalError(
                 f"signal {signal!r}: expected images of {w0}x{h0} as before, got {w1}x{h1}; "
@@ -120,7 +127,9 @@ class History:
         spec, signal = self._specs[region], self._binding.regions[region].signal
         stream = self._streams[signal]
         if stream.newest_at(stamp_ns) < 0:
-            raise NotReadyError(f"signal {signal!r}: no sample at or before the tick at {stamp_ns} ns")
+            raise NotReadyError(
+                f"signal {signal!r}: no sample at or before the tick at {stamp_ns} ns"
+            )
         period_ns = spec.period * self._binding.tick_ns
         wanted = [stream.newest_at(stamp_ns - i * period_ns) for i in reversed(range(spec.size[0]))]
         indices = [max(0, index) for index in wanted]

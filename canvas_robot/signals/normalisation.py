@@ -41,8 +41,14 @@ class Normaliser:
             raise StatisticsError(
                 f"statistics: expected equal numbers of components, got {self.centre.shape} and {self.scale.shape}"
             )
-        if not (np.isfinite(self.centre).all() and np.isfinite(self.scale).all() and (self.scale > 0).all()):
-            raise StatisticsError(f"statistics: expected finite values and a spread > 0, got {scale}")
+        if not (
+            np.isfinite(self.centre).all()
+            and np.isfinite(self.scale).all()
+            and (self.scale > 0).all()
+        ):
+            raise StatisticsError(
+                f"statistics: expected finite values and a spread > 0, got {scale}"
+            )
 
     def normalise(self, values: np.ndarray) -> np.ndarray:
         """(..., size) in the signal's units to (..., size) without unit."""

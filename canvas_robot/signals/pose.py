@@ -63,7 +63,9 @@ def matrix_from_quaternion(xyzw: np.ndarray) -> np.ndarray:
     xyzw = np.asarray(xyzw, dtype=np.float64)
     norm = np.linalg.norm(xyzw)
     if not np.isfinite(norm) or norm < 1e-6:
-        raise ValueError(f"quaternion: expected a finite unit quaternion (x, y, z, w), got {xyzw.tolist()}")
+        raise ValueError(
+            f"quaternion: expected a finite unit quaternion (x, y, z, w), got {xyzw.tolist()}"
+        )
     return Rotation.from_quat(xyzw).as_matrix()
 
 

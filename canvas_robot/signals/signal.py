@@ -13,7 +13,9 @@ class SignalError(ValueError):
     """A value is not what its signal declares, or a signal's declaration is wrong."""
 
 
-class _Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+class _Declared(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"
+):
     pass
 
 
@@ -34,8 +36,15 @@ class ImageSignal(_Declared, tag="image"):
 
     def checked(self, name: str, value: np.ndarray) -> np.ndarray:
         """`value` itself; raises SignalError unless it is an accepted image."""
-        if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 3 or value.shape[2] != 3:
-            raise SignalError(f"signal {name!r}: expected (H, W, 3) uint8 RGB, got {_describe(value)}")
+        if (
+            not isinstance(value, np.ndarray)
+            or value.dtype != np.uint8
+            or value.ndim != 3
+            or value.shape[2] != 3
+        ):
+            raise SignalError(
+                f"signal {name!r}: expected (H, W, 3) uint8 RGB, got {_describe(value)}"
+            )
         if value.shape[:2] not in self.sizes:
             accepted = ", ".join(f"{w}x{h}" for h, w in self.sizes)
             raise SignalError(
@@ -75,7 +84,9 @@ class VectorSignal(_Declared, tag="vector"):
                 )
         for name, low, high in zip(self.names, self.low, self.high, strict=True):
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise SignalError(f"component {name!r}: expected finite low < high, got {low} and {high}")
+                raise SignalError(
+                    f"component {name!r}: expected finite low < high, got {low} and {high}"
+                )
 
     @property
     def size(self) -> int:
@@ -86,9 +97,13 @@ class VectorSignal(_Declared, tag="vector"):
         """`value` as float32; raises SignalError for a wrong shape, a non-finite or an out-of-range component."""
         vector = np.asarray(value)
         if vector.shape != (self.size,) or vector.dtype.kind != "f":
-            raise SignalError(f"signal {name!r}: expected ({self.size},) floats, got {_describe(value)}")
+            raise SignalError(
+                f"signal {name!r}: expected ({self.size},) floats, got {_describe(value)}"
+            )
         vector = vector.astype(np.float32)
-        inside = (vector >= np.float32(self.low)) & (vector <= np.float32(self.high))  # False for NaN
+        inside = (vector >= np.float32(self.low)) & (
+            vector <= np.float32(self.high)
+        )  # False for NaN
         if not inside.all():
             i = int(np.argmin(inside))
             raise SignalError(
@@ -108,9 +123,13 @@ class TextSignal(_Declared, tag="text"):
         if not isinstance(value, str):
             raise SignalError(f"signal {name!r}: expected text, got {_describe(value)}")
         if len(value) > self.max_bytes or len(value.encode("utf-8", "replace")) > self.max_bytes:
-            raise SignalError(f"signal {name!r}: expected at most {self.max_bytes} bytes of text, got more")
+            raise SignalError(
+                f"signal {name!r}: expected at most {self.max_bytes} bytes of text, got more"
+            )
         if not value.isprintable():
-            raise SignalError(f"signal {name!r}: expected printable characters only, got {value[:80]!r}")
+            raise SignalError(
+                f"signal {name!r}: expected printable characters only, got {value[:80]!r}"
+            )
         return value
 
 

@@ -21,7 +21,15 @@ from canvas_robot.ros.monitor import Monitor
 from canvas_robot.ros.processes import adopt_node_environment
 from canvas_robot.sim.scene import FINGER_RESET, TABLE_RESET
 
-JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "left_finger")
+JOINTS = (
+    "waist",
+    "shoulder",
+    "elbow",
+    "forearm_roll",
+    "wrist_angle",
+    "wrist_rotate",
+    "left_finger",
+)
 RESET = np.append(TABLE_RESET, FINGER_RESET)
 TIMEOUT_S = 30.0
 
@@ -51,7 +59,9 @@ class Robot:
         self.node = rclpy.create_node("robot", context=self.context)
         self.images = self.node.create_publisher(Image, "camera/image_raw", QoSProfile(depth=1))
         self.joints = self.node.create_publisher(JointState, "joint_states", QoSProfile(depth=10))
-        self.instruction = self.node.create_publisher(String, "policy/instruction", QoSProfile(depth=1))
+        self.instruction = self.node.create_publisher(
+            String, "policy/instruction", QoSProfile(depth=1)
+        )
         self.picture: np.ndarray | None = np.full((256, 256, 3), 90, np.uint8)
         self.names, self.positions = JOINTS, RESET
         self.stamp = lambda now_ns: now_ns

@@ -40,6 +40,9 @@ def test_a_pose_without_an_earlier_gripper_is_passed_over():
 @given(st.permutations([("pose", 10), ("gripper", 10), ("pose", 20), ("gripper", 20)]))
 def test_order_of_arrival_between_topics_changes_nothing(events):
     in_order = [e for e in events if e[0] == "pose"] == [("pose", 10), ("pose", 20)]
-    grippers_in_order = [e for e in events if e[0] == "gripper"] == [("gripper", 10), ("gripper", 20)]
+    grippers_in_order = [e for e in events if e[0] == "gripper"] == [
+        ("gripper", 10),
+        ("gripper", 20),
+    ]
     if in_order and grippers_in_order:
         assert paired(events) == [(10, 0.1), (20, 0.2)]

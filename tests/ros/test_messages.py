@@ -40,7 +40,11 @@ def test_images_round_trip():
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8"])
 def test_every_colour_encoding_reads_as_rgb_with_padded_rows(encoding):
-    code = {"bgr8": cv2.COLOR_RGB2BGR, "rgba8": cv2.COLOR_RGB2RGBA, "bgra8": cv2.COLOR_RGB2BGRA}.get(encoding)
+    code = {
+        "bgr8": cv2.COLOR_RGB2BGR,
+        "rgba8": cv2.COLOR_RGB2RGBA,
+        "bgra8": cv2.COLOR_RGB2BGRA,
+    }.get(encoding)
     pixels = picture() if code is None else cv2.cvtColor(picture(), code)
     row = pixels.shape[1] * pixels.shape[2]
     padded = np.zeros((6, row + 7), np.uint8)
@@ -74,7 +78,9 @@ def test_images_that_contradict_themselves_are_refused(change, text):
 
 def test_compressed_images_read_as_rgb():
     png = cv2.imencode(".png", cv2.cvtColor(picture(), cv2.COLOR_RGB2BGR))[1].tobytes()
-    assert np.array_equal(image_from_compressed_msg(CompressedImage(format="png", data=png)), picture())
+    assert np.array_equal(
+        image_from_compressed_msg(CompressedImage(format="png", data=png)), picture()
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"not a picture"])

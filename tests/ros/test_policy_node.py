@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from std_msgs.msg import String
@@ -15,6 +14,7 @@ from canvas_robot.resources import config_path
 from canvas_robot.ros.messages import pose_from_msg, stamp_ns
 from canvas_robot.signals import load_binding
 from canvas_robot.signals.pose import bridge_state_from_pose
+from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S
 
 LIMITS = load_binding(config_path("bindings", "widowx.yaml")).robot
 SECOND_NS = 1_000_000_000
@@ -27,7 +27,9 @@ def held(monitor, text: str) -> bool:
 
 def commands_again(monitor) -> bool:
     before = len(monitor.statuses)
-    return monitor.wait_for(lambda: sum(s.active for s in monitor.statuses[before:]) >= 2, TIMEOUT_S)
+    return monitor.wait_for(
+        lambda: sum(s.active for s in monitor.statuses[before:]) >= 2, TIMEOUT_S
+    )
 
 
 def measured_pose():
@@ -54,7 +56,9 @@ def test_each_tick_adds_its_delta_to_the_previous_target(active_policy, monitor)
     assert [v["tick"] for v in active] == list(range(len(active)))
     target = measured_pose().position
     for values in active:
-        target = np.clip(target + np.array(values["action_chunk"][0][:3]), LIMITS.box_low, LIMITS.box_high)
+        target = np.clip(
+            target + np.array(values["action_chunk"][0][:3]), LIMITS.box_low, LIMITS.box_high
+        )
         np.testing.assert_allclose(values["target"], target, atol=1e-6)
 
 
@@ -69,11 +73,14 @@ def test_covering_the_camera_changes_the_action(active_policy, robot, monitor):
     seen = [s.values["action_chunk"] for s in monitor.statuses if s.active][-1]
     robot.picture = np.zeros((256, 256, 3), np.uint8)
     assert monitor.wait_for(
-        lambda: any(s.active and s.values["action_chunk"] != seen for s in monitor.statuses), TIMEOUT_S
+        lambda: any(s.active and s.values["action_chunk"] != seen for s in monitor.statuses),
+        TIMEOUT_S,
     )
 
 
-def test_a_camera_that_stops_holds_once_at_the_measured_pose_and_resumes(active_policy, robot, monitor):
+def test_a_camera_that_stops_holds_once_at_the_measured_pose_and_resumes(
+    active_policy, robot, monitor
+):
     picture, robot.picture = robot.picture, None
     assert held(monitor, "signal 'image': newest sample is")
     first = next(s for s in monitor.statuses if s.values["reason"] == "stale_input")
@@ -132,7 +139,8 @@ def test_a_new_instruction_starts_from_the_measured_pose(active_policy, robot, m
     robot.instruction.publish(String(data="touch the blue cube"))
     before = len(monitor.statuses)
     assert monitor.wait_for(
-        lambda: any(s.active and s.values["tick"] == 0 for s in monitor.statuses[before:]), TIMEOUT_S
+        lambda: any(s.active and s.values["tick"] == 0 for s in monitor.statuses[before:]),
+        TIMEOUT_S,
     )
     first = next(s.values for s in monitor.statuses[before:] if s.values["tick"] == 0)
     expected = measured_pose().position + np.array(first["action_chunk"][0][:3])
@@ -153,7 +161,9 @@ def test_reset_starts_over(active_policy, monitor):
     future = client.call_async(Trigger.Request())
     assert monitor.wait_for(future.done, TIMEOUT_S) and future.result().success
     before = len(monitor.statuses)
-    assert monitor.wait_for(lambda: any(s.values["tick"] == 0 for s in monitor.statuses[before:]), TIMEOUT_S)
+    assert monitor.wait_for(
+        lambda: any(s.values["tick"] == 0 for s in monitor.statuses[before:]), TIMEOUT_S
+    )
 
 
 def test_nothing_is_published_or_buffered_while_not_active(start_policy, robot, monitor):
@@ -189,9 +199,16 @@ def test_every_transition_can_be_walked_twice(start_policy, robot, monitor):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("checkpoint", "/nonexistent"), ("binding", "nobody.yaml"), ("schema", "none.json"), ("image_transport", "smoke")],
+    [
+        ("checkpoint", "/nonexistent"),
+        ("binding", "nobody.yaml"),
+        ("schema", "none.json"),
+        ("image_transport", "smoke"),
+    ],
 )
-def test_a_parameter_that_cannot_be_used_fails_configure_and_can_be_mended(start_policy, name, value):
+def test_a_parameter_that_cannot_be_used_fails_configure_and_can_be_mended(
+    start_policy, name, value
+):
     from rclpy.parameter import Parameter
 
     node = start_policy(**{name: value}).node

@@ -22,7 +22,9 @@ from tests.ros.conftest import JOINTS, TIMEOUT_S
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 START_TIMEOUT_S = 90.0
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real recordings in ../shared/data")
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs the real recordings in ../shared/data"
+)
 
 
 @pytest.fixture
@@ -33,7 +35,9 @@ def nodes(domain_id, tmp_path):
 
 def test_the_simulated_robot_shows_moves_and_stamps_on_its_own_clock(nodes, monitor):
     clocks, images, joints = [], [], []
-    monitor.node.create_subscription(Clock, "/clock", lambda m: clocks.append(stamp_ns(m.clock)), 50)
+    monitor.node.create_subscription(
+        Clock, "/clock", lambda m: clocks.append(stamp_ns(m.clock)), 50
+    )
     monitor.node.create_subscription(Image, "camera/image_raw", images.append, 5)
     monitor.node.create_subscription(JointState, "joint_states", joints.append, 50)
     target = monitor.node.create_publisher(PoseStamped, "policy/target_pose", 1)
@@ -44,7 +48,10 @@ def test_the_simulated_robot_shows_moves_and_stamps_on_its_own_clock(nodes, moni
     assert image_from_msg(images[-1]).std() > 10
     assert all(b > a > 0 for a, b in zip(clocks, clocks[1:], strict=False))
     assert max(np.diff(clocks)) <= 10_000_000  # 100 Hz or more of its own time
-    assert stamp_ns(images[-1].header.stamp) in clocks or stamp_ns(images[-1].header.stamp) <= clocks[-1]
+    assert (
+        stamp_ns(images[-1].header.stamp) in clocks
+        or stamp_ns(images[-1].header.stamp) <= clocks[-1]
+    )
 
     arm = Arm.load("wx250s")
     start = arm.forward(joints_from_msg(joints[-1], JOINTS)[:6])
@@ -100,14 +107,29 @@ def test_ctrl_c_ends_the_demo_and_both_its_nodes(domain_id, monitor, tmp_path):
     "arguments",
     [
         ("bridge_sample/bridge_dataset/1.0.0", "--episode", "-1", "--rate", "3"),
-        ("clips/bridge_real_1.mp4", "--fixed-joints", "--instruction", "put the spoon on the towel", "--rate", "2"),
+        (
+            "clips/bridge_real_1.mp4",
+            "--fixed-joints",
+            "--instruction",
+            "put the spoon on the towel",
+            "--rate",
+            "2",
+        ),
     ],
     ids=["all episodes of the Bridge sample", "the real clip"],
 )
-def test_real_recordings_get_a_command_a_tick_equal_to_the_policy_called_directly(arguments, domain_id, tmp_path):
+def test_real_recordings_get_a_command_a_tick_equal_to_the_policy_called_directly(
+    arguments, domain_id, tmp_path
+):
     source, *options = arguments
     replay = cli(
-        "replay", str(SHARED / source), *options, "--launch", "--verify", "--out", str(tmp_path),
+        "replay",
+        str(SHARED / source),
+        *options,
+        "--launch",
+        "--verify",
+        "--out",
+        str(tmp_path),
         env=node_environment(domain_id),
     )
     output, _ = replay.communicate(timeout=280)
@@ -122,10 +144,18 @@ def test_real_recordings_get_a_command_a_tick_equal_to_the_policy_called_directl
 @needs_shared
 def test_a_video_without_an_arm_state_holds_and_says_so(domain_id, tmp_path):
     replay = cli(
-        "replay", str(SHARED / "clips/bridge_real_1.mp4"), "--launch", "--rate", "4", "--out", str(tmp_path),
+        "replay",
+        str(SHARED / "clips/bridge_real_1.mp4"),
+        "--launch",
+        "--rate",
+        "4",
+        "--out",
+        str(tmp_path),
         env=node_environment(domain_id),
     )
     output, _ = replay.communicate(timeout=110)
     assert replay.returncode == 1
-    assert "the node has no arm state and will hold" in output and "no sample yet of 'state'" in output
+    assert (
+        "the node has no arm state and will hold" in output and "no sample yet of 'state'" in output
+    )
     assert json.loads((tmp_path / "report.json").read_text())["active_ticks"] == 0

@@ -16,7 +16,9 @@ class TextCodec(nn.Module):
 
     REMEMBERED = 32
 
-    def __init__(self, encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+    def __init__(
+        self, encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self._tokenizer = tokenizer
@@ -34,7 +36,9 @@ class TextCodec(nn.Module):
         return self._known[prompt]
 
     def _encode(self, prompt: str) -> torch.Tensor:
-        tokens = self._tokenizer(prompt, padding="max_length", max_length=self.max_tokens, return_tensors="pt")
+        tokens = self._tokenizer(
+            prompt, padding="max_length", max_length=self.max_tokens, return_tensors="pt"
+        )
         ids = tokens.input_ids
         if ids.shape[1] > self.max_tokens:
             raise PromptTooLongError(

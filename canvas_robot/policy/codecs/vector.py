@@ -27,7 +27,9 @@ class VectorCodec(nn.Module):
     def inputs(self, frames: Frames) -> torch.Tensor:
         """(F, size + 1): the normalised vectors, each with 1 where the past is missing, else 0."""
         values = self.normaliser.normalise(frames.values)
-        return torch.from_numpy(np.concatenate([values, frames.missing[:, None]], axis=1).astype(np.float32))
+        return torch.from_numpy(
+            np.concatenate([values, frames.missing[:, None]], axis=1).astype(np.float32)
+        )
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B, F, size + 1) to embeddings (B, F * tokens_per_step, width)."""
