@@ -36,7 +36,7 @@ format: setup
 	$(VENV)/bin/ruff format .
 
 bench: setup
-	@$(VENV)/bin/canvas-robot bench $(ARGS)
+	@$(VENV)/bin/canvas-robot bench $(or $(ARGS),policy)
 
 clean:
 	rm -rf build install log dist *.egg-info .pytest_cache .ruff_cache .hypothesis

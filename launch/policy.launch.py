@@ -3,10 +3,11 @@
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
+
+from launch import LaunchDescription
 
 SHARE = get_package_share_directory("canvas_robot")
 
@@ -15,7 +16,10 @@ ARGUMENTS = {
     "schema": ("", "canvas schema, a path or a name in config/schemas; empty: the checkpoint's"),
     "robot": ("", "robot: a binding's name in config/bindings without its ending, such as widowx"),
     "binding": ("", "binding, a path or a name in config/bindings; wins over robot"),
-    "instruction": ("", "instruction at activation; empty: hold until one comes on policy/instruction"),
+    "instruction": (
+        "",
+        "instruction at activation; empty: hold until one comes on policy/instruction",
+    ),
     "device": ("", "torch device, such as cpu or cuda:0; empty: the parameters file's"),
     "control_rate": ("", "control ticks per second [Hz]; empty: the binding's"),
     "params_file": (

@@ -3,12 +3,13 @@
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PythonExpression
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchDescription
 
 SHARE = get_package_share_directory("canvas_robot")
 
@@ -50,7 +51,9 @@ def generate_launch_description():
         PythonLaunchDescriptionSource(os.path.join(SHARE, "launch", "policy.launch.py")),
         launch_arguments={
             **{name: value[name] for name in PASSED_ON},
-            "use_sim_time": PythonExpression(["'true' if '", value["clock"], "' == 'sim' else 'false'"]),
+            "use_sim_time": PythonExpression(
+                ["'true' if '", value["clock"], "' == 'sim' else 'false'"]
+            ),
         }.items(),
     )
     robot = Node(

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from canvas_robot.cli import demo, replay
+from canvas_robot.cli import bench, demo, replay
 
 app = typer.Typer(
     name="canvas-robot",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("replay")(replay.replay)
+app.add_typer(bench.app, name="bench")
 
 
 @app.callback()

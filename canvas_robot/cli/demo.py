@@ -15,7 +15,7 @@ def demo(
     checkpoint: Annotated[
         str, typer.Option(help="Checkpoint folder; none: an untrained policy.")
     ] = "",
-    instruction: Annotated[str, typer.Option(help="The goal in words.")] = "touch the red cube",
+    instruction: Annotated[str, typer.Option(help="The goal; default: the episode's own.")] = "",
     episode: Annotated[int, typer.Option(min=0, help="Where the cubes lie.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Report folder; default runs/demo/<time>.")

@@ -98,19 +98,20 @@ def _read_episodes(folder: Path, split: str, camera: str, start: int, stop: int)
 
 
 def find_version_folder(data_dir: str | Path) -> Path:
-    """The folder with features.json: `data_dir` itself or the one below it.
+    """The folder with features.json: `data_dir` itself or one up to two levels below it.
 
     Raises FileNotFoundError when there is none, BridgeDataError when there are several.
     """
     data_dir = Path(data_dir)
     if _is_version_folder(data_dir):
         return data_dir
-    found = sorted(path.parent for path in data_dir.glob("*/features.json"))
+    below = [*data_dir.glob("*/features.json"), *data_dir.glob("*/*/features.json")]
+    found = sorted(path.parent for path in below)
     found = [folder for folder in found if _is_version_folder(folder)]
     if not found:
         raise FileNotFoundError(
-            f"{data_dir}: expected features.json and dataset_info.json in it or in one of its "
-            f"subfolders, got none; give the version folder (.../bridge_dataset/1.0.0), "
+            f"{data_dir}: expected features.json and dataset_info.json in it or up to two "
+            f"levels below, got none; give the version folder (.../bridge_dataset/1.0.0), "
             f"or {_DOWNLOAD}"
         )
     if len(found) > 1:

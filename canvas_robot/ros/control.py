@@ -37,6 +37,7 @@ class HoldReason(StrEnum):
     BAD_ACTION = "bad_action"
     OVERRUN = "decision_too_late"
     INTERRUPTED = "interrupted"
+    INTERNAL_ERROR = "internal_error"
     DEACTIVATED = "deactivated"
 
 

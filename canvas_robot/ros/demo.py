@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import signal
 import time
@@ -17,7 +18,10 @@ from rich.table import Table
 from canvas_robot.evaluation.run_report import BRIDGE_TABLE_CAMERA, RunMeta, write_report
 from canvas_robot.ros.monitor import Monitor, Status
 from canvas_robot.ros.processes import NodeProcesses, free_domain_id, node_environment
+from canvas_robot.sim.reach import draw_episode
+from canvas_robot.sim.scene import COLOURS, Cube
 
+CUBES = ("red", "blue")
 START_TIMEOUT_S = 120.0
 MIN_FRESH = 0.99  # share of ticks that must use an image newer than the tick before
 MIN_TICKS = 0.99  # share of the expected ticks that must have commanded
@@ -37,13 +41,16 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What to run: seconds of commands, where the report goes, a checkpoint ("" is untrained), an episode, a goal."""
+    """What to run: seconds of commands, where the report goes, and the policy's checkpoint.
+
+    An empty checkpoint is an untrained policy; an empty instruction is the episode's own.
+    """
 
     seconds: float
     folder: Path
     checkpoint: str = ""
     episode: int = 0
-    instruction: str = "touch the red cube"
+    instruction: str = ""
 
 
 class DemoError(RuntimeError):
@@ -56,12 +63,16 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
         signal.SIGTERM, signal.default_int_handler
     )  # as Ctrl-C: the nodes are stopped in order
     settings.folder.mkdir(parents=True, exist_ok=True)
+    if not settings.instruction:
+        cubes = tuple(Cube(colour, COLOURS[colour]) for colour in CUBES)
+        goal = draw_episode(cubes, settings.episode).instruction
+        settings = dataclasses.replace(settings, instruction=goal)
     domain = free_domain_id()
     with (
         NodeProcesses(node_environment(domain), settings.folder) as nodes,
         Monitor(domain, "camera/image_raw") as monitor,
     ):
-        nodes.start("sim_robot", {"episode": settings.episode})
+        nodes.start("sim_robot", {"episode": settings.episode, "colours": list(CUBES)})
         nodes.start(
             "policy",
             {

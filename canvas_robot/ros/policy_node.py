@@ -192,8 +192,15 @@ class PolicyNode(LifecycleNode):
         return response
 
     def _on_tick(self, index: int, stamp_ns: int) -> None:
-        self._settle()
-        self._publish(self._loop.tick(index, stamp_ns))
+        try:
+            self._settle()
+            decision = self._loop.tick(index, stamp_ns)
+        except Exception as error:  # the control thread must outlive any fault of ours
+            self.get_logger().error(traceback.format_exc())
+            detail = f"{type(error).__name__}: {error}"
+            decision = self._loop.hold(index, stamp_ns, HoldReason.INTERNAL_ERROR, detail)
+        if self._ticker is not None:  # else the node was deactivated while the model computed
+            self._publish(decision)
 
     def _on_clock_stopped(self) -> None:
         now = self.get_clock().now().nanoseconds

@@ -5,6 +5,15 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """For small tensors more threads only wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def _transformer(heads=2, head_dim=8, layers=2, **changes) -> CogVideoXTransformer3DModel:
     config = {
         "num_attention_heads": heads,

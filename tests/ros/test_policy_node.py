@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -215,6 +217,31 @@ def test_a_parameter_that_cannot_be_used_fails_configure_and_can_be_mended(
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     node.set_parameters([Parameter(name, value="raw" if name == "image_transport" else "")])
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+def test_compressed_pictures_are_read_where_they_are_asked_for(start_policy, robot, monitor):
+    picture, robot.picture = robot.picture, None
+    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+    compressed = monitor.node.create_publisher(CompressedImage, "camera/image_raw/compressed", 1)
+    start_policy(autostart=True, instruction="touch the red cube", image_transport="compressed")
+
+    def commanded() -> bool:
+        msg = CompressedImage(format="jpeg", data=jpeg)
+        msg.header.stamp = monitor.node.get_clock().now().to_msg()
+        compressed.publish(msg)
+        return bool(monitor.poses)
+
+    assert monitor.wait_for(commanded, TIMEOUT_S)
+
+
+def test_a_fault_of_the_models_holds_and_does_not_end_the_node(active_policy, monitor, monkeypatch):
+    def fail(observation):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(active_policy.node._policy, "act", fail)
+        assert held(monitor, "RuntimeError: out of memory")
+    assert commands_again(monitor)
 
 
 def test_without_an_instruction_it_holds_and_says_so(start_policy, robot, monitor):

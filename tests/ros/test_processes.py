@@ -142,6 +142,23 @@ def test_real_recordings_get_a_command_a_tick_equal_to_the_policy_called_directl
 
 
 @needs_shared
+def test_a_video_with_recorded_states_is_replayed_with_them(domain_id, tmp_path):
+    states = np.tile(np.float32([0.3, 0.0, 0.1, 0.0, 0.0, 0.1, 1.0]), (37, 1))
+    states[:, 1] += np.linspace(0.0, 0.1, 37, dtype=np.float32)
+    np.save(tmp_path / "states.npy", states)
+    replay = cli(
+        "replay",
+        str(SHARED / "clips/bridge_real_1.mp4"),
+        *("--state", str(tmp_path / "states.npy"), "--rate", "3", "--launch", "--verify"),
+        *("--out", str(tmp_path)),
+        env=node_environment(domain_id),
+    )
+    output, _ = replay.communicate(timeout=110)
+    assert replay.returncode == 0, output
+    assert "37 of 37" in output
+
+
+@needs_shared
 def test_a_video_without_an_arm_state_holds_and_says_so(domain_id, tmp_path):
     replay = cli(
         "replay",
