@@ -1,7 +1,8 @@
 """canvas_robot: a robot policy in one declaration, run by a frozen, looped CogVideoX.
 
-Names are loaded on first use: importing the package loads no torch, diffusers, TensorFlow, MuJoCo or rclpy. Importing it
-registers the Gymnasium environments, as `gymnasium.make("canvas_robot/WidowXReach-v0")` expects.
+Names are loaded on first use: importing the package loads no torch, diffusers, TensorFlow, MuJoCo
+or rclpy. Importing it registers the Gymnasium environments, as
+`gymnasium.make("canvas_robot/WidowXReach-v0")` expects.
 """
 
 from __future__ import annotations

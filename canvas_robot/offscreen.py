@@ -1,4 +1,7 @@
-"""Chooses MuJoCo's offscreen rendering where there is no screen. Imported before MuJoCo, which reads it once."""
+"""Chooses MuJoCo's offscreen rendering where there is no screen.
+
+Imported before MuJoCo, which reads it once.
+"""
 
 import os
 import sys

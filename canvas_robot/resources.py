@@ -1,4 +1,7 @@
-"""Finding the files that ship with the package: config/ beside the checkout, or under the prefix's share folder."""
+"""Finding the files that ship with the package.
+
+They lie in config/ beside the checkout, or under the prefix's share folder.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ def config_root() -> Path:
 
 
 def config_path(kind: str, name: str) -> Path:
-    """Path of a shipped file such as ("schemas", "widowx_tiny.json"); raises FileNotFoundError with the names there are."""
+    """Path of a shipped file such as ("schemas", "widowx_tiny.json").
+
+    Raises FileNotFoundError with the names there are.
+    """
     folder = config_root() / kind
     names = sorted(path.name for path in folder.glob("*")) if folder.is_dir() else []
     if name not in names:

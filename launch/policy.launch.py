@@ -1,4 +1,7 @@
-"""The policy node on a robot: `ros2 launch canvas_robot policy.launch.py checkpoint:=... robot:=widowx`."""
+"""The policy node on a robot.
+
+`ros2 launch canvas_robot policy.launch.py checkpoint:=... robot:=widowx`
+"""
 
 import os
 
@@ -75,7 +78,8 @@ def make_node(context):
 
 
 def generate_launch_description():
-    # Uncompressed VGA images do not fit Fast DDS's default shared memory; what the user has set stays.
+    # Uncompressed VGA images do not fit Fast DDS's default shared memory; what the user has set
+    # stays.
     profile = os.path.join(SHARE, "config", "ros", "fastdds.xml")
     transport = [
         SetEnvironmentVariable(name, os.environ.get(name, profile))

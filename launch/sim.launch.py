@@ -24,7 +24,7 @@ ARGUMENTS = {
     "checkpoint": ("", "checkpoint folder; empty: an untrained policy"),
     "schema": ("", "canvas schema, a path or a name in config/schemas; empty: the checkpoint's"),
     "binding": ("", "binding, a path or a name in config/bindings; empty: widowx.yaml"),
-    "instruction": ("touch the red cube", "the goal in words"),
+    "instruction": ("touch the blue cube", "the goal in words; this one fits episode 0"),
     "device": ("", "torch device, such as cpu or cuda:0; empty: the parameters file's"),
     "control_rate": ("", "control ticks per second [Hz]; empty: the binding's"),
     "params_file": (

@@ -1,1 +1,1 @@
-"""The frozen CogVideoX: loading, the looped block and the graft, and the VAE folded for single frames."""
+"""The frozen CogVideoX: loading, looped block and graft, and the VAE folded for single frames."""

@@ -1,4 +1,4 @@
-"""Grafting: replacing each block of a CogVideoX transformer by a looped one, and freezing what was there."""
+"""Grafting: replacing each block of a CogVideoX transformer by a looped one, the rest frozen."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ class GraftError(ValueError):
 
 
 def graft(transformer: CogVideoXTransformer3DModel, max_loops: int) -> list[LoopedCogVideoXBlock]:
-    """Wraps every block in place, freezes everything but the loop parameters, and returns the looped blocks.
+    """Wraps every block in place and returns the looped blocks.
 
-    Raises GraftError when the transformer has no CogVideoX blocks or is grafted already.
+    Everything but the loop parameters is frozen. Raises GraftError when the transformer has no
+    CogVideoX blocks or is grafted already.
     """
     blocks = transformer.transformer_blocks
     if not blocks or not all(isinstance(block, CogVideoXBlock) for block in blocks):

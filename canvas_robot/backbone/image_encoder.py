@@ -1,8 +1,9 @@
 """ImageEncoder: CogVideoX's video VAE, folded to two dimensions for frames that are encoded alone.
 
-A causal 3D convolution pads a single frame in time with copies of itself, so it equals a 2D convolution whose kernel
-is summed over time. Folding is exact but for rounding and needs a third of the arithmetic; on CPUs 2D convolutions are
-many times faster than 3D ones. This is the `image` framing; decoding and the `causal` framing stay with the VAE.
+A causal 3D convolution pads a single frame in time with copies of itself, so it equals a 2D
+convolution whose kernel is summed over time. Folding is exact but for rounding and needs a third of
+the arithmetic; on CPUs 2D convolutions are many times faster than 3D ones. This is the `image`
+framing; decoding and the `causal` framing stay with the VAE.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class ImageEncoder(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) in [-1, 1] to latents (B, C, H / 8, W / 8), times the VAE's scaling factor."""
+        """(B, 3, H, W) in [-1, 1] to latents (B, C, H/8, W/8), times the VAE's scaling factor."""
         moments = self.layers(frames.contiguous(memory_format=torch.channels_last))
         return moments[:, : self.latent_channels] * self.scaling_factor
 

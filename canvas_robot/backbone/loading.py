@@ -1,7 +1,8 @@
-"""Loading a backbone: CogVideoX's transformer, video VAE, text encoder and tokenizer, with a fingerprint of its weights.
+"""Loading a backbone: CogVideoX's transformer, video VAE, text encoder and tokenizer.
 
-A source is a name in config/backbones (a small configuration, random weights from its seed) or a folder or hub id in
-diffusers' layout (trained weights, safetensors only). Nothing else in the package knows which one it runs.
+A fingerprint of its weights comes with it. A source is a name in config/backbones (a small
+configuration, random weights from its seed) or a folder or hub id in diffusers' layout (trained
+weights, safetensors only). Nothing else in the package knows which one it runs.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ def _load_pretrained(source: str, dtype: torch.dtype) -> Backbone:
     except (OSError, ValueError) as error:
         where = "folder" if Path(source).is_dir() else "name in config/backbones, folder or hub id"
         raise BackboneError(
-            f"backbone {source!r}: expected a {where} with transformer, vae, text_encoder and tokenizer in "
-            f"diffusers' layout (for example: hf download THUDM/CogVideoX-2b); {error}"
+            f"backbone {source!r}: expected a {where} with transformer, vae, text_encoder and "
+            f"tokenizer in diffusers' layout (for example: hf download THUDM/CogVideoX-2b); {error}"
         ) from error
     _freeze(parts, dtype)
     return Backbone(*parts, tokenizer, source, _sha256(parts), trained=True)

@@ -1,7 +1,8 @@
-"""Looped blocks: a CogVideoX block that runs several times before the next one, with an embedding and a gate per loop.
+"""Looped blocks: a CogVideoX block that runs several times before the next one.
 
-Block b runs L times: h = lerp(h, block(h + e_l), g_l), for both streams. With the identity gate, e_0 = 0 and g_0 = 1,
-and for l > 0 g_l = 0, so a fresh graft equals the backbone bit for bit at any loop count.
+Each loop has an embedding and a gate. Block b runs L times: h = lerp(h, block(h + e_l), g_l), for
+both streams. With the identity gate, e_0 = 0 and g_0 = 1, and for l > 0 g_l = 0, so a fresh graft
+equals the backbone bit for bit at any loop count.
 """
 
 from __future__ import annotations
@@ -60,7 +61,10 @@ class LoopedCogVideoXBlock(nn.Module):
         image_rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
         attention_kwargs: dict | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The block's own call, `current_loops` times; (B, N_video, D) and (B, N_text, D) in and out."""
+        """The block's own call, `current_loops` times.
+
+        (B, N_video, D) and (B, N_text, D) in and out.
+        """
         video, text = hidden_states, encoder_hidden_states
         for loop in range(self.current_loops):
             new_video, new_text = self.original(

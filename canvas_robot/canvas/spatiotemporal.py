@@ -1,4 +1,7 @@
-"""SpatiotemporalCanvas: placing token vectors on the grid and extracting them. Learned: empty token, modality vectors."""
+"""SpatiotemporalCanvas: placing token vectors on the grid and extracting them.
+
+Learned: empty token, modality vectors.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from canvas_robot.schema import CanvasLayout
 class SpatiotemporalCanvas(nn.Module):
     """The grid as a tensor (B, N, d_model), N = T * H * W.
 
-    Every cell starts as a learned empty token plus a 3D sinusoidal position; placed embeddings get the region's
-    learned modality vector. Region names may hold any characters.
+    Every cell starts as a learned empty token plus a 3D sinusoidal position; placed embeddings get
+    the region's learned modality vector. Region names may hold any characters.
     """
 
     def __init__(self, layout: CanvasLayout) -> None:
@@ -31,9 +34,9 @@ class SpatiotemporalCanvas(nn.Module):
         return (self.empty_token + self.positions).expand(batch_size, -1, -1).clone()
 
     def place(self, canvas: torch.Tensor, embeddings: torch.Tensor, region: str) -> torch.Tensor:
-        """A new canvas with embeddings (B, n, d_model) in the region's first n cells, its other cells zero.
+        """A new canvas with embeddings (B, n, d_model) in the region's first n cells.
 
-        Embeddings beyond the region's size are cut.
+        The region's other cells are zero. Embeddings beyond the region's size are cut.
         """
         cells = self.layout.region_indices(region)
         embeddings = embeddings[:, : len(cells)]
@@ -44,11 +47,17 @@ class SpatiotemporalCanvas(nn.Module):
         return placed
 
     def extract(self, canvas: torch.Tensor, region: str) -> torch.Tensor:
-        """The region's tokens (B, n, d_model) in (t, h, w) order; the inverse of `place` but for the modality vector."""
+        """The region's tokens (B, n, d_model) in (t, h, w) order.
+
+        The inverse of `place` but for the modality vector.
+        """
         return canvas[:, self.layout.region_indices(region)]
 
     def tokens(self, embeddings: torch.Tensor, region: str, cells: tuple[int, ...]) -> torch.Tensor:
-        """Input tokens (B, n, d_model) of a region's covered cells: embeddings on top of what the empty canvas holds."""
+        """Input tokens (B, n, d_model) of a region's covered cells.
+
+        They are the embeddings on top of what the empty canvas holds.
+        """
         index = torch.tensor(cells, device=embeddings.device)
         return (
             self.empty_token
@@ -59,7 +68,10 @@ class SpatiotemporalCanvas(nn.Module):
 
 
 def sinusoidal_positions(layout: CanvasLayout) -> torch.Tensor:
-    """(N, d_model) fixed positions: the width is split in three for t, h and w; sine and cosine of each."""
+    """(N, d_model) fixed positions: sine and cosine of t, h and w.
+
+    The width is split in three, one part for each.
+    """
     sizes = _split_width(layout.d_model)
     grid = torch.meshgrid(
         *(torch.arange(n, dtype=torch.float32) for n in (layout.T, layout.H, layout.W)),

@@ -14,6 +14,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,
 )
 app.command("demo")(demo.demo)
 app.command("replay")(replay.replay)
@@ -26,7 +27,10 @@ def _group() -> None:
 
 
 def main() -> None:
-    """Entry point of `canvas-robot`: a mistake of the user's ends with its message, not with a traceback."""
+    """Entry point of `canvas-robot`.
+
+    A mistake of the user's ends with its message, not with a traceback.
+    """
     try:
         app()
     except (ValueError, FileNotFoundError, RuntimeError) as error:

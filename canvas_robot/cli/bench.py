@@ -18,10 +18,14 @@ def _group() -> None:
 
 @app.command("policy")
 def policy(
-    checkpoint: Annotated[str, typer.Option(help="Checkpoint folder; none: an untrained policy.")] = "",
+    checkpoint: Annotated[
+        str, typer.Option(help="Checkpoint folder; none: an untrained policy.")
+    ] = "",
     decisions: Annotated[int, typer.Option(min=5, help="Decisions to time.")] = 100,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's own choice.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
 ) -> None:
     """Time whole decisions, codecs included, on new 640x480 pictures."""
     from rich.console import Console

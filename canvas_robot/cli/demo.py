@@ -1,4 +1,7 @@
-"""`canvas-robot demo`: the policy drives a simulated arm through ROS 2, and a report says how it went."""
+"""`canvas-robot demo`: the policy drives a simulated arm through ROS 2.
+
+A report says how it went.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def demo(
         Path | None, typer.Option(help="Report folder; default runs/demo/<time>.")
     ] = None,
 ) -> None:
-    """Start a simulated arm and the policy as two processes over DDS; show a live table and write a report."""
+    """Run a simulated arm and the policy as two processes over DDS: a live table, then a report."""
     from rich.console import Console
 
     from canvas_robot.ros.demo import DemoSettings, run_demo, run_folder

@@ -48,7 +48,7 @@ def replay(
         Path | None, typer.Option(help="Report folder; default runs/replay/<time>.")
     ] = None,
 ) -> None:
-    """Feed recorded images and states to the running policy node over DDS, and report its commands."""
+    """Feed recorded images and states to the running policy node over DDS; report its commands."""
     from rich.console import Console
 
     from canvas_robot.ros.demo import run_folder

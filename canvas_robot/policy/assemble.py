@@ -25,7 +25,10 @@ DEFAULT_SEED = 8  # of an untrained policy: one whose aimless drift stays in the
 
 @dataclass(frozen=True)
 class PolicySettings:
-    """What to run. Empty strings and 0 mean the checkpoint's own, or the default where there is no checkpoint."""
+    """What to run.
+
+    Empty strings and 0 mean the checkpoint's own, or the default where there is no checkpoint.
+    """
 
     checkpoint: str = ""
     schema: str = ""
@@ -39,7 +42,8 @@ class PolicySettings:
 def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
     """The policy of a checkpoint, or an untrained one.
 
-    Raises CheckpointError, SchemaError, BindingError, FileNotFoundError and the like, naming the file.
+    Raises CheckpointError, SchemaError, BindingError, FileNotFoundError and the like, naming the
+    file.
     """
     if settings.device != "cpu" and not torch.cuda.is_available():
         raise ValueError(
@@ -59,8 +63,8 @@ def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
         )
         if schema is not None and schema != policy.schema:
             raise CheckpointError(
-                f"checkpoint {settings.checkpoint}: its schema differs from {settings.schema}; leave the schema out, or "
-                f"use a checkpoint that was trained with it"
+                f"checkpoint {settings.checkpoint}: its schema differs from {settings.schema}; "
+                f"leave the schema out, or use a checkpoint that was trained with it"
             )
         return policy
     binding = binding or load_binding(resolve_config("bindings", DEFAULT_BINDING))

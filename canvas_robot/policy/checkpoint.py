@@ -1,4 +1,7 @@
-"""Checkpoints: a folder of declarations, statistics and safetensors weights. Loading one runs no code from it."""
+"""Checkpoints: a folder of declarations, statistics and safetensors weights.
+
+Loading one runs no code from it.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 def save_checkpoint(policy: CanvasPolicy, folder: str | Path) -> Path:
-    """Writes a policy's own weights and declarations to a folder; the backbone is named, not copied."""
+    """Writes a policy's weights and declarations to a folder; the backbone is named, not copied."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     policy.schema.to_json(folder / "schema.json")
@@ -65,17 +68,19 @@ def load_checkpoint(
 ) -> CanvasPolicy:
     """Loads a checkpoint folder.
 
-    `binding` replaces the checkpoint's own for another robot or other sources; signals, regions and control rate must
-    be the same. `control_rate_hz` may only repeat the rate it was trained at; 0 asks nothing.
+    `binding` replaces the checkpoint's own for another robot or other sources; signals, regions and
+    control rate must be the same. `control_rate_hz` may only repeat the rate it was trained at; 0
+    asks nothing.
 
-    Raises CheckpointError, naming the file, for a missing or unreadable file, another backbone than the weights were
-    made for, or weights that do not fit the declarations.
+    Raises CheckpointError, naming the file, for a missing or unreadable file, another backbone than
+    the weights were made for, or weights that do not fit the declarations.
     """
     folder = Path(folder).expanduser()
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"checkpoint {folder}: expected a folder with {', '.join(FILES)}; missing {', '.join(missing)}"
+            f"checkpoint {folder}: expected a folder with {', '.join(FILES)}; "
+            f"missing {', '.join(missing)}"
         )
     config = _read_config(folder / "config.json")
     schema = CanvasSchema.from_json(folder / "schema.json")
@@ -86,8 +91,9 @@ def load_checkpoint(
     backbone = load_backbone(config.backbone)
     if backbone.sha256 != config.backbone_sha256:
         raise CheckpointError(
-            f"checkpoint {folder}: made for backbone {config.backbone!r} with sha256 {config.backbone_sha256[:12]}..., "
-            f"the one found has {backbone.sha256[:12]}...; install the backbone it was trained on"
+            f"checkpoint {folder}: made for backbone {config.backbone!r} "
+            f"with sha256 {config.backbone_sha256[:12]}..., the one found has "
+            f"{backbone.sha256[:12]}...; install the backbone it was trained on"
         )
     model = CanvasModel(schema, binding, statistics, backbone, config.loops)
     _load_weights(model, folder / "weights.safetensors")
@@ -151,7 +157,8 @@ def _load_weights(model: CanvasModel, path: Path) -> None:
         for name, parameter in own.items():
             if weights[name].shape != parameter.shape:
                 raise CheckpointError(
-                    f"{path}: {name}: expected shape {tuple(parameter.shape)}, got {tuple(weights[name].shape)}"
+                    f"{path}: {name}: expected shape {tuple(parameter.shape)}, "
+                    f"got {tuple(weights[name].shape)}"
                 )
             if not torch.isfinite(weights[name]).all():
                 raise CheckpointError(

@@ -1,4 +1,7 @@
-"""CanvasModel: the schema's tokens through the looped backbone to normalised actions, for a batch. No clock, no I/O."""
+"""CanvasModel: the schema's tokens through the looped backbone to normalised actions, for a batch.
+
+No clock, no I/O.
+"""
 
 from __future__ import annotations
 
@@ -121,7 +124,7 @@ class CanvasModel(nn.Module):
         )
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
-        """What a checkpoint of this model holds: everything that is not the frozen backbone, by name."""
+        """What a checkpoint of this model holds, by name: all but the frozen backbone."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def _native_tokens(self, inputs: ModelInputs) -> dict[str, torch.Tensor]:
@@ -136,8 +139,9 @@ class CanvasModel(nn.Module):
 def _check_backbone(schema: CanvasSchema, backbone: Backbone) -> None:
     if schema.layout.d_model != backbone.width:
         raise ModelError(
-            f"schema: expected d_model {backbone.width}, the width of backbone {backbone.source!r}, "
-            f"got {schema.layout.d_model}; choose the schema made for this backbone"
+            f"schema: expected d_model {backbone.width}, the width of backbone "
+            f"{backbone.source!r}, got {schema.layout.d_model}; "
+            f"choose the schema made for this backbone"
         )
     framing = schema.metadata.get("framing", "image")
     if framing != "image":
@@ -149,11 +153,13 @@ def _normaliser(binding: Binding, statistics: dict[str, Statistics], region: str
     signal = binding.signals[bound.signal]
     if bound.signal not in statistics:
         raise StatisticsError(
-            f"statistics: region {region!r} needs those of signal {bound.signal!r}; there are {sorted(statistics)}"
+            f"statistics: region {region!r} needs those of signal {bound.signal!r}; "
+            f"there are {sorted(statistics)}"
         )
     normaliser = statistics[bound.signal].normaliser(bound.normalise)
     if len(normaliser.centre) != signal.size:
         raise StatisticsError(
-            f"statistics of {bound.signal!r}: expected {signal.size} components, got {len(normaliser.centre)}"
+            f"statistics of {bound.signal!r}: expected {signal.size} components, "
+            f"got {len(normaliser.centre)}"
         )
     return normaliser

@@ -1,4 +1,7 @@
-"""CanvasPolicy: what a robot, a simulator or a data set calls. Observations in, action chunks out."""
+"""CanvasPolicy: what a robot, a simulator or a data set calls.
+
+Observations in, action chunks out.
+"""
 
 from __future__ import annotations
 
@@ -84,8 +87,8 @@ class CanvasPolicy:
     def reset(self, instruction: str) -> None:
         """Starts an episode under an instruction.
 
-        Raises SignalError for text that the binding does not accept, PromptTooLongError for more tokens than the
-        backbone's text stream holds; the policy stays as it was then.
+        Raises SignalError for text that the binding does not accept, PromptTooLongError for more
+        tokens than the backbone's text stream holds; the policy stays as it was then.
         """
         signal = self.binding.regions[self.binding.goal_region()].signal
         checked = self.binding.signals[signal].checked(signal, instruction)
@@ -105,13 +108,15 @@ class CanvasPolicy:
         """Decides on one observation.
 
         Args:
-            observation: what a `History` made for this tick; or one sample by signal name (for example
-                {"image": (H, W, 3) uint8, "state": (7,) float}), taken to be of the next control tick since `reset`:
-                the policy then keeps the history itself. Names that no region samples are passed over.
+            observation: what a `History` made for this tick; or one sample by signal name (for
+                example {"image": (H, W, 3) uint8, "state": (7,) float}), taken to be of the next
+                control tick since `reset`: the policy then keeps the history itself. Names that no
+                region samples are passed over.
         Returns:
             The action chunk, (horizon, size) in the action signal's units.
         Raises:
-            NoInstructionError before the first `reset`; SignalError, NotReadyError for samples that are wrong or missing.
+            NoInstructionError before the first `reset`; SignalError, NotReadyError for samples that
+                are wrong or missing.
         """
         if self.instruction is None:
             raise NoInstructionError("policy: call reset(instruction) before act(observation)")

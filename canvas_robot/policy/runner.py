@@ -1,6 +1,7 @@
-"""PlanRunner: runs the looped transformer blocks over the plan's rows, one mask-free attention per group.
+"""PlanRunner: runs the looped transformer blocks over the plan's rows.
 
-Every tick recomputes all rows; keeping keys and values of regions that were not refreshed is not done here yet.
+One mask-free attention per group. Every tick recomputes all rows; keeping keys and values of
+regions that were not refreshed is not done here yet.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class PlanRunner(nn.Module):
         super().__init__()
         if transformer.config.use_rotary_positional_embeddings:
             raise ValueError(
-                "backbone: expected sin-cos positions (CogVideoX-2B's kind), got rotary ones (5B's kind); "
-                "this version does not run them"
+                "backbone: expected sin-cos positions (CogVideoX-2B's kind), "
+                "got rotary ones (5B's kind); this version does not run them"
             )
         self.transformer = transformer
         self.plan = plan
@@ -65,7 +66,10 @@ class PlanRunner(nn.Module):
     def _block(
         self, block: nn.Module, rows: torch.Tensor, embeddings: dict[int, torch.Tensor]
     ) -> torch.Tensor:
-        """One run of a CogVideoX block: attention by group, then the feed-forward, each modulated by AdaLN."""
+        """One run of a CogVideoX block: attention by group, then the feed-forward.
+
+        Each is modulated by AdaLN.
+        """
         modulation = self._modulation(block.norm1, embeddings)
         normed = self._by_group(lambda g, x: _modulate(block.norm1.norm(x), modulation[g]), rows)
         attended = self._attention(block.attn1, normed)
@@ -77,7 +81,10 @@ class PlanRunner(nn.Module):
     def _modulation(
         self, norm: CogVideoXLayerNormZero, embeddings: dict[int, torch.Tensor]
     ) -> dict[RowGroup, tuple[torch.Tensor, ...]]:
-        """(shift, scale, gate), each (B, 1, D), by group: the first three chunks are the video stream's."""
+        """(shift, scale, gate), each (B, 1, D), by group.
+
+        The first three chunks are the video stream's.
+        """
         chunks = {
             timestep: norm.linear(norm.silu(embedding))[:, None].chunk(6, dim=2)
             for timestep, embedding in embeddings.items()

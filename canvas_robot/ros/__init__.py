@@ -1,1 +1,4 @@
-"""ROS 2: messages, inputs, the policy node, the simulated robot. The only folder that imports rclpy."""
+"""ROS 2: messages, inputs, the policy node, the simulated robot.
+
+The only folder that imports rclpy.
+"""

@@ -1,6 +1,7 @@
-"""ControlLoop: at each control tick a command, or a reason to hold. Plain Python: no ROS, no clock of its own.
+"""ControlLoop: at each control tick a command, or a reason to hold.
 
-On doubt it holds: one command at the measured pose, then silence until every input is good again.
+Plain Python: no ROS, no clock of its own. On doubt it holds: one command at the measured pose, then
+silence until every input is good again.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ class Decision:
     tick: counted from the last reset, -1 in a hold.
     command: to be published now; None where there is nothing to publish.
     reason, detail: why the arm is held; None and "" while active.
-    stamps_ns: of the newest sample used, by region. arrivals_ns: when that sample arrived, on the robot's clock.
+    stamps_ns: of the newest sample used, by region.
+    arrivals_ns: when that sample arrived, on the robot's clock.
     timings_ms: milliseconds by stage.
     """
 
@@ -112,7 +114,7 @@ class ControlLoop:
     # ---------------------------------------------------------------- inputs, any thread
 
     def sample(self, signal: str, stamp_ns: int, value: np.ndarray) -> None:
-        """Takes one sample; a bad one is refused, reported once, and holds the arm at the next tick."""
+        """Takes one sample; a bad one is refused, reported once, and holds the arm next tick."""
         now = self._now()
         with self._lock:
             if stamp_ns == self._history.newest_stamp_ns(signal):
@@ -120,7 +122,8 @@ class ControlLoop:
             try:
                 if stamp_ns > now.ros_ns + FUTURE_TOLERANCE_NS:
                     raise StampError(
-                        f"signal {signal!r}: expected a stamp no later than the clock {now.ros_ns} ns, got {stamp_ns} ns; "
+                        f"signal {signal!r}: expected a stamp no later than the clock "
+                        f"{now.ros_ns} ns, got {stamp_ns} ns; "
                         f"synchronise the clocks or set use_sim_time on both sides"
                     )
                 self._history.push(signal, stamp_ns, value)
@@ -135,7 +138,7 @@ class ControlLoop:
             self._note_fault(signal, detail)
 
     def instruct(self, instruction: str) -> None:
-        """Asks for another instruction; it takes effect at the next tick, from the measured pose."""
+        """Asks for another instruction; it takes effect next tick, from the measured pose."""
         with self._lock:
             self._pending = instruction
 
@@ -210,7 +213,10 @@ class ControlLoop:
             )
 
     def hold(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision:
-        """Stops the motion for a reason that only the caller can see; the next good tick starts afresh."""
+        """Stops the motion for a reason that only the caller can see.
+
+        The next good tick starts afresh.
+        """
         with self._lock:
             return self._hold(index, stamp_ns, reason, detail)
 
@@ -260,8 +266,9 @@ class ControlLoop:
                 index,
                 stamp_ns,
                 HoldReason.OUTSIDE_WORKSPACE,
-                f"measured pose {np.round(bridge_state_from_pose(measured, 0.0)[:6], 3).tolist()} (m, rad) is further outside "
-                f"box and orientation limits of the binding than one step; move the arm inside",
+                f"measured pose {np.round(bridge_state_from_pose(measured, 0.0)[:6], 3).tolist()} "
+                f"(m, rad) is further outside box and orientation limits of the binding "
+                f"than one step; move the arm inside",
             )
         if self._target is not None and self._robot.anchor == "target":
             if parted(self._target, measured, self._robot.part_m, self._robot.part_rad):
@@ -270,8 +277,9 @@ class ControlLoop:
                     index,
                     stamp_ns,
                     HoldReason.PARTED,
-                    f"target and measured pose are {apart:.3f} m apart (limits {self._robot.part_m} m, "
-                    f"{self._robot.part_rad} rad); the arm does not follow",
+                    f"target and measured pose are {apart:.3f} m apart "
+                    f"(limits {self._robot.part_m} m, {self._robot.part_rad} rad); "
+                    f"the arm does not follow",
                 )
         return None
 
@@ -289,7 +297,10 @@ class ControlLoop:
         return self._measured() if self._robot.anchor == "measured" else self._target
 
     def _hold(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision:
-        """Disengages; the first hold after motion carries one command at the measured pose, if that is known."""
+        """Disengages.
+
+        The first hold after motion carries one command at the measured pose, if that is known.
+        """
         command = None
         if self._target is not None:
             age = self._age_s(self._state_signal, self._now())
@@ -323,12 +334,13 @@ class ControlLoop:
             age, limit = self._age_s(signal, now), self._binding.signals[signal].max_age_s
             if age > limit:
                 old.append(
-                    f"signal {signal!r}: newest sample is {age:.2f} s old, expected at most {limit} s"
+                    f"signal {signal!r}: newest sample is {age:.2f} s old, "
+                    f"expected at most {limit} s"
                 )
         return "; ".join(old)
 
     def _age_s(self, signal: str, now: Instant) -> float:
-        """Age of the newest sample: the larger of its age by stamp and its age by arrival on the steady clock."""
+        """Age of the newest sample: by stamp or by arrival on the steady clock, the larger."""
         if not self._arrivals[signal]:
             return float("inf")
         newest = self._arrivals[signal][-1]
@@ -344,10 +356,14 @@ class ControlLoop:
         self._faults[signal] = detail
 
     def _find_state_signal(self) -> str:
-        """The signal of measured end-effector poses: the one that a ROS source fills from joints or poses."""
+        """The signal of measured end-effector poses.
+
+        It is the one that a ROS source fills from joints or poses.
+        """
         for signal, source in self._binding.sources.ros.items():
             if isinstance(source, RosJoints | RosPose):
                 return signal
         raise ValueError(
-            "binding: expected a sources.ros entry of type joint_states or pose; the node needs the pose"
+            "binding: expected a sources.ros entry of type joint_states or pose; "
+            "the node needs the pose"
         )

@@ -1,4 +1,7 @@
-"""The demo: a simulated arm and the policy as two processes over DDS, watched live, reported afterwards."""
+"""The demo: a simulated arm and the policy as two processes over DDS.
+
+It is watched live and reported afterwards.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -58,7 +62,10 @@ class DemoError(RuntimeError):
 
 
 def run_demo(settings: DemoSettings, console: Console) -> bool:
-    """Runs the demo and writes its report; True where commands flowed at the rate, on fresh images, all the time."""
+    """Runs the demo and writes its report.
+
+    True where commands flowed at the rate, on fresh images, all the time.
+    """
     signal.signal(
         signal.SIGTERM, signal.default_int_handler
     )  # as Ctrl-C: the nodes are stopped in order
@@ -138,8 +145,8 @@ def _table(statuses: list[Status], settings: DemoSettings, elapsed_s: float) -> 
     rows = {
         "time": f"{elapsed_s:5.1f} of {settings.seconds:.0f} s",
         "state": last["state"] if not last["reason"] else f"{last['state']}: {last['reason']}",
-        "ticks": f"{sum(s.active for s in statuses)} commanded, {sum(not s.active for s in statuses)} held, "
-        f"{last['missed_ticks']} missed",
+        "ticks": f"{sum(s.active for s in statuses)} commanded, "
+        f"{sum(not s.active for s in statuses)} held, {last['missed_ticks']} missed",
         "target [m]": target or "none",
         "model": f"{last.get('model_ms', math.nan):6.1f} ms",
         "image to command": f"{_image_to_command_ms(last):6.1f} ms",
@@ -187,14 +194,13 @@ def _failures(summary: dict, statuses: list[Status], codes: dict[str, int]) -> l
     if not active:
         return failures
     period_s = 1.0 / active[-1].values["control_rate_hz"]
-    gap = max(
-        (b.received_s - a.received_s for a, b in zip(active, active[1:], strict=False)), default=0.0
-    )
+    gap = max((b.received_s - a.received_s for a, b in pairwise(active)), default=0.0)
     if gap > MAX_GAP_TICKS * period_s:
         failures.append(f"commands paused for {gap:.2f} s, at a period of {period_s:.2f} s")
     if (summary["fresh_image_fraction"] or 0.0) < MIN_FRESH:
         failures.append(
-            f"only {summary['fresh_image_fraction']:.1%} of ticks used a newer image, expected {MIN_FRESH:.0%}"
+            f"only {summary['fresh_image_fraction']:.1%} of ticks used a newer image, "
+            f"expected {MIN_FRESH:.0%}"
         )
     return failures
 

@@ -22,7 +22,8 @@ from canvas_robot.ros.messages import (
 from canvas_robot.signals.binding import Binding, RosImage, RosJoints, RosPose
 from canvas_robot.signals.pose import bridge_state_from_pose
 
-# Vectors are small and must not be lost: a publisher that is reliable is heard reliably, best effort is heard too.
+# Vectors are small and must not be lost: a publisher that is reliable is heard reliably, best
+# effort is heard too.
 VECTOR_QOS = QoSProfile(depth=10, reliability=qos_profile_sensor_data.reliability)
 
 
@@ -116,8 +117,8 @@ class Inputs:
 class PosePairing:
     """Joins poses with gripper positions by stamp, in whatever order they arrive.
 
-    A pose is completed by the newest gripper sample at or before its stamp, once one at or after it has arrived; of
-    equal stamps that is the one of the same stamp.
+    A pose is completed by the newest gripper sample at or before its stamp, once one at or after it
+    has arrived; of equal stamps that is the one of the same stamp.
     """
 
     KEPT = 64

@@ -1,4 +1,7 @@
-"""Conversion between ROS messages and the package's values; each direction stands beside its inverse. No node here."""
+"""Conversion between ROS messages and the package's values.
+
+Each direction stands beside its inverse. No node here.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,8 @@ def stamp_from_ns(ns: int) -> Time:
 def image_from_msg(msg: Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an Image; rows may be padded.
 
-    Raises MessageError for an encoding that is not read, or a size that does not agree with the data.
+    Raises MessageError for an encoding that is not read, or a size that does not agree with the
+    data.
     """
     channels = _CHANNELS.get(msg.encoding)
     if channels is None:
@@ -125,8 +129,8 @@ def pose_from_msg(msg: PoseStamped) -> Pose:
         or abs(np.linalg.norm(quaternion) - 1.0) > 0.01
     ):
         raise MessageError(
-            f"PoseStamped: expected a finite position and a unit quaternion, got {[p.x, p.y, p.z]} and "
-            f"{quaternion.tolist()}"
+            f"PoseStamped: expected a finite position and a unit quaternion, "
+            f"got {[p.x, p.y, p.z]} and {quaternion.tolist()}"
         )
     return Pose(np.array([p.x, p.y, p.z]), matrix_from_quaternion(quaternion))
 

@@ -1,4 +1,7 @@
-"""Monitor: a node that listens to the policy's decisions and to the camera, for live tables, reports and tests."""
+"""Monitor: a node that listens to the policy's decisions and to the camera.
+
+It is for live tables, reports and tests.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,9 @@ class Status:
 
 
 class Monitor:
-    """Collects decisions, commands and pictures until closed. `spin_for` and `wait_for` let messages in.
+    """Collects decisions, commands and pictures until closed.
+
+    `spin_for` and `wait_for` let messages in.
 
     Args:
         domain_id: ROS domain to listen in.

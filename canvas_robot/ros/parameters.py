@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from canvas_robot.policy.assemble import PolicySettings
+from canvas_robot.policy.assemble import DEFAULT_BINDING, DEFAULT_SCHEMA, PolicySettings
 
 
 class ParameterError(ValueError):
@@ -28,11 +28,10 @@ class Settings:
     def describe(self) -> str:
         """What will be loaded, in one line."""
         p = self.policy
-        return (
-            f"checkpoint {p.checkpoint}"
-            if p.checkpoint
-            else f"untrained policy, schema {p.schema}, binding {p.binding}"
-        )
+        if p.checkpoint:
+            return f"checkpoint {p.checkpoint}"
+        schema, binding = p.schema or DEFAULT_SCHEMA, p.binding or DEFAULT_BINDING
+        return f"an untrained policy: schema {schema}, binding {binding}, backbone {p.backbone}"
 
 
 PARAMETERS = {
@@ -42,7 +41,8 @@ PARAMETERS = {
     ),
     "schema": (
         "",
-        "canvas schema, a path or a name in config/schemas; empty: the checkpoint's, or widowx_tiny.json",
+        "canvas schema, a path or a name in config/schemas; empty: the checkpoint's, "
+        "or widowx_tiny.json",
     ),
     "binding": (
         "",
@@ -65,7 +65,10 @@ PARAMETERS = {
 
 
 def declare_parameters(node: Node) -> None:
-    """Declares every parameter, all read-only but the instruction: they are read at configure and activate."""
+    """Declares every parameter, all read-only but the instruction.
+
+    They are read at configure and activate.
+    """
     for name, (default, description) in PARAMETERS.items():
         node.declare_parameter(name, default, ParameterDescriptor(description=description))
     node.declare_parameter(

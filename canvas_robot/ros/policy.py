@@ -1,4 +1,7 @@
-"""Entry point of the executable `policy`: signals are handled before the model's libraries load, which takes seconds."""
+"""Entry point of the executable `policy`.
+
+Signals are handled before the model's libraries load, which takes seconds.
+"""
 
 from __future__ import annotations
 

@@ -52,7 +52,10 @@ def _logged(transition):
 
 
 class PolicyNode(LifecycleNode):
-    """Lifecycle: configure loads and warms the model; activate subscribes, publishes and ticks; deactivate holds."""
+    """The lifecycle node.
+
+    Configure loads and warms the model; activate subscribes, publishes and ticks; deactivate holds.
+    """
 
     def __init__(self, **kwargs) -> None:
         super().__init__("policy", **kwargs)
@@ -208,7 +211,7 @@ class PolicyNode(LifecycleNode):
         self._publish(self._loop.hold(-1, now, HoldReason.CLOCK_STOPPED, detail))
 
     def _settle(self) -> None:
-        """Lets the executor take all messages that have arrived, so that a tick sees what is there."""
+        """Lets the executor take all messages that have arrived: a tick sees what is there."""
         for _ in range(8):
             seen = self._inputs.count
             self._settled.clear()

@@ -21,8 +21,8 @@ class NodeClass(Protocol):
 def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None) -> int:
     """Loads the node's class, makes the node and spins until SIGINT or SIGTERM; the exit code.
 
-    A signal that comes while libraries load ends the process at once; later ones let the node shut down while it can
-    still publish.
+    A signal that comes while libraries load ends the process at once; later ones let the node shut
+    down while it can still publish.
     """
     stopping = []
 

@@ -1,4 +1,7 @@
-"""Starting and stopping the package's nodes as processes of their own, with the environment that they need."""
+"""Starting and stopping the package's nodes as processes of their own.
+
+They get the environment that they need.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,15 @@ def node_environment(domain_id: int | None = None) -> dict[str, str]:
 
 
 def adopt_node_environment() -> None:
-    """Gives this process the environment of the nodes; call it before the first ROS context is made."""
+    """Gives this process the nodes' environment; call it before the first ROS context is made."""
     os.environ.update(node_environment())
 
 
 def free_domain_id() -> int:
-    """The user's ROS_DOMAIN_ID where one is set, else one drawn from 102..200, which is rarely used by hand."""
+    """The user's ROS_DOMAIN_ID where one is set, else one drawn from 102..200.
+
+    Those are rarely used by hand.
+    """
     chosen = os.environ.get("ROS_DOMAIN_ID")
     return int(chosen) if chosen else random.SystemRandom().randint(102, 200)
 
@@ -73,7 +79,8 @@ class NodeProcesses:
         for old, new in (remappings or {}).items():
             command += ["-r", f"{old}:={new}"]
         with (self.log_folder / f"{name}.log").open("ab") as log:
-            # A session of its own: Ctrl-C reaches only this process, which then stops its children in order.
+            # A session of its own: Ctrl-C reaches only this process, which then stops its children
+            # in order.
             self._children[name] = subprocess.Popen(
                 command,
                 env=self._environment,

@@ -1,6 +1,7 @@
 """Replay: recorded images and states fed to the running policy node over DDS, and what it answered.
 
-Samples are published half a control tick before the tick that is to see them, so that every tick sees the next step.
+Samples are published half a control tick before the tick that is to see them, so that every tick
+sees the next step.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Recording:
     """What is replayed: T steps.
 
     images: (T, H, W, 3) uint8 RGB. stamps_ns: (T,) int64.
-    states: (T, 7) float32 Bridge V2 states; or joints: (7,) fixed arm joints (rad) and finger (m); or neither.
+    states: (T, 7) float32 Bridge V2 states; or joints: (7,) fixed arm joints (rad) and finger (m);
+        or neither.
     """
 
     name: str
@@ -57,7 +59,10 @@ class Recording:
 
 @dataclass(frozen=True, eq=False)
 class Replayed:
-    """One recording's replay: the stamps its steps were given, and the node's status of each tick, in order."""
+    """One recording's replay.
+
+    It holds the stamps its steps were given, and the node's status of each tick, in order.
+    """
 
     recording: Recording
     stamps_ns: np.ndarray
@@ -91,9 +96,10 @@ class SimulationClock:
             _spin_until(self._monitor, due)
 
     def creep_until(self, condition: Callable[[], bool], limit_ns: int) -> bool:
-        """Lets the clock nearly stand still until the condition holds; False where it reads `limit_ns` first.
+        """Lets the clock nearly stand still until the condition holds.
 
-        It never stops, which the node would take for a fault.
+        False where it reads `limit_ns` first. It never stops, which the node would take for a
+        fault.
         """
         while not condition():
             if self.now_ns + CREEP_NS > limit_ns:
@@ -119,7 +125,10 @@ class WallClock:
         _spin_until(self._monitor, time.monotonic() + (stamp_ns - time.time_ns()) / 1e9)
 
     def creep_until(self, condition: Callable[[], bool], limit_ns: int) -> bool:
-        """Waits for the condition; False where the clock reads `limit_ns` first: this one cannot be slowed."""
+        """Waits for the condition; False where the clock reads `limit_ns` first.
+
+        This clock cannot be slowed.
+        """
         return self._monitor.wait_for(condition, (limit_ns - time.time_ns()) / 1e9)
 
 
@@ -184,9 +193,11 @@ class Replayer:
                 return
         silent = [p.topic_name for p in self._publishers.values() if not p.get_subscription_count()]
         raise ReplayError(
-            f"node {self._name!r} did not answer within {DISCOVERY_TIMEOUT_S:.0f} s (statuses heard: "
-            f"{len(self._monitor.statuses)}; topics nobody subscribes to: {silent}); start and activate it with the "
-            f"binding that this replay uses, in the same ROS domain, with use_sim_time:=true unless --clock wall"
+            f"node {self._name!r} did not answer within {DISCOVERY_TIMEOUT_S:.0f} s "
+            f"(statuses heard: {len(self._monitor.statuses)}; "
+            f"topics nobody subscribes to: {silent}); "
+            f"start and activate it with the binding that this replay uses, "
+            f"in the same ROS domain, with use_sim_time:=true unless --clock wall"
         )
 
     def replay(self, recording: Recording) -> Replayed:
@@ -248,7 +259,10 @@ class Replayer:
 
 
 def direct_actions(policy: CanvasPolicy, replayed: Replayed) -> list[np.ndarray]:
-    """The action chunks (horizon, size) that the policy gives on the same frames, called without ROS, tick by tick."""
+    """The action chunks (horizon, size) that the policy gives on the same frames, tick by tick.
+
+    The policy is called without ROS.
+    """
     recording, binding = replayed.recording, policy.binding
     arm = Arm.load(binding.robot.arm)
     history = History(policy.schema, binding)
@@ -272,7 +286,7 @@ def direct_actions(policy: CanvasPolicy, replayed: Replayed) -> list[np.ndarray]
 
 
 def agreement(policy: CanvasPolicy, replayed: Replayed) -> int:
-    """Ticks whose published action chunk equals, bit for bit, what the policy gives when called directly."""
+    """Ticks whose published action chunk is bit for bit what the policy gives called directly."""
     direct = direct_actions(policy, replayed)
     return sum(
         status.active and np.array_equal(np.float32(status.values["action_chunk"]), chunk)

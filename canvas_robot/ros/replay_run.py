@@ -36,7 +36,7 @@ RATE_HZ = 5.0  # of Bridge V2's recordings
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """What to replay, to which node, and where the report goes; see `canvas-robot replay --help`."""
+    """What to replay, to which node, where the report goes; see `canvas-robot replay --help`."""
 
     source: Path
     folder: Path
@@ -60,11 +60,15 @@ class ReplaySettings:
 
 
 def run_replay(settings: ReplaySettings, console: Console) -> bool:
-    """Replays, prints and writes the report; True where every step got a command, and all agreed if that was asked."""
+    """Replays, prints and writes the report.
+
+    True where every step got a command, and all agreed if that was asked.
+    """
     recordings = read_recordings(settings)
     if recordings[0].states is None and recordings[0].joints is None:
         console.print(
-            "[yellow]no --state and no --fixed-joints: the node has no arm state and will hold[/yellow]"
+            "[yellow]no --state and no --fixed-joints: "
+            "the node has no arm state and will hold[/yellow]"
         )
     binding = load_binding(resolve_config("bindings", settings.binding_name))
     domain = free_domain_id() if settings.launch else _user_domain()

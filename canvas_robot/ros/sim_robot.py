@@ -1,4 +1,7 @@
-"""Entry point of the executable `sim_robot`: a simulated WidowX with a camera, on the topics of a real one."""
+"""Entry point of the executable `sim_robot`.
+
+A simulated WidowX with a camera, on the topics of a real one.
+"""
 
 from __future__ import annotations
 

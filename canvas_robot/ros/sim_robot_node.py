@@ -1,4 +1,7 @@
-"""The simulated robot: MuJoCo's WidowX on ROS topics. It publishes camera and joint states and obeys the command topics."""
+"""The simulated robot: MuJoCo's WidowX on ROS topics.
+
+It publishes camera and joint states and obeys the command topics.
+"""
 
 from __future__ import annotations
 
@@ -195,7 +198,8 @@ class SimRobotNode(Node):
         solution = sim.command(command)
         if not solution.converged:
             self.get_logger().warning(
-                f"target out of reach by {solution.position_error_m:.3f} m; staying at the last one",
+                f"target out of reach by {solution.position_error_m:.3f} m; "
+                f"staying at the last one",
                 throttle_duration_sec=5.0,
             )
 

@@ -1,4 +1,7 @@
-"""Ticker: calls a function at the control rate, on absolute deadlines of the node's clock, in a thread of its own."""
+"""Ticker: calls a function at the control rate, on absolute deadlines of the node's clock.
+
+It does so in a thread of its own.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ _NS = 1_000_000_000
 
 
 class Ticker:
-    """Ticks index 0, 1, 2, ... at origin + index * period; a tick that is late by whole periods is skipped.
+    """Ticks index 0, 1, 2, ... at origin + index * period.
+
+    A tick that is late by whole periods is skipped.
 
     Args:
         clock: ROS time: the system's, or /clock where the node uses simulation time.

@@ -1,4 +1,7 @@
-"""The registry of connection function types: their names, families, costs and meanings. No execution lives here."""
+"""The registry of connection function types: their names, families, costs and meanings.
+
+No execution lives here.
+"""
 
 from __future__ import annotations
 

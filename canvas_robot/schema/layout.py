@@ -1,4 +1,7 @@
-"""CanvasLayout: the (T, H, W) grid and where each region lies in it, as plain integers. No tensors live here."""
+"""CanvasLayout: the (T, H, W) grid and where each region lies in it, as plain integers.
+
+No tensors live here.
+"""
 
 from __future__ import annotations
 
@@ -123,10 +126,10 @@ class CanvasLayout:
         return canvas_t if remainder == 0 and t0 <= canvas_t < t1 else None
 
     def _check_inside(self, name: str) -> None:
-        t0, t1, h0, h1, w0, w1 = self.region_spec(name).bounds
+        _, t1, _, h1, _, w1 = self.region_spec(name).bounds
         for axis, high, extent in (("T", t1, self.T), ("H", h1, self.H), ("W", w1, self.W)):
             if high > extent:
                 raise LayoutError(
-                    f"region {name!r}: expected bounds within {axis}={extent}, got an end of {high}; "
-                    f"enlarge the grid or move the region"
+                    f"region {name!r}: expected bounds within {axis}={extent}, "
+                    f"got an end of {high}; enlarge the grid or move the region"
                 )

@@ -1,4 +1,4 @@
-"""compile_plan: a schema compiled to plain integers, which rows are computed and which rows they read.
+"""compile_plan: a schema as plain integers, which rows are computed and which rows they read.
 
 No tensors and no heavy imports: applying a plan lives in `canvas_robot.policy`.
 """
@@ -26,7 +26,8 @@ class OverlapError(PlanError):
 class RegionRows:
     """Where a region's covered tokens lie in the compact row buffer.
 
-    `cells` are the flat canvas indices of the covered tokens, in row order; row start + i holds cell cells[i].
+    `cells` are the flat canvas indices of the covered tokens, in row order; row start + i holds
+    cell cells[i].
     """
 
     name: str
@@ -39,7 +40,10 @@ class RegionRows:
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Contiguous rows that share stream, timestep and readable set; one mask-free attention computes them."""
+    """Contiguous rows that share stream, timestep and readable set.
+
+    One mask-free attention computes them.
+    """
 
     start: int
     stop: int
@@ -52,7 +56,8 @@ class RowGroup:
 class Plan:
     """The executable form of a schema.
 
-    Rows are the covered tokens only, regions sorted slow to fast. Every group reads whole runs of rows.
+    Rows are the covered tokens only, regions sorted slow to fast. Every group reads whole runs of
+    rows.
     """
 
     n_rows: int
@@ -65,7 +70,7 @@ class Plan:
         return next(r for r in self.regions if r.name == name)
 
     def refreshed(self, tick: int) -> tuple[str, ...]:
-        """Names of the regions that take new observations at control tick `tick` since the reset."""
+        """Names of the regions that take new observations at control tick `tick` since reset."""
         return tuple(r.name for r in self.regions if tick % r.period == 0)
 
     def __str__(self) -> str:
@@ -84,7 +89,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Step:
-    """The covered rows of one canvas step of one region: the smallest unit that connections tell apart."""
+    """Covered rows of one canvas step of a region: the smallest unit connections tell apart."""
 
     region: str
     t: int
@@ -105,7 +110,8 @@ def compile_plan(
 
     Raises:
         OverlapError: two regions share a cell; both and the first shared cell are named.
-        PlanError: loops < 1, a token count does not fit, or a connection's type or weight is not executable yet.
+        PlanError: loops < 1, a token count does not fit, or a connection's type or weight is not
+            executable yet.
     """
     if loops < 1:
         raise PlanError(f"loops: expected an int >= 1, got {loops}")
@@ -159,8 +165,8 @@ def _place_rows(layout: CanvasLayout, tokens: dict[str, int]) -> list[RegionRows
         count = tokens.get(name, spec.numel)
         if not 0 < count <= spec.numel:
             raise PlanError(
-                f"region {name!r}: its codec makes {count} tokens, its box {spec.size} holds 1..{spec.numel}; "
-                f"enlarge the box or choose another codec"
+                f"region {name!r}: its codec makes {count} tokens, its box {spec.size} "
+                f"holds 1..{spec.numel}; enlarge the box or choose another codec"
             )
         cells = tuple(layout.region_indices(name)[:count])
         rows.append(RegionRows(name, start, start + count, spec.period, spec.stream, cells))
@@ -184,15 +190,15 @@ def _require_executable(schema: CanvasSchema, connection: Connection) -> None:
     fn = schema.topology.resolve_fn(connection, schema.layout)
     if fn not in ("cross_attention", "none") or connection.weight not in (0.0, 1.0):
         raise PlanError(
-            f"connection {connection.src!r} -> {connection.dst!r}: this version executes cross_attention with "
-            f"weight 0 or 1, got {fn} with weight {connection.weight}"
+            f"connection {connection.src!r} -> {connection.dst!r}: this version executes "
+            f"cross_attention with weight 0 or 1, got {fn} with weight {connection.weight}"
         )
 
 
 def _reads(
     step: _Step, steps: list[_Step], connections: list[Connection], layout: CanvasLayout
 ) -> tuple[Run, ...]:
-    """Runs of rows that `step` reads: the union over its region's connections, adjacent runs merged."""
+    """Runs of rows `step` reads: the union over its region's connections, adjacent runs merged."""
     runs: list[Run] = []
     readable = [other for other in steps if _reads_step(step, other, connections, layout)]
     for other in sorted(readable, key=lambda s: s.start):

@@ -1,4 +1,7 @@
-"""RegionSpec: one named box of the canvas and what is declared about it. No geometry of the grid lives here."""
+"""RegionSpec: one named box of the canvas and what is declared about it.
+
+No geometry of the grid lives here.
+"""
 
 from __future__ import annotations
 
@@ -84,6 +87,7 @@ def _checked_bounds(bounds) -> tuple[int, int, int, int, int, int]:
     for axis, low, high in zip("thw", bounds[::2], bounds[1::2], strict=True):
         if not 0 <= low < high:
             raise RegionError(
-                f"bounds: expected 0 <= {axis}0 < {axis}1 (half open), got {axis}0={low}, {axis}1={high}"
+                f"bounds: expected 0 <= {axis}0 < {axis}1 (half open), "
+                f"got {axis}0={low}, {axis}1={high}"
             )
     return bounds

@@ -1,4 +1,7 @@
-"""Connection and CanvasTopology: who reads whom. Declarations only; executing them lives in the policy."""
+"""Connection and CanvasTopology: who reads whom.
+
+Declarations only; executing them lives in the policy.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ class CanvasTopology:
         return {name for c in self.connections for name in (c.src, c.dst)}
 
     def resolve_fn(self, connection: Connection, layout: CanvasLayout | None = None) -> str:
-        """The connection's function type: its own, else the src region's default, else cross_attention."""
+        """The connection's own type, else the src region's default, else cross_attention."""
         if connection.fn is not None:
             return connection.fn
         if layout is not None and connection.src in layout.regions:

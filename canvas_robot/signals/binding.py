@@ -1,5 +1,7 @@
-"""Binding: the robot-side declaration. Which signal fills or reads which region by which codec, where signals come
-from, and what the arm may do. Read once from YAML into checked values; nothing is executed here.
+"""Binding: the robot-side declaration, read once from YAML into checked values.
+
+It says which signal fills or reads which region by which codec, where signals come from, and what
+the arm may do. Nothing is executed here.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ class _Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class RegionBinding(_Declared):
-    """One region's signal and codec, both by name. `normalise` names the statistics that a vector codec uses."""
+    """One region's signal and codec, both by name.
+
+    `normalise` names the statistics that a vector codec uses.
+    """
 
     signal: str
     codec: Literal["visual", "text", "vector", "action"]
@@ -38,7 +43,10 @@ class RosImage(_Declared, tag_field="type", tag="image"):
 
 
 class RosJoints(_Declared, tag_field="type", tag="joint_states"):
-    """End-effector state by forward kinematics of measured joints: sensor_msgs/JointState on `topic`, by name."""
+    """End-effector state by forward kinematics of measured joints.
+
+    They come as sensor_msgs/JointState on `topic`, by name.
+    """
 
     topic: str
     joints: tuple[str, ...]
@@ -46,8 +54,12 @@ class RosJoints(_Declared, tag_field="type", tag="joint_states"):
 
 
 class RosPose(_Declared, tag_field="type", tag="pose"):
-    """End-effector state as measured elsewhere: geometry_msgs/PoseStamped on `topic`, in the base frame, and the
-    gripper in Bridge's scale as position of the joint `gripper` in sensor_msgs/JointState on `gripper_topic`."""
+    """End-effector state as measured elsewhere.
+
+    The pose comes as geometry_msgs/PoseStamped on `topic`, in the base frame; the gripper in
+    Bridge's scale, as position of the joint `gripper` in sensor_msgs/JointState on
+    `gripper_topic`.
+    """
 
     topic: str
     gripper_topic: str
@@ -58,7 +70,7 @@ RosSource = RosImage | RosJoints | RosPose
 
 
 class Sources(_Declared):
-    """Where each observed signal comes from, by signal name: ROS topics, environment keys, dataset keys."""
+    """Where each observed signal comes from, by name: ROS topics, environment and dataset keys."""
 
     ros: dict[str, RosSource]
     env: dict[str, str]
@@ -70,11 +82,15 @@ class Robot(_Declared):
 
     arm: name of a model of `canvas_robot.kinematics`, or a path to an MJCF file.
     base_frame, ee_frame: frames of the published pose (REP-103: metres, x forward, y left, z up).
-    step_limits: largest change of the target in one control tick, (6,): x, y, z in m, then rad about x, y, z.
+    step_limits: largest change of the target in one control tick, (6,): x, y, z in m, then rad
+        about x, y, z.
     box_low, box_high: workspace of the target's position in `base_frame`, (3,) m.
-    rpy_low, rpy_high: bounds of the target's orientation, (3,) rad, in Bridge V2's convention (0 = pointing down).
-    anchor: what an action's delta acts on: the previous "target" (Bridge's rule) or the "measured" pose.
-    part_m, part_rad: when target and measured pose are further apart, the node holds; "target" anchor only.
+    rpy_low, rpy_high: bounds of the target's orientation, (3,) rad, in Bridge V2's convention
+        (0 = pointing down).
+    anchor: what an action's delta acts on: the previous "target" (Bridge's rule) or the "measured"
+        pose.
+    part_m, part_rad: when target and measured pose are further apart, the node holds; "target"
+        anchor only.
     """
 
     arm: str
@@ -102,7 +118,8 @@ class Robot(_Declared):
             )
         if not (-np.pi / 2 < self.rpy_low[1] and self.rpy_high[1] < np.pi / 2):
             raise BindingError(
-                f"robot: expected pitch bounds within +-pi/2, got {self.rpy_low[1]}, {self.rpy_high[1]}"
+                f"robot: expected pitch bounds within +-pi/2, "
+                f"got {self.rpy_low[1]}, {self.rpy_high[1]}"
             )
 
 
@@ -121,7 +138,8 @@ class Binding(_Declared):
         for region, bound in self.regions.items():
             if bound.signal not in self.signals:
                 raise BindingError(
-                    f"region {region!r}: names signal {bound.signal!r}; declared signals: {sorted(self.signals)}"
+                    f"region {region!r}: names signal {bound.signal!r}; "
+                    f"declared signals: {sorted(self.signals)}"
                 )
             _require_kind(region, bound, self.signals[bound.signal])
 
@@ -151,11 +169,15 @@ class Binding(_Declared):
         return self.regions_by_codec("text")[0]
 
     def check_schema(self, schema: CanvasSchema) -> None:
-        """Raises BindingError unless the binding fills exactly the schema's regions, one action, one goal."""
+        """Raises BindingError unless the binding fits the schema.
+
+        It fits if it fills exactly the schema's regions, one action, one goal.
+        """
         bound, declared = set(self.regions), set(schema.layout.regions)
         if bound != declared:
             raise BindingError(
-                f"binding and schema name different regions: only in the binding {sorted(bound - declared)}, "
+                f"binding and schema name different regions: "
+                f"only in the binding {sorted(bound - declared)}, "
                 f"only in the schema {sorted(declared - bound)}"
             )
         for codec in ("action", "text"):
@@ -175,7 +197,10 @@ class Binding(_Declared):
 
 
 def load_binding(path: str | Path) -> Binding:
-    """Reads a binding file; raises BindingError naming the file, the field, what was expected and what came."""
+    """Reads a binding file.
+
+    Raises BindingError naming the file, the field, what was expected and what came.
+    """
     try:
         return binding_from_yaml(Path(path).read_text(encoding="utf-8"))
     except (BindingError, SignalError, UnicodeDecodeError) as error:
@@ -212,15 +237,17 @@ def _check_region(region: str, bound: RegionBinding, schema: CanvasSchema) -> No
     t0, t1, *_ = spec.bounds
     if bound.codec in ("visual", "vector") and t1 != now + 1:
         raise BindingError(
-            f"region {region!r}: an observed region ends at the current tick, t1 = t_current + 1 = {now + 1}; "
-            f"got t1 = {t1}"
+            f"region {region!r}: an observed region ends at the current tick, "
+            f"t1 = t_current + 1 = {now + 1}; got t1 = {t1}"
         )
     if bound.codec == "action" and t0 != now:
         raise BindingError(
-            f"region {region!r}: an action region starts at the current tick, t0 = t_current = {now}; got t0 = {t0}"
+            f"region {region!r}: an action region starts at the current tick, "
+            f"t0 = t_current = {now}; got t0 = {t0}"
         )
     stream = "text" if bound.codec == "text" else "video"
     if spec.stream != stream:
         raise BindingError(
-            f"region {region!r}: codec {bound.codec!r} fills the {stream} stream, the schema declares {spec.stream!r}"
+            f"region {region!r}: codec {bound.codec!r} fills the {stream} stream, "
+            f"the schema declares {spec.stream!r}"
         )

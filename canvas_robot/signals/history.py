@@ -1,8 +1,9 @@
-"""History: time-stamped samples in, observations out. The one sampler for dataset, simulator and robot.
+"""History: time-stamped samples in, observations out.
 
-Frame i of a region is the newest sample stamped at or before t_tick - i * period * dt; a missing past repeats the
-first sample with the mask set. A region refreshes at ticks that are multiples of its period since the reset and
-keeps its frames in between.
+The one sampler for dataset, simulator and robot. Frame i of a region is the newest sample stamped
+at or before t_tick - i * period * dt; a missing past repeats the first sample with the mask set. A
+region refreshes at ticks that are multiples of its period since the reset and keeps its frames in
+between.
 """
 
 from __future__ import annotations
@@ -74,8 +75,9 @@ class History:
     def push(self, signal: str, stamp_ns: int, value: np.ndarray) -> None:
         """Adds one sample; the caller must not write into `value` afterwards.
 
-        Raises SignalError when the value is not what the signal declares or an image changes its size before a
-        reset, StampError when the stamp is not positive or not after the newest one. Nothing is kept then.
+        Raises SignalError when the value is not what the signal declares or an image changes its
+        size before a reset, StampError when the stamp is not positive or not after the newest one.
+        Nothing is kept then.
         """
         declared = self._binding.signals[signal]
         value = declared.checked(signal, value)
@@ -100,7 +102,10 @@ class History:
         stream.keep_from(max(0, stream.newest_at(stamp_ns - self._span_ns)))
 
     def reset(self, stamp_ns: int) -> None:
-        """Starts an episode: of the samples at or before `stamp_ns` only the newest remains, tick 0 comes next."""
+        """Starts an episode: tick 0 comes next.
+
+        Of the samples at or before `stamp_ns` only the newest remains.
+        """
         for stream in self._streams.values():
             stream.keep_from(max(0, stream.newest_at(stamp_ns)))
         self._held = {}
@@ -114,7 +119,8 @@ class History:
     def observe(self, tick: int, stamp_ns: int) -> Observation:
         """The observation of control tick `tick` (0 after a reset) at `stamp_ns`.
 
-        Raises NotReadyError, naming the signal, where a due region's signal has no sample at or before the tick.
+        Raises NotReadyError, naming the signal, where a due region's signal has no sample at or
+        before the tick.
         """
         held = dict(self._held)
         for name, spec in self._specs.items():

@@ -13,7 +13,10 @@ class StatisticsError(ValueError):
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of one vector signal, per component: mean, standard deviation, 1% and 99% quantiles; and their source."""
+    """Statistics of one vector signal, and their source.
+
+    Per component: mean, standard deviation, 1% and 99% quantiles.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -22,7 +25,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     source: str = ""
 
     def normaliser(self, kind: str) -> Normaliser:
-        """The "quantile" (q01 -> -1, q99 -> 1) or "mean_std" (mean -> 0, mean + std -> 1) normaliser."""
+        """Normaliser: "quantile" is q01 -> -1, q99 -> 1; "mean_std" mean -> 0, mean + std -> 1."""
         if kind == "quantile":
             low, high = np.array(self.q01), np.array(self.q99)
             return Normaliser((low + high) / 2, (high - low) / 2)
@@ -39,7 +42,8 @@ class Normaliser:
         self.scale = np.asarray(scale, dtype=np.float32)
         if self.centre.shape != self.scale.shape or self.centre.ndim != 1:
             raise StatisticsError(
-                f"statistics: expected equal numbers of components, got {self.centre.shape} and {self.scale.shape}"
+                f"statistics: expected equal numbers of components, "
+                f"got {self.centre.shape} and {self.scale.shape}"
             )
         if not (
             np.isfinite(self.centre).all()
@@ -60,7 +64,7 @@ class Normaliser:
 
 
 def load_statistics(path: str | Path) -> dict[str, Statistics]:
-    """Reads statistics by signal name from JSON; raises StatisticsError naming the file and field."""
+    """Reads statistics by signal name from JSON; raises StatisticsError naming file and field."""
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Statistics])
     except msgspec.DecodeError as error:

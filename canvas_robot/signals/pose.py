@@ -1,7 +1,7 @@
-"""Rigid poses and the rotation conventions of the signals: ROS quaternions, Bridge V2's roll-pitch-yaw.
+"""Rigid poses and the rotation conventions of the signals: ROS quaternions, Bridge V2's angles.
 
-Every conversion stands beside its inverse. Rotations are (3, 3) matrices inside the package; quaternions and Euler
-angles exist only at the edges.
+Bridge's angles are roll, pitch and yaw. Every conversion stands beside its inverse. Rotations are
+(3, 3) matrices inside the package; quaternions and Euler angles exist only at the edges.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-# Orientation of the gripper frame that Bridge V2 calls (roll, pitch, yaw) = 0: pointing straight down.
+# Orientation of the gripper frame that Bridge V2 calls (roll, pitch, yaw) = 0: pointing straight
+# down.
 # Source: rail-berkeley/bridge_data_robot, widowx_controller.py (DEFAULT_ROTATION).
 BRIDGE_DEFAULT_ROTATION = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
@@ -30,7 +31,8 @@ class Pose:
         rotation = np.array(self.rotation, dtype=np.float64)
         if position.shape != (3,) or rotation.shape != (3, 3):
             raise ValueError(
-                f"Pose: expected position (3,) and rotation (3, 3), got {position.shape} and {rotation.shape}"
+                f"Pose: expected position (3,) and rotation (3, 3), "
+                f"got {position.shape} and {rotation.shape}"
             )
         object.__setattr__(self, "position", position)
         object.__setattr__(self, "rotation", rotation)
@@ -41,14 +43,15 @@ class Pose:
 
 
 def matrix_from_rpy(rpy: np.ndarray) -> np.ndarray:
-    """Rotation matrix of fixed-axis roll, pitch, yaw (3,) in radians: R = Rz(yaw) Ry(pitch) Rx(roll)."""
+    """Rotation of fixed-axis roll, pitch, yaw (3,) in radians: R = Rz(yaw) Ry(pitch) Rx(roll)."""
     return Rotation.from_euler("xyz", np.asarray(rpy, dtype=np.float64)).as_matrix()
 
 
 def rpy_from_matrix(rotation: np.ndarray) -> np.ndarray:
-    """Fixed-axis roll, pitch, yaw (3,) in radians; the inverse of `matrix_from_rpy` for |pitch| < pi/2.
+    """Fixed-axis roll, pitch, yaw (3,) in radians; the inverse of `matrix_from_rpy`.
 
-    At |pitch| = pi/2 roll and yaw turn about one axis; yaw is 0 then.
+    That holds for |pitch| < pi/2; at |pitch| = pi/2 roll and yaw turn about one axis; yaw is then
+    0.
     """
     cos_pitch = np.hypot(rotation[0, 0], rotation[1, 0])
     pitch = np.arctan2(-rotation[2, 0], cos_pitch)
@@ -59,7 +62,7 @@ def rpy_from_matrix(rotation: np.ndarray) -> np.ndarray:
 
 
 def matrix_from_quaternion(xyzw: np.ndarray) -> np.ndarray:
-    """Rotation matrix of a ROS quaternion (x, y, z, w); raises ValueError for zero or non-finite norm."""
+    """Rotation matrix of a ROS quaternion (x, y, z, w); ValueError for zero or non-finite norm."""
     xyzw = np.asarray(xyzw, dtype=np.float64)
     norm = np.linalg.norm(xyzw)
     if not np.isfinite(norm) or norm < 1e-6:
@@ -70,27 +73,28 @@ def matrix_from_quaternion(xyzw: np.ndarray) -> np.ndarray:
 
 
 def quaternion_from_matrix(rotation: np.ndarray) -> np.ndarray:
-    """ROS quaternion (x, y, z, w), w >= 0, of a rotation matrix; the inverse of `matrix_from_quaternion`."""
+    """ROS quaternion (x, y, z, w), w >= 0, of a rotation; inverse of `matrix_from_quaternion`."""
     return Rotation.from_matrix(rotation).as_quat(canonical=True)
 
 
 def angle_between(first: np.ndarray, second: np.ndarray) -> float:
-    """Smallest rotation angle in radians, in [0, pi], that takes one (3, 3) rotation to the other."""
+    """Smallest angle in radians, in [0, pi], that takes one (3, 3) rotation to the other."""
     return float(Rotation.from_matrix(first.T @ second).magnitude())
 
 
 def bridge_state_from_pose(pose: Pose, gripper: float) -> np.ndarray:
-    """Bridge V2's state (7,) float32 of an end-effector pose: x, y, z (m), roll, pitch, yaw (rad), gripper.
+    """Bridge V2's state (7,) float32 of an end-effector pose.
 
-    The angles are those of `R @ DEFAULT_ROTATION.T`, so a gripper that points straight down has angles 0.
-    `gripper` is passed through; see `canvas_robot.kinematics` for Bridge's gripper scale.
+    It is x, y, z (m), roll, pitch, yaw (rad), gripper. The angles are those of
+    `R @ DEFAULT_ROTATION.T`, so a gripper that points straight down has angles 0. `gripper` is
+    passed through; see `canvas_robot.kinematics` for Bridge's gripper scale.
     """
     rpy = rpy_from_matrix(pose.rotation @ BRIDGE_DEFAULT_ROTATION.T)
     return np.concatenate([pose.position, rpy, [gripper]]).astype(np.float32)
 
 
 def pose_from_bridge_state(state: np.ndarray) -> tuple[Pose, float]:
-    """End-effector pose and gripper of a Bridge V2 state (7,); the inverse of `bridge_state_from_pose`."""
+    """End-effector pose and gripper of Bridge V2's state (7,); undoes `bridge_state_from_pose`."""
     state = np.asarray(state, dtype=np.float64)
     if state.shape != (7,):
         raise ValueError(f"Bridge state: expected shape (7,), got {state.shape}")

@@ -1,4 +1,7 @@
-"""Records that cross the border between robot and policy: an observation goes in, an action chunk comes out."""
+"""Records that cross the border between robot and policy.
+
+An observation goes in, an action chunk comes out.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ class Frames:
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What the policy sees at one control tick: frames by region name. `tick` counts from the reset."""
+    """What the policy sees at one control tick: frames by region name.
+
+    `tick` counts from the reset.
+    """
 
     tick: int
     stamp_ns: int

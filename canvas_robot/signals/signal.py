@@ -1,4 +1,7 @@
-"""Signal declarations: what a physical stream is, and whether a value is one. No streams are read here."""
+"""Signal declarations: what a physical stream is, and whether a value is one.
+
+No streams are read here.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,8 @@ class ImageSignal(_Declared, tag="image"):
             accepted = ", ".join(f"{w}x{h}" for h, w in self.sizes)
             raise SignalError(
                 f"signal {name!r}: expected an image of {accepted} (width x height), got "
-                f"{value.shape[1]}x{value.shape[0]}; set the camera to one of these or add the size to the binding"
+                f"{value.shape[1]}x{value.shape[0]}; set the camera to one of these "
+                f"or add the size to the binding"
             )
         return value
 
@@ -79,8 +83,8 @@ class VectorSignal(_Declared, tag="vector"):
         for field in ("units", "low", "high"):
             if len(getattr(self, field)) != len(self.names):
                 raise SignalError(
-                    f"{field}: expected {len(self.names)} entries, one per name {list(self.names)}, "
-                    f"got {len(getattr(self, field))}"
+                    f"{field}: expected {len(self.names)} entries, "
+                    f"one per name {list(self.names)}, got {len(getattr(self, field))}"
                 )
         for name, low, high in zip(self.names, self.low, self.high, strict=True):
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -94,7 +98,10 @@ class VectorSignal(_Declared, tag="vector"):
         return len(self.names)
 
     def checked(self, name: str, value: np.ndarray) -> np.ndarray:
-        """`value` as float32; raises SignalError for a wrong shape, a non-finite or an out-of-range component."""
+        """`value` as float32.
+
+        Raises SignalError for a wrong shape, a non-finite or an out-of-range component.
+        """
         vector = np.asarray(value)
         if vector.shape != (self.size,) or vector.dtype.kind != "f":
             raise SignalError(
@@ -107,8 +114,9 @@ class VectorSignal(_Declared, tag="vector"):
         if not inside.all():
             i = int(np.argmin(inside))
             raise SignalError(
-                f"signal {name!r}: expected component {self.names[i]!r} in [{self.low[i]}, {self.high[i]}] "
-                f"{self.units[i]}, got {vector[i]}; check the source's unit, frame and sign"
+                f"signal {name!r}: expected component {self.names[i]!r} in "
+                f"[{self.low[i]}, {self.high[i]}] {self.units[i]}, got {vector[i]}; "
+                f"check the source's unit, frame and sign"
             )
         return vector
 
@@ -119,7 +127,7 @@ class TextSignal(_Declared, tag="text"):
     max_bytes: int = 1024
 
     def checked(self, name: str, value: str) -> str:
-        """`value` itself; raises SignalError unless it is printable text within the declared length."""
+        """`value` itself; raises SignalError unless it is printable text of at most `max_bytes`."""
         if not isinstance(value, str):
             raise SignalError(f"signal {name!r}: expected text, got {_describe(value)}")
         if len(value) > self.max_bytes or len(value.encode("utf-8", "replace")) > self.max_bytes:

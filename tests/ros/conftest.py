@@ -51,7 +51,10 @@ def monitor(domain_id):
 
 
 class Robot:
-    """Publishes a camera picture and joint states at 20 Hz until told otherwise; tests change what it publishes."""
+    """Publishes a camera picture and joint states at 20 Hz until told otherwise.
+
+    Tests change what it publishes.
+    """
 
     def __init__(self, domain_id: int) -> None:
         self.context = Context()

@@ -1,4 +1,7 @@
-"""The executables as processes of their own: the simulated robot, the demo, Ctrl-C, replay of real recordings."""
+"""The executables as processes of their own.
+
+The simulated robot, the demo, Ctrl-C, replay of real recordings.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +50,7 @@ def test_the_simulated_robot_shows_moves_and_stamps_on_its_own_clock(nodes, moni
 
     assert image_from_msg(images[-1]).shape == (256, 256, 3)
     assert image_from_msg(images[-1]).std() > 10
-    assert all(b > a > 0 for a, b in zip(clocks, clocks[1:], strict=False))
+    assert all(b > a > 0 for a, b in pairwise(clocks))
     assert max(np.diff(clocks)) <= 10_000_000  # 100 Hz or more of its own time
     assert (
         stamp_ns(images[-1].header.stamp) in clocks
@@ -55,7 +59,7 @@ def test_the_simulated_robot_shows_moves_and_stamps_on_its_own_clock(nodes, moni
 
     arm = Arm.load("wx250s")
     start = arm.forward(joints_from_msg(joints[-1], JOINTS)[:6])
-    goal = Pose(start.position + [0.0, 0.04, 0.02], start.rotation)
+    goal = Pose(start.position + np.array([0.0, 0.04, 0.02]), start.rotation)
     target.publish(pose_to_msg(goal, clocks[-1], "wx250s/base_link"))
 
     def arrived() -> bool:

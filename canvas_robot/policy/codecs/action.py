@@ -1,4 +1,7 @@
-"""ActionCodec: learned query tokens in, an action chunk out. One forward decodes the whole horizon."""
+"""ActionCodec: learned query tokens in, an action chunk out.
+
+One forward decodes the whole horizon.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from canvas_robot.signals import Normaliser
 
 
 class ActionCodec(nn.Module):
-    """Decodes the action region's tokens: the h * w tokens of a step are averaged, then the head regresses.
+    """Decodes the action region's tokens.
+
+    The h * w tokens of a step are averaged, then the head regresses.
 
     Args:
         normaliser: of the action signal.
@@ -28,7 +33,10 @@ class ActionCodec(nn.Module):
         self.head = ActionHead(width, action_dim=len(normaliser.centre), hidden_dim=width)
 
     def queries(self, batch: int) -> torch.Tensor:
-        """(B, horizon * tokens_per_step, width) zeros: what a query asks is its position and modality vector."""
+        """(B, horizon * tokens_per_step, width) zeros.
+
+        What a query asks is its position and modality vector.
+        """
         return torch.zeros(batch, self.horizon * self.tokens_per_step, self.width)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

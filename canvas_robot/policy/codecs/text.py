@@ -1,4 +1,7 @@
-"""TextCodec: an instruction to the text encoder's embeddings, padded and unmasked as CogVideoX was trained."""
+"""TextCodec: an instruction to the text encoder's embeddings.
+
+They are padded and unmasked, as CogVideoX was trained.
+"""
 
 from __future__ import annotations
 

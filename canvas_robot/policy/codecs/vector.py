@@ -1,4 +1,7 @@
-"""VectorCodec: a measured vector to tokens. Values are normalised by the checkpoint's statistics, never clipped."""
+"""VectorCodec: a measured vector to tokens.
+
+Values are normalised by the checkpoint's statistics, never clipped.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from canvas_robot.signals import Frames, Normaliser
 
 
 class VectorCodec(nn.Module):
-    """One linear layer from a normalised vector and its missing flag to the tokens of one canvas step.
+    """A linear layer from a normalised vector and its missing flag to one canvas step's tokens.
 
     Args:
         normaliser: of the signal; its length is the vector's.

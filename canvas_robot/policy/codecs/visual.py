@@ -1,4 +1,7 @@
-"""VisualCodec: camera frames to VAE latents and back, in `image` framing: each frame alone, encoded once."""
+"""VisualCodec: camera frames to VAE latents and back, in `image` framing.
+
+Each frame is encoded alone, and once.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +39,17 @@ class VisualCodec(nn.Module):
         return self.encoder(pixels[None])[0]
 
     def decode_latents(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents (C, h, w) to an image (H, W, 3) uint8; undoes `encode_image` as far as the VAE does."""
+        """Latents (C, h, w) to (H, W, 3) uint8; undoes `encode_image` as far as the VAE does."""
         video = self.vae.decode(latents[None, :, None] / self.vae.config.scaling_factor).sample
         pixels = (video[0, :, 0].float().clamp(-1, 1) + 1.0) * 127.5
         return pixels.round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
 class FrameCache:
-    """Latents by stamp, so that a frame shared by successive observations is encoded once. Cleared by each reset."""
+    """Latents by stamp, so that a frame shared by successive observations is encoded once.
+
+    Cleared by each reset.
+    """
 
     def __init__(self, codec: VisualCodec) -> None:
         self._codec = codec

@@ -1,7 +1,8 @@
-"""One path from observation to action: the data set, the environment and the node build the same canvas and decide the same.
+"""One path from observation to action, for the data set, the environment and the node.
 
-Thirty consecutive control ticks of a simulated arm, the first included, with regions of periods 2 and 3, camera and joint
-states stamped at about 30 Hz with jitter. Each route only makes observations; the rest is one and the same code.
+All three build the same canvas and decide the same, over thirty consecutive control ticks of a
+simulated arm, the first included, with regions of periods 2 and 3, camera and joint states stamped
+at about 30 Hz with jitter. Each route only makes observations; the rest is one and the same code.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ INSTRUCTION = "touch the red cube"
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """What the robot's sensors gave: stamps in ns from tick 0, pictures, joints (six angles and the finger)."""
+    """What the robot's sensors gave.
+
+    Stamps in ns from tick 0, pictures, joints (six angles and the finger).
+    """
 
     stamps_ns: np.ndarray
     images: np.ndarray
@@ -70,7 +74,10 @@ def stream() -> Stream:
 
 @pytest.fixture(scope="module")
 def recorded(stream, tmp_path_factory) -> Episode:
-    """What a recorder at the control rate wrote, read back through TFDS: pictures have passed through JPEG."""
+    """What a recorder at the control rate wrote, read back through TFDS.
+
+    Pictures have passed through JPEG.
+    """
     arm = Arm.load("wx250s")
     at = [stream.newest(tick) for tick in range(TICKS)]
     states = np.stack(
@@ -98,7 +105,7 @@ def schema_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def patient_binding(tmp_path_factory):
-    """The binding for arms that do not obey, with samples good for ten seconds: slow machines pass too."""
+    """The binding for arms that do not obey; samples are good for 10 s: slow machines pass too."""
     text = config_path("bindings", "replay_joints.yaml").read_text()
     path = tmp_path_factory.mktemp("binding") / "patient.yaml"
     path.write_text(text.replace("max_age_s: 2.0", "max_age_s: 10.0"))
@@ -176,7 +183,7 @@ def test_the_environment_takes_the_data_sets_path(recorded, schema_file, from_da
     while not ended:
         chunk = policy.act(observation)
         actions.append(chunk.values)
-        observation, _, terminated, ended, _ = env.step(chunk.values[0])
+        observation, _, _, ended, _ = env.step(chunk.values[0])
     actions.append(policy.act(observation).values)
     assert_same(Route(canvases, actions), from_dataset)
 

@@ -1,0 +1,711 @@
+"""Laws of ControlLoop: what it commands, when it holds and why. No ROS: instants by hand."""
+
+import json
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from canvas_robot.kinematics.rule import compose, limits_of
+from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.resources import config_path
+from canvas_robot.ros.control import ControlLoop, Decision, HoldReason, Instant
+from canvas_robot.schema import CanvasSchema
+from canvas_robot.signals import ActionChunk, load_binding, load_statistics
+from canvas_robot.signals.pose import (
+    bridge_state_from_pose,
+    pose_from_bridge_state,
+    rpy_from_matrix,
+)
+
+SECOND = 1_000_000_000
+TICK = SECOND // 5
+WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
+LIMITS = limits_of(WIDOWX.robot)
+HOME = np.array([0.3, 0.0, 0.1, 0.0, 0.0, 0.0, 1.0], np.float32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """For small tensors more threads only wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def trained_for() -> CanvasPolicy:
+    """An untrained policy: widowx_tiny with a picture of 4 x 4 patches."""
+    data = json.loads(config_path("schemas", "widowx_tiny.json").read_text())
+    data["layout"].update(H=7, W=16)
+    data["regions"]["visual"]["bounds"] = [1, 2, 0, 4, 0, 4]
+    data["regions"]["proprio"]["bounds"] = [0, 2, 4, 5, 0, 1]
+    data["regions"]["action"]["bounds"] = [1, 5, 4, 5, 1, 3]
+    data["regions"]["goal"]["bounds"] = [0, 4, 5, 7, 0, 16]
+    statistics = load_statistics(config_path("statistics", "bridge_v2.json"))
+    return CanvasPolicy.untrained(CanvasSchema.from_dict(data), WIDOWX, statistics, loops=1)
+
+
+@pytest.fixture
+def policy(trained_for, monkeypatch) -> CanvasPolicy:
+    """The shared policy, with nothing remembered; what a test patches is undone."""
+    trained_for.forget()
+    monkeypatch.setattr(trained_for, "binding", WIDOWX)
+    return trained_for
+
+
+@dataclass
+class Bench:
+    """A control loop, its clocks, and the robot that stands before it."""
+
+    policy: CanvasPolicy
+    ros_ns: int = 100 * SECOND
+    steady_ns: int = 5 * SECOND
+    index: int = 0
+    state: np.ndarray = field(default_factory=HOME.copy)
+    image: np.ndarray = field(default_factory=lambda: np.full((64, 64, 3), 90, np.uint8))
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.loop = ControlLoop(
+            self.policy, lambda: Instant(self.ros_ns, self.steady_ns), self.warnings.append
+        )
+
+    def wait(self, ns: int = TICK) -> None:
+        self.ros_ns += ns
+        self.steady_ns += ns
+
+    def sample(self, *signals: str, stamp_ns: int | None = None) -> None:
+        """Samples taken now, or stamped otherwise."""
+        values = {"image": self.image, "state": self.state}
+        for signal in signals or values:
+            stamp = self.ros_ns if stamp_ns is None else stamp_ns
+            self.loop.sample(signal, stamp, values[signal])
+
+    def tick(self) -> Decision:
+        self.index += 1
+        return self.loop.tick(self.index, self.ros_ns)
+
+    def step(self) -> Decision:
+        """One control period later: fresh samples, then a decision."""
+        self.wait()
+        self.sample()
+        return self.tick()
+
+    def measure(self, *changes: tuple[int, float]) -> None:
+        """Moves the measured state: (component, value)."""
+        self.state = HOME.copy()
+        for component, value in changes:
+            self.state[component] = value
+
+
+@pytest.fixture
+def bench(policy) -> Bench:
+    """A loop that has an instruction and no sample yet."""
+    bench = Bench(policy)
+    bench.loop.instruct("touch the red cube")
+    return bench
+
+
+@pytest.fixture
+def moving(bench) -> Bench:
+    """A loop that has commanded twice."""
+    assert bench.step().reason is None and bench.step().reason is None
+    return bench
+
+
+def acts(policy, monkeypatch, *actions) -> None:
+    """Makes the model decide these actions in turn, the last one for ever."""
+    queue = list(actions)
+
+    def act(observation) -> ActionChunk:
+        action = queue.pop(0) if len(queue) > 1 else queue[0]
+        return ActionChunk("action", observation.tick, np.tile(np.float32(action), (4, 1)))
+
+    monkeypatch.setattr(policy, "act", act)
+
+
+def delta(*values: float) -> np.ndarray:
+    return np.array([*values, *[0.0] * (7 - len(values))])
+
+
+def at(decision: Decision) -> np.ndarray:
+    """Bridge state of the commanded target, (7,)."""
+    return bridge_state_from_pose(decision.command.target, decision.command.gripper)
+
+
+# ---------------------------------------------------------------- while all is well
+
+
+def test_on_good_input_each_tick_carries_a_command_composed_of_the_policys_own_chunk(
+    bench, policy, monkeypatch
+):
+    seen = []
+    act = policy.act
+    monkeypatch.setattr(
+        policy, "act", lambda observation: seen.append(observation) or act(observation)
+    )
+    target = pose_from_bridge_state(HOME)[0]
+    for tick in range(4):
+        decision = bench.step()
+        assert (decision.reason, decision.detail, decision.tick) == (None, "", tick)
+        assert (decision.index, decision.stamp_ns) == (bench.index, bench.ros_ns)
+        assert decision.chunk.values.shape == (4, 7)
+        expected = compose(target, decision.chunk.values[0], LIMITS)
+        assert np.array_equal(decision.command.target.position, expected.target.position)
+        assert np.array_equal(decision.command.target.rotation, expected.target.rotation)
+        assert decision.command.gripper == expected.gripper
+        target = decision.command.target
+        bench.state = np.append(bridge_state_from_pose(target, 1.0)[:6], np.float32(1.0))
+    assert [observation.tick for observation in seen] == [0, 1, 2, 3]
+
+
+def test_a_decision_says_which_samples_it_used_when_they_came_and_how_long_it_took(bench):
+    bench.wait()
+    bench.sample("state", stamp_ns=bench.ros_ns - 7)
+    bench.wait(5)
+    bench.sample("image")
+    decision = bench.tick()
+    assert decision.stamps_ns == {"visual": bench.ros_ns, "proprio": bench.ros_ns - 12}
+    assert decision.arrivals_ns == {"visual": bench.ros_ns, "proprio": bench.ros_ns - 5}
+    assert set(decision.timings_ms) == {"assembly", "model"}
+
+
+def test_while_active_a_delta_acts_on_the_previous_target(bench, policy, monkeypatch):
+    acts(policy, monkeypatch, delta(0.01, 0.0, 0.0, 0.0, 0.0, 0.1))
+    for step in (1, 2, 3):  # the arm does not move, yet not too far from its target
+        state = at(bench.step())
+        np.testing.assert_allclose(state[0], HOME[0] + 0.01 * step, atol=1e-6)
+        np.testing.assert_allclose(state[5], 0.1 * step, atol=1e-6)
+
+
+def test_anchored_to_the_measured_pose_a_delta_acts_on_that(policy, monkeypatch):
+    robot = msgspec.structs.replace(WIDOWX.robot, anchor="measured")
+    monkeypatch.setattr(policy, "binding", msgspec.structs.replace(WIDOWX, robot=robot))
+    bench = Bench(policy)
+    bench.loop.instruct("touch the red cube")
+    acts(policy, monkeypatch, delta(0.02))
+    for x in (0.3, 0.3, 0.2, 0.4):  # jumps further than any arm would follow
+        bench.measure((0, x))
+        np.testing.assert_allclose(at(bench.step())[0], x + 0.02, atol=1e-6)
+
+
+def test_the_gripper_is_absolute(bench, policy, monkeypatch):
+    acts(policy, monkeypatch, delta(0, 0, 0, 0, 0, 0, 0.25), delta(0, 0, 0, 0, 0, 0, 9.0))
+    assert [bench.step().command.gripper for _ in range(3)] == [0.25, 1.0, 1.0]
+
+
+# ---------------------------------------------------------------- commands within limits
+
+numbers = st.floats(-0.1, 0.1) | st.floats(-1e3, 1e3)
+random_actions = st.lists(st.lists(numbers, min_size=7, max_size=7), min_size=1, max_size=12)
+
+
+def assert_within(decision: Decision, previous: np.ndarray) -> np.ndarray:
+    """Within box, angle bounds and one step of the previous position; returns the new state."""
+    state = at(decision)
+    assert np.isfinite(state).all()
+    assert (LIMITS.box_low <= decision.command.target.position).all()
+    assert (decision.command.target.position <= LIMITS.box_high).all()
+    assert (LIMITS.rpy_low - 1e-6 <= state[3:6]).all()
+    assert (state[3:6] <= LIMITS.rpy_high + 1e-6).all()
+    assert 0.0 <= decision.command.gripper <= 1.0
+    assert (np.abs(state[:3] - previous[:3]) <= LIMITS.step[:3] + 1e-6).all()
+    return state
+
+
+@settings(max_examples=60, deadline=None)
+@given(random_actions, st.floats(0.0, 1.0))
+def test_every_command_stays_in_box_and_bounds_and_within_a_step_whatever_the_model_says(
+    trained_for, actions, lag
+):
+    """The arm follows its target with a lag; where it falls too far behind, the loop holds."""
+    trained_for.forget()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        acts(trained_for, monkeypatch, *actions)
+        bench = Bench(trained_for)
+        bench.loop.instruct("touch the red cube")
+        previous = HOME
+        for _ in actions:
+            decision = bench.step()
+            if decision.command is None or decision.reason is not None:
+                previous = bench.state
+                continue
+            previous = assert_within(decision, previous)
+            bench.state = (bench.state + lag * (previous - bench.state)).astype(np.float32)
+
+
+inside = [
+    st.floats(low + 0.3, high - 0.3)
+    for low, high in zip(LIMITS.rpy_low, LIMITS.rpy_high, strict=True)
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*inside), st.lists(numbers, min_size=7, max_size=7))
+def test_away_from_the_angle_bounds_a_command_turns_by_no_more_than_a_step(
+    trained_for, rpy, action
+):
+    turned = turn_of_first_command(trained_for, rpy, action)
+    assert (np.abs(turned) <= LIMITS.step[3:] + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    "rpy, action",
+    [
+        ((0.79, 0.79, -1.361), delta(0, 0, 0, 0.23, -0.209, 0.24)),
+        ((1.04, 1.04, 0.007), delta(0, 0, 0, 0.249, 0.218, 0.178)),
+    ],
+    ids=["inside the bounds", "within a step outside"],
+)
+@pytest.mark.xfail(
+    strict=True,
+    reason="clipping the three angles to their bounds can turn the target by 0.6 rad from inside "
+    "them and 1.0 rad from just outside, where step_limits allow 0.25",
+)
+def test_at_the_angle_bounds_too_a_command_turns_by_no_more_than_a_step(trained_for, rpy, action):
+    turned = turn_of_first_command(trained_for, rpy, action)
+    assert (np.abs(turned) <= LIMITS.step[3:] + 1e-6).all()
+
+
+def turn_of_first_command(policy, rpy, action) -> np.ndarray:
+    """Angles about the base's axes, (3,), from the measured pose to the first target."""
+    policy.forget()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        acts(policy, monkeypatch, action)
+        bench = Bench(policy)
+        bench.loop.instruct("touch the red cube")
+        bench.measure((3, rpy[0]), (4, rpy[1]), (5, rpy[2]))
+        decision = bench.step()
+    assert decision.reason is None
+    measured = pose_from_bridge_state(bench.state)[0]
+    return rpy_from_matrix(decision.command.target.rotation @ measured.rotation.T)
+
+
+# ---------------------------------------------------------------- reasons to hold
+
+
+def assert_holds(decision: Decision, reason: HoldReason, *words: str) -> None:
+    assert decision.reason == reason, decision.detail
+    assert (decision.tick, decision.chunk) == (-1, None)
+    for word in words:
+        assert word in decision.detail
+
+
+def test_without_input_it_waits_and_names_the_signals(bench):
+    assert_holds(bench.tick(), HoldReason.WAITING_FOR_INPUT, "no sample yet of 'image', 'state'")
+    bench.sample("image")
+    assert_holds(bench.tick(), HoldReason.WAITING_FOR_INPUT, "no sample yet of 'state'")
+    bench.sample("state")
+    assert bench.tick().reason is None
+
+
+def test_samples_later_than_the_tick_are_waited_for(bench):
+    bench.sample()
+    decision = bench.loop.tick(1, bench.ros_ns - 1)
+    assert_holds(decision, HoldReason.WAITING_FOR_INPUT, "no sample at or before the tick")
+
+
+@pytest.mark.parametrize("old", ["image", "state"])
+def test_input_that_is_stale_by_its_stamp_holds(moving, old):
+    for _ in range(2):
+        moving.wait()
+        moving.sample("state" if old == "image" else "image")
+        assert moving.tick().reason is None
+    moving.wait()
+    moving.sample("state" if old == "image" else "image")
+    assert_holds(
+        moving.tick(),
+        HoldReason.STALE_INPUT,
+        f"signal {old!r}: newest sample is 0.60 s old, expected at most 0.5 s",
+    )
+
+
+def test_a_fresh_message_of_an_old_sample_is_stale(bench):
+    bench.sample("image")
+    bench.sample("state", stamp_ns=bench.ros_ns - 600_000_000)
+    assert_holds(
+        bench.tick(), HoldReason.STALE_INPUT, "signal 'state': newest sample is 0.60 s old"
+    )
+
+
+def test_input_that_is_stale_by_the_steady_clock_holds_though_the_robots_clock_stands(moving):
+    moving.steady_ns += 600_000_000
+    assert_holds(moving.tick(), HoldReason.STALE_INPUT, "newest sample is 0.60 s old")
+
+
+@pytest.mark.parametrize("signal", ["image", "state"])
+def test_a_stamp_from_the_future_holds_and_is_not_kept(moving, signal):
+    moving.wait()
+    moving.sample()
+    moving.sample(signal, stamp_ns=moving.ros_ns + SECOND)
+    assert_holds(
+        moving.tick(),
+        HoldReason.BAD_INPUT,
+        f"signal {signal!r}: expected a stamp no later than the clock {moving.ros_ns} ns, got "
+        f"{moving.ros_ns + SECOND} ns; synchronise the clocks or set use_sim_time on both sides",
+    )
+    assert moving.step().reason is None
+
+
+def test_a_stamp_within_the_clocks_tolerance_passes(bench):
+    bench.sample("image")
+    bench.sample("state", stamp_ns=bench.ros_ns)
+    bench.sample("state", stamp_ns=bench.ros_ns + 100_000_000)
+    assert bench.tick().reason is None
+
+
+@pytest.mark.parametrize("signal", ["image", "state"])
+@pytest.mark.parametrize("stamp_ns", [0, -1, 99 * SECOND])
+def test_a_stamp_that_goes_backward_holds(moving, signal, stamp_ns):
+    moving.wait()
+    moving.sample()
+    moving.sample(signal, stamp_ns=stamp_ns)
+    assert_holds(
+        moving.tick(),
+        HoldReason.BAD_INPUT,
+        f"signal {signal!r}: expected a stamp after {moving.ros_ns} ns, got {stamp_ns} ns",
+    )
+    assert moving.step().reason is None
+
+
+def test_the_same_sample_again_is_no_fault(moving):
+    moving.wait()
+    moving.sample()
+    moving.sample()
+    assert moving.tick().reason is None and not moving.warnings
+
+
+@pytest.mark.parametrize("index", range(7))
+def test_a_state_that_is_not_finite_holds_until_the_next_good_one(moving, index):
+    moving.measure((index, np.nan))
+    name = WIDOWX.signals["state"].names[index]
+    decision = moving.step()
+    assert_holds(decision, HoldReason.BAD_INPUT, f"expected component {name!r} in", "got nan")
+    assert moving.warnings == [f"input refused: {decision.detail}"]
+    moving.measure()
+    assert moving.step().reason is None
+
+
+def test_a_state_out_of_its_range_holds(moving):
+    moving.measure((0, 5.0))
+    assert_holds(moving.step(), HoldReason.BAD_INPUT, "component 'x' in [-1.0, 1.0] m, got 5.0")
+
+
+@pytest.mark.parametrize(
+    "image, words",
+    [
+        (np.zeros((100, 120, 3), np.uint8), "got 120x100; set the camera to one of these"),
+        (np.zeros((64, 64), np.uint8), "expected (H, W, 3) uint8 RGB, got (64, 64) uint8"),
+        (np.zeros((64, 64, 3)), "expected (H, W, 3) uint8 RGB, got (64, 64, 3) float64"),
+    ],
+)
+def test_an_image_that_is_not_what_the_binding_accepts_holds(moving, image, words):
+    moving.image = image
+    assert_holds(moving.step(), HoldReason.BAD_INPUT, "signal 'image'", words)
+
+
+def test_an_image_that_changes_its_size_holds_until_a_reset(moving):
+    moving.image = np.zeros((256, 256, 3), np.uint8)
+    words = "expected images of 64x64 as before, got 256x256"
+    assert_holds(moving.step(), HoldReason.BAD_INPUT, words)
+    assert_holds(moving.step(), HoldReason.BAD_INPUT, words)
+    moving.loop.reset()
+    assert moving.step().reason is None
+
+
+def test_a_message_that_could_not_be_read_holds_and_is_reported_once(moving):
+    moving.wait()
+    moving.sample()
+    moving.loop.fault("image", "image: expected rgb8, got yuv422")
+    moving.loop.fault("image", "image: expected rgb8, got yuv422")
+    assert_holds(moving.tick(), HoldReason.BAD_INPUT, "image: expected rgb8, got yuv422")
+    assert moving.warnings == ["input refused: image: expected rgb8, got yuv422"]
+
+
+def test_without_an_instruction_it_holds(policy):
+    bench = Bench(policy)
+    assert_holds(bench.step(), HoldReason.NO_INSTRUCTION, "publish one on ~/instruction")
+    bench.loop.instruct("touch the red cube")
+    assert bench.step().reason is None
+
+
+@pytest.mark.parametrize(
+    "component, value",
+    [(0, 0.51), (0, 0.04), (1, 0.31), (2, 0.36), (3, 1.06), (4, -1.06), (5, 1.83)],
+)
+def test_a_measured_pose_further_outside_the_workspace_than_a_step_holds(bench, component, value):
+    bench.measure((component, value))
+    decision = bench.step()
+    assert_holds(decision, HoldReason.OUTSIDE_WORKSPACE, "move the arm inside")
+    assert decision.command is None
+    bench.measure()
+    assert bench.step().reason is None
+
+
+def test_a_measured_pose_within_a_step_outside_the_box_is_brought_back(bench, policy, monkeypatch):
+    acts(policy, monkeypatch, delta(0.05))
+    bench.measure((0, 0.48))
+    np.testing.assert_allclose(bench.step().command.target.position[0], LIMITS.box_high[0])
+
+
+@pytest.mark.parametrize("component, value", [(0, 0.2), (1, 0.1), (4, 0.5), (5, -0.5)])
+def test_target_and_measured_pose_that_parted_hold_then_start_from_the_measured_pose(
+    moving, policy, monkeypatch, component, value
+):
+    acts(policy, monkeypatch, delta())
+    moving.measure((component, value))
+    decision = moving.step()
+    assert_holds(decision, HoldReason.PARTED, "limits 0.08 m, 0.4 rad", "the arm does not follow")
+    np.testing.assert_allclose(at(decision)[:6], moving.state[:6], atol=1e-6)
+    following = moving.step()
+    assert (following.reason, following.tick) == (None, 0)
+    np.testing.assert_allclose(at(following)[:6], moving.state[:6], atol=1e-6)
+
+
+def raising(error: Exception):
+    def act(observation):
+        raise error
+
+    return act
+
+
+def test_a_model_that_raises_holds_and_the_next_good_decision_starts_afresh(
+    moving, policy, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "act", raising(RuntimeError("out of memory")))
+        assert_holds(moving.step(), HoldReason.MODEL_ERROR, "RuntimeError: out of memory")
+    decision = moving.step()
+    assert (decision.reason, decision.tick) == (None, 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_action_that_is_not_finite_holds(moving, policy, monkeypatch, value):
+    acts(policy, monkeypatch, delta(0.0, value))
+    assert_holds(moving.step(), HoldReason.BAD_ACTION, "action: expected finite numbers")
+
+
+def test_a_model_slower_than_the_age_of_its_inputs_allows_holds(moving, policy, monkeypatch):
+    act = policy.act
+
+    def slow(observation):
+        moving.wait(600_000_000)
+        return act(observation)
+
+    monkeypatch.setattr(policy, "act", slow)
+    decision = moving.step()
+    assert_holds(decision, HoldReason.OVERRUN, "'image': newest sample is 0.60 s old", "'state'")
+    assert decision.command is None, "the measured pose is too old to be sent anywhere"
+
+
+def test_a_slow_model_is_in_time_where_new_samples_came_meanwhile(moving, policy, monkeypatch):
+    act = policy.act
+
+    def slow(observation):
+        moving.wait(600_000_000)
+        moving.sample()
+        return act(observation)
+
+    monkeypatch.setattr(policy, "act", slow)
+    assert moving.step().reason is None
+
+
+def test_a_reset_while_deciding_drops_the_decision(moving, policy, monkeypatch):
+    act = policy.act
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "act", lambda o: moving.loop.reset() or act(o))
+        decision = moving.step()
+    assert_holds(decision, HoldReason.INTERRUPTED)
+    assert decision.command is None
+    assert_holds(moving.tick(), HoldReason.WAITING_FOR_INPUT)
+    assert moving.step().tick == 0
+
+
+def test_a_reset_starts_over_from_the_measured_pose_with_no_history(moving, policy, monkeypatch):
+    acts(policy, monkeypatch, delta())
+    moving.loop.reset()
+    moving.measure((0, 0.2))
+    decision = moving.step()
+    assert (decision.reason, decision.tick) == (None, 0)
+    np.testing.assert_allclose(at(decision)[:6], moving.state[:6], atol=1e-6)
+
+
+# ---------------------------------------------------------------- the stop command
+
+
+def test_the_first_hold_after_motion_carries_one_command_at_the_measured_pose_later_ones_none(
+    moving, policy
+):
+    gripper = moving.step().command.gripper
+    for hold in range(4):
+        moving.measure((0, 0.31))
+        moving.wait()
+        moving.sample()
+        moving.loop.fault("image", "cannot be read")
+        decision = moving.tick()
+        assert_holds(decision, HoldReason.BAD_INPUT)
+        if hold:
+            assert decision.command is None
+            continue
+        np.testing.assert_allclose(at(decision)[:6], moving.state[:6], atol=1e-6)
+        assert decision.command.gripper == gripper
+
+
+def test_before_any_motion_a_hold_carries_no_command(bench, policy, monkeypatch):
+    monkeypatch.setattr(policy, "act", raising(RuntimeError("boom")))
+    bench.wait()
+    bench.sample()
+    assert_holds(decision := bench.tick(), HoldReason.MODEL_ERROR)
+    assert decision.command is None
+
+
+def test_a_hold_whose_measured_pose_is_too_old_carries_no_command(moving):
+    moving.wait(600_000_000)
+    moving.sample("image")
+    decision = moving.tick()
+    assert_holds(decision, HoldReason.STALE_INPUT, "'state'")
+    assert decision.command is None
+
+
+def test_a_stale_camera_still_stops_the_arm_where_it_is(moving):
+    moving.wait(600_000_000)
+    moving.measure((1, 0.05))
+    moving.sample("state")
+    decision = moving.tick()
+    assert_holds(decision, HoldReason.STALE_INPUT, "'image'")
+    np.testing.assert_allclose(at(decision)[:6], moving.state[:6], atol=1e-6)
+
+
+def test_a_hold_that_the_caller_asks_for_stops_the_arm_and_the_next_good_tick_starts_afresh(moving):
+    decision = moving.loop.hold(9, moving.ros_ns, HoldReason.CLOCK_STOPPED, "no tick for 1 s")
+    assert_holds(decision, HoldReason.CLOCK_STOPPED, "no tick for 1 s")
+    assert (decision.index, decision.stamp_ns) == (9, moving.ros_ns)
+    np.testing.assert_allclose(at(decision)[:6], HOME[:6], atol=1e-6)
+    again = moving.loop.hold(10, moving.ros_ns, HoldReason.DEACTIVATED, "")
+    assert again.command is None
+    assert moving.step().tick == 0
+
+
+def test_after_a_hold_the_target_starts_from_the_measured_pose(moving, policy, monkeypatch):
+    acts(policy, monkeypatch, delta(0.03))
+    for _ in range(2):
+        moving.step()
+    moving.measure((0, 0.25))
+    moving.wait()
+    moving.sample()
+    moving.loop.fault("image", "cannot be read")
+    assert_holds(moving.tick(), HoldReason.BAD_INPUT)
+    decision = moving.step()
+    assert (decision.reason, decision.tick) == (None, 0)
+    np.testing.assert_allclose(at(decision)[0], 0.25 + 0.03, atol=1e-6)
+
+
+@pytest.mark.parametrize("fault", ["raises", "not finite", "slow"])
+@pytest.mark.xfail(
+    strict=True,
+    reason="each try to decide engages anew, so each hold after it commands the measured pose "
+    "again: the arm may creep with it",
+)
+def test_a_lasting_fault_of_the_model_stops_the_arm_once_then_is_silent(
+    moving, policy, monkeypatch, fault
+):
+    if fault == "raises":
+        monkeypatch.setattr(policy, "act", raising(RuntimeError("boom")))
+    elif fault == "not finite":
+        acts(policy, monkeypatch, np.full(7, np.nan))
+    else:
+
+        def slow(observation):
+            moving.wait(600_000_000)
+            moving.sample("state")
+
+        monkeypatch.setattr(policy, "act", slow)
+    holds = [moving.step() for _ in range(3)]
+    assert all(hold.reason for hold in holds)
+    assert [hold.command is not None for hold in holds] == [True, False, False]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="a new instruction disengages before the inputs are looked at, so the hold of that "
+    "tick finds nothing to stop",
+)
+def test_a_new_instruction_at_the_tick_of_a_fault_does_not_keep_the_arm_from_being_stopped(moving):
+    moving.wait()
+    moving.sample()
+    moving.loop.instruct("touch the blue cube")
+    moving.loop.fault("image", "cannot be read")
+    decision = moving.tick()
+    assert_holds(decision, HoldReason.BAD_INPUT)
+    assert decision.command is not None
+
+
+# ---------------------------------------------------------------- instructions
+
+
+@pytest.mark.parametrize(
+    "instruction, words",
+    [
+        ("a" * 128, "instruction: expected at most 128 tokens, got 129"),
+        ("a" * 2000, "signal 'instruction': expected at most 1024 bytes of text, got more"),
+        ("touch\nthe cube", "signal 'instruction': expected printable characters only"),
+    ],
+    ids=["tokens", "bytes", "newline"],
+)
+def test_a_refused_instruction_keeps_the_old_one_and_the_motion(moving, policy, instruction, words):
+    moving.loop.instruct(instruction)
+    decision = moving.step()
+    assert (decision.reason, decision.tick) == (None, 2)
+    assert policy.instruction == "touch the red cube"
+    (warning,) = moving.warnings
+    assert warning.startswith("instruction refused, staying with 'touch the red cube': ")
+    assert words in warning
+
+
+def test_a_refused_first_instruction_leaves_none(policy):
+    bench = Bench(policy)
+    bench.loop.instruct("a" * 200)
+    assert_holds(bench.step(), HoldReason.NO_INSTRUCTION)
+    assert bench.warnings[0].startswith("instruction refused, staying with none: ")
+
+
+def test_a_new_instruction_takes_effect_at_the_next_tick_from_the_measured_pose(
+    moving, policy, monkeypatch
+):
+    acts(policy, monkeypatch, delta())
+    moving.measure((0, 0.2))
+    moving.loop.instruct("touch the blue cube")
+    decision = moving.step()
+    assert (decision.reason, decision.tick) == (None, 0)
+    assert policy.instruction == "touch the blue cube"
+    np.testing.assert_allclose(at(decision)[:6], moving.state[:6], atol=1e-6)
+
+
+def test_of_several_instructions_before_a_tick_the_last_one_counts(bench, policy):
+    bench.loop.instruct("touch the green cube")
+    assert bench.step().reason is None
+    assert policy.instruction == "touch the green cube"
+
+
+def test_a_hold_keeps_the_instruction(moving, policy):
+    moving.loop.fault("image", "cannot be read")
+    assert moving.step().reason == HoldReason.BAD_INPUT
+    assert moving.step().reason is None
+    assert policy.instruction == "touch the red cube"
+
+
+def test_a_binding_without_a_measured_pose_is_refused(policy, monkeypatch):
+    sources = msgspec.structs.replace(WIDOWX.sources, ros={"image": WIDOWX.sources.ros["image"]})
+    monkeypatch.setattr(policy, "binding", msgspec.structs.replace(WIDOWX, sources=sources))
+    with pytest.raises(ValueError) as error:
+        Bench(policy)
+    assert str(error.value) == (
+        "binding: expected a sources.ros entry of type joint_states or pose; "
+        "the node needs the pose"
+    )
