@@ -18,7 +18,11 @@ def graft(transformer: CogVideoXTransformer3DModel, max_loops: int) -> list[Loop
     Everything but the loop parameters is frozen. Raises GraftError when the transformer has no
     CogVideoX blocks or is grafted already.
     """
-    blocks = transformer.transformer_blocks
+    blocks = getattr(transformer, "transformer_blocks", None)
+    if blocks is None:
+        raise GraftError(
+            f"transformer: expected transformer_blocks in a {type(transformer).__name__}"
+        )
     if not blocks or not all(isinstance(block, CogVideoXBlock) for block in blocks):
         kinds = sorted({type(block).__name__ for block in blocks}) or ["none"]
         raise GraftError(f"transformer: expected CogVideoXBlock blocks, got {', '.join(kinds)}")

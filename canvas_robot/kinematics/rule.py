@@ -59,6 +59,12 @@ class Limits:
 
 _SIZES = {"step": 6, "box_low": 3, "box_high": 3, "rpy_low": 3, "rpy_high": 3}
 
+_ROUNDING = 1e-9
+
+
+class OutsideError(ValueError):
+    """A pose is further outside the limits than one step can bring back."""
+
 
 def limits_of(robot: Robot) -> Limits:
     """The limits that a binding declares for its arm."""
@@ -88,8 +94,11 @@ def compose(previous: Pose, action: np.ndarray, limits: Limits) -> Command:
     `limits.step`, the position to the box, the angles to their bounds, the gripper to [0, 1].
     Source: rail-berkeley/bridge_data_robot, action2transform_local and _next_qpos.
 
+    A turn whose clipped result would be further than one step away is left out.
+
     Raises ValueError for a wrong shape or a number that is not finite: an action that cannot be
-    trusted is not clipped.
+    trusted is not clipped. Raises OutsideError where `previous` is further outside the limits than
+    one step.
     """
     action = np.asarray(action, dtype=np.float64)
     if action.shape != (7,):
@@ -101,8 +110,23 @@ def compose(previous: Pose, action: np.ndarray, limits: Limits) -> Command:
         )
     delta = np.clip(action[:6], -limits.step, limits.step)
     position = np.clip(previous.position + delta[:3], limits.box_low, limits.box_high)
-    rotation = _bounded_rotation(matrix_from_rpy(delta[3:]) @ previous.rotation, limits)
+    if (np.abs(position - previous.position) > limits.step[:3] + _ROUNDING).any():
+        raise OutsideError(
+            f"position {previous.position.tolist()} m: further outside the box than a step"
+        )
+    rotation = _rotation_in_reach(previous.rotation, matrix_from_rpy(delta[3:]), limits)
     return Command(Pose(position, rotation), float(np.clip(action[6], 0.0, 1.0)))
+
+
+def _rotation_in_reach(previous: np.ndarray, turn: np.ndarray, limits: Limits) -> np.ndarray:
+    """The turned rotation within its bounds, or the unturned one where that is over a step away."""
+    for rotation in (turn @ previous, previous):
+        bounded = _bounded_rotation(rotation, limits)
+        moved = rpy_from_matrix(bounded @ previous.T)
+        if (np.abs(moved) <= limits.step[3:] + _ROUNDING).all():
+            return bounded
+    rpy = rpy_from_matrix(previous @ BRIDGE_DEFAULT_ROTATION.T)
+    raise OutsideError(f"orientation {rpy.tolist()} rad: further outside its bounds than a step")
 
 
 def _bounded_rotation(rotation: np.ndarray, limits: Limits) -> np.ndarray:

@@ -18,7 +18,13 @@ from canvas_robot.backbone.loading import load_backbone
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import Binding, load_binding, load_statistics, save_statistics
+from canvas_robot.signals import (
+    Binding,
+    VectorSignal,
+    load_binding,
+    load_statistics,
+    save_statistics,
+)
 
 FILES = ("schema.json", "binding.yaml", "statistics.json", "weights.safetensors", "config.json")
 
@@ -86,7 +92,7 @@ def load_checkpoint(
     schema = CanvasSchema.from_json(folder / "schema.json")
     trained_with = load_binding(folder / "binding.yaml")
     binding = binding or trained_with
-    _require_same_signals(folder, trained_with, binding, control_rate_hz or binding.control_rate_hz)
+    _require_same_signals(folder, trained_with, binding, control_rate_hz)
     statistics = load_statistics(folder / "statistics.json")
     backbone = load_backbone(config.backbone)
     if backbone.sha256 != config.backbone_sha256:
@@ -132,16 +138,27 @@ def _read_config(path: Path) -> CheckpointConfig:
 
 
 def _require_same_signals(folder: Path, trained: Binding, used: Binding, rate_hz: float) -> None:
-    """A robot may differ in sources and limits, not in what the numbers on the canvas mean."""
+    """A robot may differ in sources, limits, image sizes and ages, not in what numbers mean."""
     for what, expected, got in (
         ("regions", trained.regions, used.regions),
-        ("signals", trained.signals, used.signals),
-        ("control rate", trained.control_rate_hz, rate_hz),
+        ("signals", _meanings(trained), _meanings(used)),
+        ("control rate", trained.control_rate_hz, used.control_rate_hz),
+        ("control rate", trained.control_rate_hz, rate_hz or trained.control_rate_hz),
     ):
         if expected != got:
             raise CheckpointError(
                 f"checkpoint {folder}: trained with {what} {expected}, asked to run with {got}"
             )
+
+
+def _meanings(binding: Binding) -> dict[str, object]:
+    """What each signal's numbers mean: of vectors everything but the age limit, else the kind."""
+    return {
+        name: msgspec.structs.replace(signal, max_age_s=1.0)
+        if isinstance(signal, VectorSignal)
+        else type(signal).__name__
+        for name, signal in binding.signals.items()
+    }
 
 
 def _load_weights(model: CanvasModel, path: Path) -> None:

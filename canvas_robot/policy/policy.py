@@ -51,7 +51,7 @@ class CanvasPolicy:
             r: FrameCache(model.visual_codec(r)) for r in binding.regions_by_codec("visual")
         }
         self._own_history = History(schema, binding)
-        self._own_tick = 0
+        self._own_tick = self._own_tries = 0
 
     @classmethod
     def untrained(
@@ -102,7 +102,7 @@ class CanvasPolicy:
         for cache in self._caches.values():
             cache.clear()
         self._own_history = History(self.schema, self.binding)
-        self._own_tick = 0
+        self._own_tick = self._own_tries = 0
 
     def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
         """Decides on one observation.
@@ -155,7 +155,9 @@ class CanvasPolicy:
         return ModelInputs(latents, vectors, self.model.text.encode(self.instruction)[None])
 
     def _observe(self, samples: Mapping[str, np.ndarray]) -> Observation:
-        stamp_ns = (self._own_tick + 1) * self.binding.tick_ns
+        # A try that fails leaves samples behind: the next one's are a nanosecond newer, and win.
+        stamp_ns = (self._own_tick + 1) * self.binding.tick_ns + self._own_tries
+        self._own_tries += 1
         for signal in self._own_history.signals:
             if signal in samples:
                 self._own_history.push(signal, stamp_ns, samples[signal])

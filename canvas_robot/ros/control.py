@@ -15,7 +15,14 @@ from enum import StrEnum
 
 import numpy as np
 
-from canvas_robot.kinematics.rule import Command, Limits, compose, limits_of, parted
+from canvas_robot.kinematics.rule import (
+    Command,
+    Limits,
+    OutsideError,
+    compose,
+    limits_of,
+    parted,
+)
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.signals import ActionChunk, History, NotReadyError, SignalError, StampError
 from canvas_robot.signals.binding import RosJoints, RosPose
@@ -107,7 +114,8 @@ class ControlLoop:
         self._target: Pose | None = (
             None  # None: not engaged, the next decision starts from the measured pose
         )
-        self._gripper: float | None = None
+        self._gripper = 1.0  # last commanded; set before any hold can use it
+        self._moving = False  # a command has been given that no hold has stopped yet
         self._first_index = 0
         self._generation = 0
 
@@ -189,10 +197,10 @@ class ControlLoop:
                     f"after {done - started:.3f} s of deciding: {late}",
                 )
             try:
-                command = compose(self._previous_target(), chunk.values[0], self._limits)
+                command = compose(self._target, chunk.values[0], self._limits)
             except ValueError as error:
                 return self._hold(index, stamp_ns, HoldReason.BAD_ACTION, str(error))
-            self._target, self._gripper = command.target, command.gripper
+            self._target, self._gripper, self._moving = command.target, command.gripper, True
             stamps = {
                 region: int(frames.stamps_ns[-1]) for region, frames in observation.frames.items()
             }
@@ -289,12 +297,9 @@ class ControlLoop:
             self._history.reset(stamp_ns)
             self._first_index = index
         observation = self._history.observe(index - self._first_index, stamp_ns)
-        if self._target is None:
+        if self._target is None or self._robot.anchor == "measured":
             self._target = self._measured()
         return observation
-
-    def _previous_target(self) -> Pose:
-        return self._measured() if self._robot.anchor == "measured" else self._target
 
     def _hold(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision:
         """Disengages.
@@ -302,14 +307,15 @@ class ControlLoop:
         The first hold after motion carries one command at the measured pose, if that is known.
         """
         command = None
-        if self._target is not None:
+        if self._moving:
             age = self._age_s(self._state_signal, self._now())
             measured_known = age <= self._binding.signals[self._state_signal].max_age_s
-            if self._gripper is not None and measured_known and not self._outside(self._measured()):
+            if measured_known and not self._outside(self._measured()):
                 command = compose(
                     self._measured(), np.append(np.zeros(6), self._gripper), self._limits
                 )
-            self._disengage()
+            self._moving = False
+        self._disengage()
         return Decision(index, stamp_ns, command=command, reason=reason, detail=detail)
 
     def _disengage(self) -> None:
@@ -320,12 +326,12 @@ class ControlLoop:
         return pose_from_bridge_state(self._history.newest(self._state_signal))[0]
 
     def _outside(self, pose: Pose) -> bool:
-        """Whether bringing the pose back within the limits could take more than one step."""
-        limits = self._limits
-        at = bridge_state_from_pose(pose, 0.0)[:6]
-        low = np.concatenate([limits.box_low, limits.rpy_low]) - limits.step
-        high = np.concatenate([limits.box_high, limits.rpy_high]) + limits.step
-        return bool(((at < low) | (at > high)).any())
+        """Whether bringing the pose back within the limits would take more than one step."""
+        try:
+            compose(pose, np.zeros(7), self._limits)
+        except OutsideError:
+            return True
+        return False
 
     def _stale(self, now: Instant) -> str:
         """What is too old, in words; empty where nothing is."""

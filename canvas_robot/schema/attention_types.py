@@ -45,7 +45,7 @@ ATTENTION_TYPES: dict[str, AttentionType] = {
 
 def require_attention_type(name: str, where: str) -> None:
     """Raises UnknownAttentionTypeError, naming `where`, unless `name` is registered."""
-    if name not in ATTENTION_TYPES:
+    if not isinstance(name, str) or name not in ATTENTION_TYPES:
         raise UnknownAttentionTypeError(
             f"{where}: expected one of {', '.join(ATTENTION_TYPES)}; got {name!r}"
         )

@@ -67,7 +67,10 @@ class Plan:
 
     def region(self, name: str) -> RegionRows:
         """The rows of one region; raises KeyError for a region the plan lacks."""
-        return next(r for r in self.regions if r.name == name)
+        found = next((r for r in self.regions if r.name == name), None)
+        if found is None:
+            raise KeyError(f"region {name!r}: not in this plan: {[r.name for r in self.regions]}")
+        return found
 
     def refreshed(self, tick: int) -> tuple[str, ...]:
         """Names of the regions that take new observations at control tick `tick` since reset."""

@@ -53,13 +53,20 @@ class RegionSpec:
         object.__setattr__(self, "bounds", _checked_bounds(self.bounds))
         if not _is_int(self.period) or self.period < 1:
             raise RegionError(f"period: expected an int >= 1 (control ticks), got {self.period!r}")
-        if not 0.0 <= self.loss_weight < float("inf"):
-            raise RegionError(f"loss_weight: expected a finite number >= 0, got {self.loss_weight}")
+        if not _is_number(self.loss_weight) or not 0.0 <= self.loss_weight < float("inf"):
+            raise RegionError(
+                f"loss_weight: expected a finite number >= 0, got {self.loss_weight!r}"
+            )
         if self.stream not in STREAMS:
             raise RegionError(f"stream: expected one of {STREAMS}, got {self.stream!r}")
         if not _is_int(self.timestep) or self.timestep < 0:
             raise RegionError(f"timestep: expected an int >= 0 (0 is clean), got {self.timestep!r}")
         if self.semantic_embedding is not None:
+            if not _are_numbers(self.semantic_embedding):
+                raise RegionError(
+                    "semantic_embedding: expected a list of numbers, "
+                    f"got {self.semantic_embedding!r}"
+                )
             object.__setattr__(self, "semantic_embedding", tuple(self.semantic_embedding))
         require_attention_type(self.default_attn, where="default_attn")
 
@@ -80,8 +87,16 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, list | tuple) and all(_is_number(v) for v in values)
+
+
 def _checked_bounds(bounds) -> tuple[int, int, int, int, int, int]:
-    bounds = tuple(bounds)
+    bounds = tuple(bounds) if isinstance(bounds, list | tuple) else (bounds,)
     if len(bounds) != 6 or not all(_is_int(b) for b in bounds):
         raise RegionError(f"bounds: expected six ints (t0, t1, h0, h1, w0, w1), got {bounds!r}")
     for axis, low, high in zip("thw", bounds[::2], bounds[1::2], strict=True):

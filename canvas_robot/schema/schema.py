@@ -71,10 +71,13 @@ class CanvasSchema:
             data, {"layout", "regions"}, {"schema_version", "topology", "metadata"}, "schema"
         )
         _require_keys(data["layout"], {"T", "H", "W", "d_model"}, {"t_current"}, "layout")
+        _require_type(data["regions"], dict, "regions")
         regions = {name: _region_from_dict(name, d) for name, d in data["regions"].items()}
         topology = None
         if "topology" in data:
+            _require_type(data["topology"], list, "topology")
             topology = CanvasTopology([_connection_from_dict(d) for d in data["topology"]])
+        _require_type(data.get("metadata", {}), dict, "metadata")
         return cls(
             layout=CanvasLayout(**data["layout"], regions=regions),
             topology=topology,
@@ -118,12 +121,11 @@ def _region_to_dict(region) -> dict:
 def _region_from_dict(name: str, data: dict) -> RegionSpec | tuple:
     known = {f.name for f in fields(RegionSpec)}
     _require_keys(data, {"bounds"}, known - {"bounds"}, f"region {name!r}")
-    if set(data) == {"bounds"}:
-        return tuple(data["bounds"])
     try:
-        return RegionSpec(**data)
+        region = RegionSpec(**data)
     except ValueError as error:
         raise type(error)(f"region {name!r}: {error}") from error
+    return region.bounds if set(data) == {"bounds"} else region
 
 
 def _connection_from_dict(data: dict) -> Connection:
@@ -132,9 +134,14 @@ def _connection_from_dict(data: dict) -> Connection:
     return Connection(**data)
 
 
+def _require_type(value: object, expected: type, where: str) -> None:
+    if not isinstance(value, expected):
+        kind = {dict: "an object", list: "a list"}[expected]
+        raise SchemaError(f"{where}: expected {kind}, got {type(value).__name__}")
+
+
 def _require_keys(data: dict, required: set[str], optional: set[str], where: str) -> None:
-    if not isinstance(data, dict):
-        raise SchemaError(f"{where}: expected an object, got {type(data).__name__}")
+    _require_type(data, dict, where)
     missing, unknown = required - set(data), set(data) - required - optional
     if missing or unknown:
         raise SchemaError(

@@ -38,8 +38,19 @@ class Connection:
 
     def __post_init__(self) -> None:
         label = f"connection {self.src!r} -> {self.dst!r}"
-        if not math.isfinite(self.weight) or self.weight < 0:
-            raise TopologyError(f"{label}: expected a finite weight >= 0, got {self.weight}")
+        for name in ("src", "dst"):
+            if not isinstance(getattr(self, name), str):
+                raise TopologyError(f"{label}: expected a region's name as {name}")
+        if (
+            not isinstance(self.weight, int | float)
+            or not math.isfinite(self.weight)
+            or self.weight < 0
+        ):
+            raise TopologyError(f"{label}: expected a finite weight >= 0, got {self.weight!r}")
+        for name in ("t_src", "t_dst"):
+            offset = getattr(self, name)
+            if offset is not None and (not isinstance(offset, int) or isinstance(offset, bool)):
+                raise TopologyError(f"{label}: {name}: expected canvas steps, got {offset!r}")
         if self.fn is not None:
             require_attention_type(self.fn, where=label)
 

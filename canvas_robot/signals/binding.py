@@ -142,6 +142,13 @@ class Binding(_Declared):
                     f"declared signals: {sorted(self.signals)}"
                 )
             _require_kind(region, bound, self.signals[bound.signal])
+        for origin in ("ros", "env", "dataset"):
+            unknown = sorted(set(getattr(self.sources, origin)) - set(self.signals))
+            if unknown:
+                raise BindingError(
+                    f"sources.{origin}: names signals {unknown}; "
+                    f"declared signals: {sorted(self.signals)}"
+                )
 
     @property
     def tick_ns(self) -> int:
@@ -210,8 +217,12 @@ def load_binding(path: str | Path) -> Binding:
 def binding_from_yaml(text: str) -> Binding:
     """Parses a binding; raises BindingError for anything that is not one."""
     try:
-        return msgspec.convert(yaml.safe_load(text), Binding)
-    except (msgspec.ValidationError, yaml.YAMLError) as error:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+        raise BindingError(f"binding: {error}") from error
+    try:
+        return msgspec.convert(data, Binding)
+    except msgspec.ValidationError as error:
         raise BindingError(f"binding: {error}") from error
 
 

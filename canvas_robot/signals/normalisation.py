@@ -26,6 +26,11 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def normaliser(self, kind: str) -> Normaliser:
         """Normaliser: "quantile" is q01 -> -1, q99 -> 1; "mean_std" mean -> 0, mean + std -> 1."""
+        lengths = {len(getattr(self, name)) for name in ("mean", "std", "q01", "q99")}
+        if len(lengths) > 1:
+            raise StatisticsError(
+                f"statistics: expected equal numbers of components, got {sorted(lengths)}"
+            )
         if kind == "quantile":
             low, high = np.array(self.q01), np.array(self.q99)
             return Normaliser((low + high) / 2, (high - low) / 2)
@@ -67,7 +72,7 @@ def load_statistics(path: str | Path) -> dict[str, Statistics]:
     """Reads statistics by signal name from JSON; raises StatisticsError naming file and field."""
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=dict[str, Statistics])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise StatisticsError(f"{path}: {error}") from error
 
 

@@ -195,11 +195,6 @@ def test_a_sample_that_is_missing_later_is_replaced_by_the_newest_before_it(poli
 
 
 @pytest.mark.parametrize("state", [None, np.full(7, np.nan, np.float32)], ids=["missing", "NaN"])
-@pytest.mark.xfail(
-    strict=True,
-    reason="samples pushed before the refused one stay in the history, so the corrected ones come "
-    "at a stamp that it has already: StampError until the next reset",
-)
 def test_after_a_refused_sample_the_corrected_ones_are_decided_on(policy, samples, state):
     policy.reset("lift")
     expected = policy.act(samples(0)).values

@@ -263,11 +263,6 @@ def test_away_from_the_angle_bounds_a_command_turns_by_no_more_than_a_step(
     ],
     ids=["inside the bounds", "within a step outside"],
 )
-@pytest.mark.xfail(
-    strict=True,
-    reason="clipping the three angles to their bounds can turn the target by 0.6 rad from inside "
-    "them and 1.0 rad from just outside, where step_limits allow 0.25",
-)
 def test_at_the_angle_bounds_too_a_command_turns_by_no_more_than_a_step(trained_for, rpy, action):
     turned = turn_of_first_command(trained_for, rpy, action)
     assert (np.abs(turned) <= LIMITS.step[3:] + 1e-6).all()
@@ -607,11 +602,6 @@ def test_after_a_hold_the_target_starts_from_the_measured_pose(moving, policy, m
 
 
 @pytest.mark.parametrize("fault", ["raises", "not finite", "slow"])
-@pytest.mark.xfail(
-    strict=True,
-    reason="each try to decide engages anew, so each hold after it commands the measured pose "
-    "again: the arm may creep with it",
-)
 def test_a_lasting_fault_of_the_model_stops_the_arm_once_then_is_silent(
     moving, policy, monkeypatch, fault
 ):
@@ -631,11 +621,6 @@ def test_a_lasting_fault_of_the_model_stops_the_arm_once_then_is_silent(
     assert [hold.command is not None for hold in holds] == [True, False, False]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a new instruction disengages before the inputs are looked at, so the hold of that "
-    "tick finds nothing to stop",
-)
 def test_a_new_instruction_at_the_tick_of_a_fault_does_not_keep_the_arm_from_being_stopped(moving):
     moving.wait()
     moving.sample()

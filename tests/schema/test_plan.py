@@ -236,9 +236,6 @@ def test_the_printed_plan_says_rows_groups_loops_and_who_reads_nothing():
     ]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=StopIteration, reason="documented to raise KeyError, raises StopIteration"
-)
 def test_a_region_that_the_plan_lacks_is_a_key_error():
     with pytest.raises(KeyError):
         compile_plan(one()).region("z")

@@ -62,7 +62,7 @@ def test_an_unknown_kind_of_normalisation_is_refused():
 @pytest.mark.parametrize(
     "change, text",
     [
-        ({"std": (0.1,)}, r"expected equal numbers of components, got \(2,\) and \(1,\)"),
+        ({"std": (0.1,)}, r"expected equal numbers of components, got \[1, 2\]"),
         ({"std": (0.1, 0.0)}, "expected finite values and a spread > 0, got"),
         ({"std": (0.1, -1.0)}, "expected finite values and a spread > 0, got"),
         ({"mean": (0.1, float("nan"))}, "expected finite values and a spread > 0, got"),
@@ -79,11 +79,6 @@ def test_quantiles_without_a_spread_are_refused():
 
 
 @pytest.mark.parametrize("q01", [(0.0,), (0.0, 0.0, 0.0)])
-@pytest.mark.xfail(
-    strict=True,
-    reason="quantiles of unequal lengths are added before they are checked: one broadcasts, "
-    "three give NumPy's own ValueError",
-)
 def test_quantiles_of_unequal_lengths_are_refused(q01):
     with pytest.raises(StatisticsError, match="expected equal numbers of components"):
         Statistics(**{**GOOD, "q01": q01}).normaliser("quantile")
@@ -134,9 +129,6 @@ def test_a_file_that_holds_no_statistics_is_refused_by_path_and_field(tmp_path, 
     assert str(error.value).startswith(f"{path}: ") and text in str(error.value)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=UnicodeDecodeError, reason="bytes that are not UTF-8 are not caught"
-)
 def test_a_file_that_is_not_utf_8_is_refused_by_path(tmp_path):
     path = tmp_path / "statistics.json"
     path.write_bytes(b'{"\xff": 1}')
