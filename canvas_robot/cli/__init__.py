@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -31,6 +32,7 @@ def main() -> None:
 
     A mistake of the user's ends with its message, not with a traceback.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: children are ended
     try:
         app()
     except (ValueError, FileNotFoundError, RuntimeError) as error:

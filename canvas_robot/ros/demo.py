@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import signal
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -66,9 +65,6 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
 
     True where commands flowed at the rate, on fresh images, all the time.
     """
-    signal.signal(
-        signal.SIGTERM, signal.default_int_handler
-    )  # as Ctrl-C: the nodes are stopped in order
     settings.folder.mkdir(parents=True, exist_ok=True)
     if not settings.instruction:
         cubes = tuple(Cube(colour, COLOURS[colour]) for colour in CUBES)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import Protocol
 
+PARENT_VARIABLE = "CANVAS_ROBOT_PARENT_PID"  # set by a parent whose end ends the node
 _POLL_S = 0.1  # how long a signal may wait for the executor
 
 
@@ -45,7 +47,7 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
-            while not stopping and rclpy.ok():
+            while not stopping and rclpy.ok() and not _orphaned():
                 executor.spin_once(timeout_sec=_POLL_S)
         finally:
             node.shut_down()
@@ -60,6 +62,12 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
             signal.SIG_IGN
         )  # launchers send a second one; it must not kill a clean exit
     return 0
+
+
+def _orphaned() -> bool:
+    """Whether the process that started this one, and asked to be outlived by nobody, has ended."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    return parent is not None and parent != str(os.getppid())
 
 
 def _handle_signals(handler: Callable) -> None:

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from canvas_robot.resources import config_path
+from canvas_robot.ros.process import PARENT_VARIABLE
 
 STOP_TIMEOUT_S = 10.0
 ENTRY_POINTS = {"policy": "canvas_robot.ros.policy", "sim_robot": "canvas_robot.ros.sim_robot"}
@@ -53,12 +54,12 @@ class NodeProcesses:
     """Nodes as child processes; leaving the context ends them all.
 
     Args:
-        environment: of the children.
+        environment: of the children. They end with this process, however it ends.
         log_folder: receives <name>.log of each; a temporary folder where None.
     """
 
     def __init__(self, environment: dict[str, str], log_folder: Path | None = None) -> None:
-        self._environment = environment
+        self._environment = {**environment, PARENT_VARIABLE: str(os.getpid())}
         self.log_folder = log_folder or Path(tempfile.mkdtemp(prefix="canvas_robot_"))
         self._children: dict[str, subprocess.Popen] = {}
 

@@ -88,6 +88,17 @@ def test_the_action_depends_on_every_region_that_it_reads(model, inputs, region)
         assert not torch.equal(model(rows), model(other))
 
 
+def test_the_action_is_read_after_the_backbones_final_norms_at_its_own_timestep(model, inputs):
+    transformer = model.runner.transformer
+    with torch.no_grad():
+        rows = model.rows(inputs)
+        out = model.runner(rows)[:, rows_of(model, "action")]
+        embedding = transformer.time_embedding(transformer.time_proj(torch.tensor([999])))
+        tokens = transformer.norm_out(transformer.norm_final(out), temb=embedding)
+        steps = tokens.unflatten(1, (4, 2)).mean(dim=2)
+        torch.testing.assert_close(model(rows), model.action.head.net(steps))
+
+
 def test_a_batch_decides_as_its_samples_do_alone(model, inputs):
     torch.manual_seed(2)
     second = ModelInputs(

@@ -200,59 +200,70 @@ def test_the_gripper_is_absolute(bench, policy, monkeypatch):
     assert [bench.step().command.gripper for _ in range(3)] == [0.25, 1.0, 1.0]
 
 
+def test_an_action_beyond_a_step_is_cut_to_one(bench, policy, monkeypatch):
+    acts(policy, monkeypatch, delta(9.0, -9.0, 0.0, 0.0, 0.0, 9.0))
+    expected = HOME[:6] + delta(0.05, -0.05, 0.0, 0.0, 0.0, 0.25)[:6]
+    np.testing.assert_allclose(at(bench.step())[:6], expected, atol=1e-6)
+
+
 # ---------------------------------------------------------------- commands within limits
 
-numbers = st.floats(-0.1, 0.1) | st.floats(-1e3, 1e3)
-random_actions = st.lists(st.lists(numbers, min_size=7, max_size=7), min_size=1, max_size=12)
+SHIPPED = {
+    path.stem: load_binding(path)
+    for path in config_path("bindings", "widowx.yaml").parent.iterdir()
+}
+
+numbers = (
+    st.sampled_from([-0.25, -0.05, 0.0, 0.05, 0.25]) | st.floats(-0.3, 0.3) | st.floats(-1e3, 1e3)
+)
+random_actions = st.lists(st.lists(numbers, min_size=7, max_size=7), min_size=1, max_size=8)
+places = st.lists(st.floats(0.0, 1.0), min_size=6, max_size=6).map(np.array)
 
 
-def assert_within(decision: Decision, previous: np.ndarray) -> np.ndarray:
-    """Within box, angle bounds and one step of the previous position; returns the new state."""
-    state = at(decision)
-    assert np.isfinite(state).all()
-    assert (LIMITS.box_low <= decision.command.target.position).all()
-    assert (decision.command.target.position <= LIMITS.box_high).all()
-    assert (LIMITS.rpy_low - 1e-6 <= state[3:6]).all()
-    assert (state[3:6] <= LIMITS.rpy_high + 1e-6).all()
-    assert 0.0 <= decision.command.gripper <= 1.0
-    assert (np.abs(state[:3] - previous[:3]) <= LIMITS.step[:3] + 1e-6).all()
-    return state
+def start_in(limits, place) -> np.ndarray:
+    """A state between one step below the limits (0) and one above (1), component by component."""
+    low = np.concatenate([limits.box_low, limits.rpy_low]) - limits.step
+    high = np.concatenate([limits.box_high, limits.rpy_high]) + limits.step
+    return np.append(low + place * (high - low), 1.0).astype(np.float32)
 
 
+def assert_within(limits, command, previous) -> None:
+    """Finite, within box and angle bounds, and within one step of the previous pose."""
+    position, angles = command.target.position, bridge_state_from_pose(command.target, 0.0)[3:6]
+    assert (limits.box_low <= position).all() and (position <= limits.box_high).all()
+    assert (limits.rpy_low - 1e-6 <= angles).all() and (angles <= limits.rpy_high + 1e-6).all()
+    assert 0.0 <= command.gripper <= 1.0
+    turn = rpy_from_matrix(command.target.rotation @ previous.rotation.T)
+    moved = np.concatenate([position - previous.position, turn])
+    assert (np.abs(moved) <= limits.step + 1e-6).all()
+
+
+@pytest.mark.parametrize("binding", SHIPPED.values(), ids=SHIPPED)
 @settings(max_examples=60, deadline=None)
-@given(random_actions, st.floats(0.0, 1.0))
-def test_every_command_stays_in_box_and_bounds_and_within_a_step_whatever_the_model_says(
-    trained_for, actions, lag
+@given(places, random_actions, st.floats(0.0, 1.0))
+def test_every_command_is_within_limits_and_a_step_whatever_the_model_says_and_the_arm_does(
+    trained_for, binding, place, actions, lag
 ):
-    """The arm follows its target with a lag; where it falls too far behind, the loop holds."""
+    """The arm starts in or just outside its limits and follows its target with a lag."""
+    limits = limits_of(binding.robot)
     trained_for.forget()
     with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(trained_for, "binding", binding)
         acts(trained_for, monkeypatch, *actions)
-        bench = Bench(trained_for)
+        bench = Bench(trained_for, state=start_in(limits, place))
         bench.loop.instruct("touch the red cube")
-        previous = HOME
+        target = None
         for _ in actions:
+            measured = pose_from_bridge_state(bench.state)[0]
             decision = bench.step()
-            if decision.command is None or decision.reason is not None:
-                previous = bench.state
-                continue
-            previous = assert_within(decision, previous)
-            bench.state = (bench.state + lag * (previous - bench.state)).astype(np.float32)
-
-
-inside = [
-    st.floats(low + 0.3, high - 0.3)
-    for low, high in zip(LIMITS.rpy_low, LIMITS.rpy_high, strict=True)
-]
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.tuples(*inside), st.lists(numbers, min_size=7, max_size=7))
-def test_away_from_the_angle_bounds_a_command_turns_by_no_more_than_a_step(
-    trained_for, rpy, action
-):
-    turned = turn_of_first_command(trained_for, rpy, action)
-    assert (np.abs(turned) <= LIMITS.step[3:] + 1e-6).all()
+            anchored = binding.robot.anchor == "measured" or decision.reason is not None
+            if decision.command is not None:
+                previous = measured if target is None or anchored else target
+                assert_within(limits, decision.command, previous)
+            target = None if decision.reason else decision.command.target
+            if target is not None:
+                behind = bridge_state_from_pose(target, 1.0) - bench.state
+                bench.state = bench.state + np.float32(lag) * behind
 
 
 @pytest.mark.parametrize(
@@ -261,25 +272,18 @@ def test_away_from_the_angle_bounds_a_command_turns_by_no_more_than_a_step(
         ((0.79, 0.79, -1.361), delta(0, 0, 0, 0.23, -0.209, 0.24)),
         ((1.04, 1.04, 0.007), delta(0, 0, 0, 0.249, 0.218, 0.178)),
     ],
-    ids=["inside the bounds", "within a step outside"],
+    ids=["inside the bounds", "just outside"],
 )
-def test_at_the_angle_bounds_too_a_command_turns_by_no_more_than_a_step(trained_for, rpy, action):
-    turned = turn_of_first_command(trained_for, rpy, action)
-    assert (np.abs(turned) <= LIMITS.step[3:] + 1e-6).all()
-
-
-def turn_of_first_command(policy, rpy, action) -> np.ndarray:
-    """Angles about the base's axes, (3,), from the measured pose to the first target."""
-    policy.forget()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        acts(policy, monkeypatch, action)
-        bench = Bench(policy)
-        bench.loop.instruct("touch the red cube")
-        bench.measure((3, rpy[0]), (4, rpy[1]), (5, rpy[2]))
-        decision = bench.step()
-    assert decision.reason is None
-    measured = pose_from_bridge_state(bench.state)[0]
-    return rpy_from_matrix(decision.command.target.rotation @ measured.rotation.T)
+def test_where_clipped_angles_are_far_away_the_arm_turns_by_no_more_than_a_step(
+    bench, policy, monkeypatch, rpy, action
+):
+    acts(policy, monkeypatch, action)
+    bench.measure(*zip((3, 4, 5), rpy, strict=True))
+    decision = bench.step()
+    if decision.command is not None:
+        assert_within(LIMITS, decision.command, pose_from_bridge_state(bench.state)[0])
+    else:
+        assert decision.reason == HoldReason.OUTSIDE_WORKSPACE
 
 
 # ---------------------------------------------------------------- reasons to hold

@@ -105,12 +105,21 @@ def test_ctrl_c_ends_the_demo_and_both_its_nodes(domain_id, monitor, tmp_path):
     assert monitor.wait_for(lambda: not ours & set(monitor.node.get_node_names()), 30)
 
 
+def test_nodes_end_with_the_process_that_started_them(domain_id, monitor, tmp_path):
+    demo = cli("demo", "--seconds", "600", "--out", str(tmp_path), env=node_environment(domain_id))
+    ours = {"policy", "sim_robot"}
+    assert monitor.wait_for(lambda: ours <= set(monitor.node.get_node_names()), START_TIMEOUT_S)
+    demo.kill()
+    demo.communicate(timeout=30)
+    assert monitor.wait_for(lambda: not ours & set(monitor.node.get_node_names()), 30)
+
+
 @needs_shared
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("bridge_sample/bridge_dataset/1.0.0", "--episode", "-1", "--rate", "3"),
+        ("bridge_sample/bridge_dataset/1.0.0", "--episode", "-1", "--rate", "6"),
         (
             "clips/bridge_real_1.mp4",
             "--fixed-joints",

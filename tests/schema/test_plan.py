@@ -57,7 +57,7 @@ def covered_schemas(draw, strategies):
     return schema, counts, cells
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=200)
 @given(st.data())
 def test_every_row_reads_the_cells_that_the_dense_mask_allows(strategies, data):
     schema, counts, cells = data.draw(covered_schemas(strategies))
@@ -150,6 +150,31 @@ ONE = CanvasLayout(1, 2, 2, 8, {"a": (0, 1, 0, 1, 0, 2), "b": (0, 1, 1, 2, 0, 2)
 
 def one(*connections) -> CanvasSchema:
     return CanvasSchema(ONE, CanvasTopology(list(connections)))
+
+
+@pytest.mark.parametrize(
+    "t_src, t_dst, reads",
+    [
+        (None, None, {0: {0, 1, 2}, 1: {0, 1, 2}, 2: {0, 1, 2}}),
+        (0, 0, {0: {0}, 1: {1}, 2: {2}}),  # its own step
+        (0, -1, {0: set(), 1: {0}, 2: {1}}),  # the step before; the first has none
+        (1, 0, {0: set(), 1: {0}, 2: {1}}),  # the same, from another reference
+        (0, None, {0: {0, 1, 2}, 1: {0, 1, 2}, 2: {0, 1, 2}}),
+        (1, None, {0: set(), 1: {0, 1, 2}, 2: {0, 1, 2}}),  # no reference step is before the first
+        (None, 2, {0: {2}, 1: {2}, 2: {2}}),
+        (3, 3, {0: set(), 1: set(), 2: set()}),
+    ],
+)
+def test_time_offsets_pair_the_steps_of_a_shared_reference(t_src, t_dst, reads):
+    layout = CanvasLayout(3, 1, 1, 8, {"a": (0, 3, 0, 1, 0, 1)})
+    edge = Connection("a", "a", t_src=t_src, t_dst=t_dst)
+    plan = compile_plan(CanvasSchema(layout, CanvasTopology([edge])))
+    read = {
+        row: {column for start, stop in group.reads for column in range(start, stop)}
+        for group in plan.groups
+        for row in range(group.start, group.stop)
+    }
+    assert read == reads
 
 
 def test_a_key_allowed_twice_is_read_once_and_weight_0_removes_only_its_edge():

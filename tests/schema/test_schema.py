@@ -218,6 +218,43 @@ def test_a_value_of_another_json_type_is_refused_as_no_schema(tmp_path, data):
         CanvasSchema.from_json(path)
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=7) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=7,
+)
+
+
+def places(value, *path):
+    """Paths to every value inside a JSON value."""
+    inside = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [path] + [place for key, inner in inside for place in places(inner, *path, key)]
+
+
+@given(st.data())
+def test_whatever_stands_in_place_of_a_value_it_is_a_schema_or_refused(data):
+    changed = json.loads(TINY.read_text())
+    *path, last = data.draw(st.sampled_from(places(changed)[1:]))
+    holder = changed
+    for key in path:
+        holder = holder[key]
+    holder[last] = data.draw(json_values)
+    try:
+        schema = CanvasSchema.from_dict(changed)
+    except ValueError as error:
+        assert str(error)
+        return
+    assert CanvasSchema.from_dict(schema.to_dict()).to_dict() == schema.to_dict()
+
+
 @pytest.mark.parametrize("offset", ["now", 1.5])
 def test_an_offset_that_is_no_canvas_step_is_refused(offset):
     with pytest.raises(TopologyError):

@@ -189,6 +189,43 @@ def test_a_scalar_that_yaml_cannot_read_is_refused(scalar):
         binding_from_yaml(f"control_rate_hz: {scalar}")
 
 
+yaml_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text("ab.", max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=7) | st.dictionaries(st.text("ab", max_size=3), inner, max_size=3)
+    ),
+    max_leaves=7,
+)
+
+
+def places(value, *path):
+    """Paths to every value inside a YAML value."""
+    inside = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [path] + [place for key, inner in inside for place in places(inner, *path, key)]
+
+
+@given(st.data())
+def test_whatever_stands_in_place_of_a_value_it_is_a_binding_or_refused(data):
+    changed = yaml.safe_load(WIDOWX.read_text())
+    *path, last = data.draw(st.sampled_from(places(changed)[1:]))
+    holder = changed
+    for key in path:
+        holder = holder[key]
+    holder[last] = data.draw(yaml_values)
+    try:
+        binding = binding_from_yaml(yaml.safe_dump(changed))
+    except BindingError as error:
+        assert str(error).startswith("binding: ")
+        return
+    assert binding_from_yaml(binding.to_yaml()) == binding
+
+
 def with_region(name: str, region: RegionSpec | None, t_current: int = 1) -> CanvasSchema:
     """The shipped schema, one region replaced; None removes it."""
     layout = TINY.layout
