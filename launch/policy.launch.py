@@ -51,6 +51,8 @@ def parameters_from_arguments(arguments):
     if arguments["control_rate"]:
         parameters["control_rate"] = float(arguments["control_rate"])
     for name in ("use_sim_time", "autostart"):
+        if arguments[name].lower() not in ("true", "false"):
+            raise ValueError(f"{name}: expected true or false, got {arguments[name]!r}")
         parameters[name] = arguments[name].lower() == "true"
     return parameters
 

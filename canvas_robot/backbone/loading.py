@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
@@ -95,10 +94,10 @@ def _load_pretrained(source: str, dtype: torch.dtype) -> Backbone:
         )
         tokenizer = AutoTokenizer.from_pretrained(source, subfolder="tokenizer")
     except (OSError, ValueError) as error:
-        where = "folder" if Path(source).is_dir() else "name in config/backbones, folder or hub id"
         raise BackboneError(
-            f"backbone {source!r}: expected a {where} with transformer, vae, text_encoder and "
-            f"tokenizer in diffusers' layout (for example: hf download THUDM/CogVideoX-2b); {error}"
+            f"backbone {source[:200]!r}: expected a name in config/backbones, or a folder or hub "
+            f"id with transformer, vae, text_encoder and tokenizer in diffusers' layout "
+            f"(for example: hf download THUDM/CogVideoX-2b); {error}"
         ) from error
     _freeze(parts, dtype)
     return Backbone(*parts, tokenizer, source, _sha256(parts), trained=True)

@@ -22,7 +22,7 @@ def policy(
         str, typer.Option(help="Checkpoint folder; none: an untrained policy.")
     ] = "",
     decisions: Annotated[int, typer.Option(min=5, help="Decisions to time.")] = 100,
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's own choice.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's own choice.")] = 1,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures here.")
     ] = None,

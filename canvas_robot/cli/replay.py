@@ -12,7 +12,7 @@ def replay(
     source: Annotated[
         Path, typer.Argument(help="Bridge V2 in TFDS form (a folder), or a video file.")
     ],
-    episode: Annotated[int, typer.Option(help="Episode of the data set; -1: all.")] = 0,
+    episode: Annotated[int, typer.Option(min=-1, help="Episode of the data set; -1: all.")] = 0,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
     state: Annotated[
         Path | None, typer.Option(help="States of a video: (T, 7) in .npy, .csv or .json.")
@@ -24,7 +24,7 @@ def replay(
         str, typer.Option(help="Those joints: six angles [rad], finger [m]; default: table reset.")
     ] = "",
     instruction: Annotated[
-        str | None, typer.Option(help="The goal; default: the recording's own.")
+        str | None, typer.Option(help="The goal; default: the recording's own, or do the task.")
     ] = None,
     binding: Annotated[
         str, typer.Option(help="The node's binding; default: replay_pose or replay_joints.")

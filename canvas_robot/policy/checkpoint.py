@@ -46,7 +46,10 @@ class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 def save_checkpoint(policy: CanvasPolicy, folder: str | Path) -> Path:
     """Writes a policy's weights and declarations to a folder; the backbone is named, not copied."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {folder}: cannot be written: {error}") from error
     policy.schema.to_json(folder / "schema.json")
     (folder / "binding.yaml").write_text(policy.binding.to_yaml(), encoding="utf-8")
     save_statistics(policy.statistics, folder / "statistics.json")
@@ -126,7 +129,7 @@ def fingerprint(policy: CanvasPolicy) -> str:
 def _read_config(path: Path) -> CheckpointConfig:
     try:
         config = msgspec.json.decode(path.read_bytes(), type=CheckpointConfig)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     if config.format != 1:
         raise CheckpointError(

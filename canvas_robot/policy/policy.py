@@ -15,7 +15,14 @@ from canvas_robot.backbone.loading import load_backbone
 from canvas_robot.policy.codecs.visual import FrameCache
 from canvas_robot.policy.model import CanvasModel, ModelInputs
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import ActionChunk, Binding, History, Observation, Statistics
+from canvas_robot.signals import (
+    ActionChunk,
+    Binding,
+    History,
+    NotReadyError,
+    Observation,
+    Statistics,
+)
 
 
 class NoInstructionError(RuntimeError):
@@ -51,7 +58,7 @@ class CanvasPolicy:
             r: FrameCache(model.visual_codec(r)) for r in binding.regions_by_codec("visual")
         }
         self._own_history = History(schema, binding)
-        self._own_tick = self._own_tries = 0
+        self._own_tick = 0
 
     @classmethod
     def untrained(
@@ -102,7 +109,7 @@ class CanvasPolicy:
         for cache in self._caches.values():
             cache.clear()
         self._own_history = History(self.schema, self.binding)
-        self._own_tick = self._own_tries = 0
+        self._own_tick = 0
 
     def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
         """Decides on one observation.
@@ -155,12 +162,17 @@ class CanvasPolicy:
         return ModelInputs(latents, vectors, self.model.text.encode(self.instruction)[None])
 
     def _observe(self, samples: Mapping[str, np.ndarray]) -> Observation:
-        # A try that fails leaves samples behind: the next one's are a nanosecond newer, and win.
-        stamp_ns = (self._own_tick + 1) * self.binding.tick_ns + self._own_tries
-        self._own_tries += 1
-        for signal in self._own_history.signals:
-            if signal in samples:
-                self._own_history.push(signal, stamp_ns, samples[signal])
-        observation = self._own_history.observe(self._own_tick, stamp_ns)
+        history, stamp_ns = self._own_history, (self._own_tick + 1) * self.binding.tick_ns
+        missing = [s for s in history.signals if s not in samples and not self._own_tick]
+        if missing:
+            raise NotReadyError(
+                f"observation: expected signals {missing} too; got {sorted(samples)}"
+            )
+        given = [signal for signal in history.signals if signal in samples]
+        for signal in given:  # all are looked at before any is kept
+            history.checked(signal, stamp_ns, samples[signal])
+        for signal in given:
+            history.push(signal, stamp_ns, samples[signal])
+        observation = history.observe(self._own_tick, stamp_ns)
         self._own_tick += 1
         return observation

@@ -146,7 +146,7 @@ class ControlLoop:
             self._note_fault(signal, detail)
 
     def instruct(self, instruction: str) -> None:
-        """Asks for another instruction; it takes effect next tick, from the measured pose."""
+        """Asks for another instruction; from the next tick on. A blank one holds."""
         with self._lock:
             self._pending = instruction
 
@@ -234,6 +234,10 @@ class ControlLoop:
         if self._pending is None:
             return
         wanted, self._pending = self._pending, None
+        if not wanted.strip():
+            self._instruction = None
+            self._disengage()
+            return
         try:
             self._policy.reset(wanted)
         except ValueError as error:

@@ -123,6 +123,7 @@ def _watch(
             _thin(monitor.frames)
             if monitor.statuses:
                 live.update(_table(monitor.statuses, settings, time.monotonic() - started))
+    console.print()
     return list(monitor.statuses), started
 
 
@@ -186,7 +187,11 @@ def _failures(summary: dict, statuses: list[Status], codes: dict[str, int]) -> l
     failures = [f"node {name} ended with exit code {code}" for name, code in codes.items() if code]
     active = [s for s in statuses if s.active]
     if len(active) < MIN_TICKS * summary["expected_ticks"] - 1:
-        failures.append(f"commands: expected {summary['expected_ticks']}, got {len(active)}")
+        model_ms, rate = summary["latency_ms"]["model"]["p95"], summary["control_rate_hz"]
+        failures.append(
+            f"commands: expected {summary['expected_ticks']}, got {len(active)}; 95% of decisions "
+            f"took up to {model_ms} ms of the {1e3 / rate:.0f} ms there are: close other programs"
+        )
     if not active:
         return failures
     period_s = 1.0 / active[-1].values["control_rate_hz"]

@@ -19,7 +19,13 @@ from canvas_robot.ros.messages import (
     pose_from_msg,
     stamp_ns,
 )
-from canvas_robot.signals.binding import Binding, RosImage, RosJoints, RosPose
+from canvas_robot.signals.binding import (
+    Binding,
+    BindingError,
+    RosImage,
+    RosJoints,
+    RosPose,
+)
 from canvas_robot.signals.pose import bridge_state_from_pose
 
 # Vectors are small and must not be lost: a publisher that is reliable is heard reliably, best
@@ -112,6 +118,23 @@ class Inputs:
                 self._loop.fault(signal, f"{topic}: {error}")
 
         self._subscriptions.append(self._node.create_subscription(msg_type, topic, guarded, qos))
+
+
+def check_sources(binding: Binding, arm: Arm) -> None:
+    """Raises BindingError unless the ROS sources are just what the observed regions need."""
+    needed = {binding.regions[region].signal for region in binding.observed_regions()}
+    given = set(binding.sources.ros)
+    if needed != given:
+        raise BindingError(
+            f"sources.ros: expected the signals of observed regions {sorted(needed)}, "
+            f"got {sorted(given)}"
+        )
+    for signal, source in binding.sources.ros.items():
+        if isinstance(source, RosJoints) and len(set(source.joints)) != len(arm.joint_names):
+            raise BindingError(
+                f"sources.ros.{signal}: expected {len(arm.joint_names)} different joints, "
+                f"got {list(source.joints)}"
+            )
 
 
 class PosePairing:

@@ -6,9 +6,11 @@ Each direction stands beside its inverse. No node here.
 from __future__ import annotations
 
 import array
+import io
 
 import cv2
 import numpy as np
+import PIL.Image
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -22,7 +24,7 @@ _TO_RGB = {
     "bgra8": cv2.COLOR_BGRA2RGB,
     "mono8": cv2.COLOR_GRAY2RGB,
 }
-MAX_PIXELS = 4096 * 4096  # of an image from outside
+MAX_PIXELS = 3840 * 2160  # of an image from outside
 
 
 class MessageError(ValueError):
@@ -80,6 +82,13 @@ def image_to_msg(image: np.ndarray, stamp: int, frame_id: str) -> Image:
 def image_from_compressed_msg(msg: CompressedImage) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a JPEG or PNG; raises MessageError for bytes that are neither."""
     data = np.frombuffer(msg.data, np.uint8)
+    try:
+        with PIL.Image.open(io.BytesIO(msg.data)) as header:  # reads no pixels
+            width, height = header.size
+    except (OSError, PIL.Image.DecompressionBombError):
+        width, height = 0, 0
+    if width * height > MAX_PIXELS:
+        raise MessageError(f"CompressedImage: expected at most 4K, got {width}x{height} pixels")
     image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if image is None:
         raise MessageError(

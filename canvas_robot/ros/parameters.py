@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from canvas_robot.policy.assemble import DEFAULT_BINDING, DEFAULT_SCHEMA, PolicySettings
+from canvas_robot.policy.assemble import (
+    DEFAULT_BINDING,
+    DEFAULT_SCHEMA,
+    DEFAULT_THREADS,
+    PolicySettings,
+)
 
 
 class ParameterError(ValueError):
@@ -81,9 +86,10 @@ def declare_parameters(node: Node) -> None:
     )
     node.declare_parameter(
         "threads",
-        0,
+        DEFAULT_THREADS,
         ParameterDescriptor(
-            description="CPU threads of the model; 0: torch's own choice",
+            description="CPU threads of the model; 0: torch's own choice. More than one is faster "
+            "on idle cores and far slower beside other programs",
             integer_range=[IntegerRange(from_value=0, to_value=1024)],
         ),
     )

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64, String
@@ -23,7 +24,7 @@ from std_srvs.srv import Trigger
 from canvas_robot.kinematics.arm import Arm
 from canvas_robot.policy.assemble import assemble_policy, warm_up
 from canvas_robot.ros.control import ControlLoop, Decision, HoldReason, Instant
-from canvas_robot.ros.inputs import Inputs
+from canvas_robot.ros.inputs import Inputs, check_sources
 from canvas_robot.ros.messages import pose_to_msg, stamp_from_ns
 from canvas_robot.ros.parameters import declare_parameters, read_settings
 from canvas_robot.ros.ticker import Ticker
@@ -51,6 +52,10 @@ def _logged(transition):
     return wrapper
 
 
+class AutostartError(ValueError):
+    """A node that was to start by itself could not."""
+
+
 class PolicyNode(LifecycleNode):
     """The lifecycle node.
 
@@ -67,11 +72,11 @@ class PolicyNode(LifecycleNode):
         self._counts = dict.fromkeys(("ticks", "commands", "holds"), 0)
         self._last_decision: Decision | None = None
         self._barrier = self.create_guard_condition(self._settled.set)
-        if (
-            self.get_parameter("autostart").value
-            and self.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        ):
-            self.trigger_activate()
+        self.add_on_set_parameters_callback(self._on_set_parameters)
+        if self.get_parameter("autostart").value:
+            for transition in (self.trigger_configure, self.trigger_activate):
+                if transition() != TransitionCallbackReturn.SUCCESS:
+                    raise AutostartError("autostart: the node could not start; see above")
 
     # ------------------------------------------------------------------ lifecycle
 
@@ -83,6 +88,7 @@ class PolicyNode(LifecycleNode):
         self.get_logger().info(f"loading {settings.describe()}")
         policy = assemble_policy(settings.policy)
         self._arm = Arm.load(policy.binding.robot.arm)
+        check_sources(policy.binding, self._arm)
         milliseconds = warm_up(policy)
         self._loop = ControlLoop(policy, self._instant, self._warn)
         self._policy, self._settings = policy, settings
@@ -98,8 +104,8 @@ class PolicyNode(LifecycleNode):
     def on_activate(self, state) -> TransitionCallbackReturn:
         binding = self._policy.binding
         self._loop.reset()
-        if self._settings.instruction:
-            self._loop.instruct(self._settings.instruction)
+        instruction = self.get_parameter("instruction").value
+        self._loop.instruct(instruction)
         super().on_activate(state)
         self._inputs = Inputs(self, binding, self._arm, self._loop, self._settings.image_transport)
         self._ticker = Ticker(
@@ -110,9 +116,7 @@ class PolicyNode(LifecycleNode):
             self._loop.reset,
         )
         self._ticker.start()
-        self.get_logger().info(
-            f"active at {binding.control_rate_hz} Hz: {self._settings.instruction!r}"
-        )
+        self.get_logger().info(f"active at {binding.control_rate_hz} Hz: {instruction!r}")
         return TransitionCallbackReturn.SUCCESS
 
     @_logged
@@ -180,6 +184,16 @@ class PolicyNode(LifecycleNode):
         self._release()
 
     # ------------------------------------------------------------------ callbacks
+
+    def _on_set_parameters(self, parameters) -> SetParametersResult:
+        """Once configured, only the instruction changes anything, so nothing else is accepted."""
+        for parameter in parameters:
+            if parameter.name == "instruction" and self._ticker is not None:
+                self._loop.instruct(parameter.value)
+            elif parameter.name not in ("instruction", "use_sim_time") and self._policy is not None:
+                reason = f"{parameter.name} is read at configure; clean the node up first"
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
 
     def _on_instruction(self, msg: String) -> None:
         if self._ticker is not None:
@@ -251,6 +265,7 @@ class PolicyNode(LifecycleNode):
             "stamp_ns": decision.stamp_ns,
             "command_stamp_ns": command_ns if decision.command is not None else 0,
             "trained": self._policy.trained,
+            "threads": torch.get_num_threads(),
             "ee_frame": self._settings.ee_frame or self._policy.binding.robot.ee_frame,
             "control_rate_hz": self._policy.binding.control_rate_hz,
             "publish_ms": publish_ms,

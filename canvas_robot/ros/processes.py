@@ -5,6 +5,7 @@ They get the environment that they need.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -42,12 +43,18 @@ def adopt_node_environment() -> None:
 
 
 def free_domain_id() -> int:
-    """The user's ROS_DOMAIN_ID where one is set, else one drawn from 102..200.
+    """The user's ROS_DOMAIN_ID where one is set, else one of 102..200, rarely used by hand."""
+    if os.environ.get("ROS_DOMAIN_ID"):
+        return user_domain_id()
+    return random.SystemRandom().randint(102, 200)
 
-    Those are rarely used by hand.
-    """
-    chosen = os.environ.get("ROS_DOMAIN_ID")
-    return int(chosen) if chosen else random.SystemRandom().randint(102, 200)
+
+def user_domain_id() -> int:
+    """ROS_DOMAIN_ID, 0 where it is not set; raises ValueError where it is no domain."""
+    chosen = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not (chosen.isdecimal() and int(chosen) <= 232):
+        raise ValueError(f"ROS_DOMAIN_ID: expected a number from 0 to 232, got {chosen!r}")
+    return int(chosen)
 
 
 class NodeProcesses:
@@ -75,8 +82,7 @@ class NodeProcesses:
         """Starts node `name` ("policy" or "sim_robot") with ROS parameters and remappings."""
         command = [sys.executable, "-m", ENTRY_POINTS[name], "--ros-args"]
         for key, value in (parameters or {}).items():
-            text = str(value).lower() if isinstance(value, bool) else value
-            command += ["-p", f"{key}:={text!r}" if isinstance(value, str) else f"{key}:={text}"]
+            command += ["-p", f"{key}:={json.dumps(value)}"]  # JSON is YAML
         for old, new in (remappings or {}).items():
             command += ["-r", f"{old}:={new}"]
         with (self.log_folder / f"{name}.log").open("ab") as log:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from geometry_msgs.msg import PoseStamped
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -287,6 +288,7 @@ def direct_actions(policy: CanvasPolicy, replayed: Replayed) -> list[np.ndarray]
 
 def agreement(policy: CanvasPolicy, replayed: Replayed) -> int:
     """Ticks whose published action chunk is bit for bit what the policy gives called directly."""
+    torch.set_num_threads(replayed.statuses[0].values["threads"])  # rounding depends on it
     direct = direct_actions(policy, replayed)
     return sum(
         status.active and np.array_equal(np.float32(status.values["action_chunk"]), chunk)

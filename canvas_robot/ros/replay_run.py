@@ -20,7 +20,12 @@ from canvas_robot.policy.assemble import PolicySettings, assemble_policy
 from canvas_robot.resources import resolve_config
 from canvas_robot.ros.demo import versions
 from canvas_robot.ros.monitor import Monitor
-from canvas_robot.ros.processes import NodeProcesses, free_domain_id, node_environment
+from canvas_robot.ros.processes import (
+    NodeProcesses,
+    free_domain_id,
+    node_environment,
+    user_domain_id,
+)
 from canvas_robot.ros.replay import (
     Recording,
     Replayed,
@@ -32,6 +37,7 @@ from canvas_robot.ros.replay import (
 from canvas_robot.signals import load_binding
 
 RATE_HZ = 5.0  # of Bridge V2's recordings
+GOAL_OF_BLANK = "do the task"  # about 30% of Bridge V2 has no instruction, and a node holds without
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def run_replay(settings: ReplaySettings, console: Console) -> bool:
             "the node has no arm state and will hold[/yellow]"
         )
     binding = load_binding(resolve_config("bindings", settings.binding_name))
-    domain = free_domain_id() if settings.launch else _user_domain()
+    domain = free_domain_id() if settings.launch else user_domain_id()
     started = time.monotonic()
     with _own_node(settings, domain), Monitor(domain) as monitor:
         clock = (
@@ -93,6 +99,11 @@ def read_recordings(settings: ReplaySettings) -> list[Recording]:
     """The source's recordings; raises the reader's own errors, naming the file."""
     if settings.source.is_dir():
         dataset = BridgeV2(settings.source, settings.split)
+        if settings.episode >= len(dataset):
+            raise ValueError(
+                f"--episode: expected one of the {len(dataset)} episodes of {settings.split!r}, "
+                f"0 to {len(dataset) - 1}, or -1 for all; got {settings.episode}"
+            )
         episodes = list(dataset) if settings.episode < 0 else [dataset[settings.episode]]
         return [
             Recording(e.name, _goal(settings, e.instruction), e.images, e.stamps_ns, e.states)
@@ -115,13 +126,8 @@ def read_recordings(settings: ReplaySettings) -> list[Recording]:
 
 
 def _goal(settings: ReplaySettings, recorded: str) -> str:
-    return settings.instruction if settings.instruction is not None else recorded
-
-
-def _user_domain() -> int:
-    import os
-
-    return int(os.environ.get("ROS_DOMAIN_ID", "0"))
+    """The asked instruction, else the recording's own, else one that says nothing in particular."""
+    return settings.instruction or recorded.strip() or GOAL_OF_BLANK
 
 
 @contextlib.contextmanager

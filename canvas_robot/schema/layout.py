@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from canvas_robot.schema.region import RegionError, RegionSpec
 
+MAX_POSITIONS = 2**20  # a slip of the pen must not fill the memory
 Bounds = tuple[int, int, int, int, int, int]
 
 
@@ -53,6 +54,10 @@ class CanvasLayout:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise LayoutError(f"{name}: expected an int >= 1, got {value!r}")
+        if self.num_positions > MAX_POSITIONS:
+            raise LayoutError(
+                f"T, H, W: expected at most {MAX_POSITIONS} cells, got {self.num_positions}"
+            )
         if not isinstance(self.t_current, int) or not 0 <= self.t_current < self.T:
             raise LayoutError(
                 f"t_current: expected a canvas step in 0..{self.T - 1}, got {self.t_current!r}"

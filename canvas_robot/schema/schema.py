@@ -94,7 +94,7 @@ class CanvasSchema:
         """Reads a schema file; raises SchemaError naming the file when it is not a schema."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise SchemaError(f"{path}: expected a canvas schema in JSON, got {error}") from error
         if not isinstance(data, dict):
             raise SchemaError(f"{path}: expected a JSON object, got {type(data).__name__}")

@@ -79,6 +79,14 @@ class History:
         size before a reset, StampError when the stamp is not positive or not after the newest one.
         Nothing is kept then.
         """
+        value = self.checked(signal, stamp_ns, value)
+        stream = self._streams[signal]
+        stream.stamps_ns.append(stamp_ns)
+        stream.values.append(value)
+        stream.keep_from(max(0, stream.newest_at(stamp_ns - self._span_ns)))
+
+    def checked(self, signal: str, stamp_ns: int, value: np.ndarray) -> np.ndarray:
+        """The value as `push` would keep it; raises what `push` would raise."""
         declared = self._binding.signals[signal]
         value = declared.checked(signal, value)
         stream = self._streams[signal]
@@ -97,9 +105,7 @@ class History:
                 f"signal {signal!r}: expected images of {w0}x{h0} as before, got {w1}x{h1}; "
                 f"the size may change only with a reset"
             )
-        stream.stamps_ns.append(stamp_ns)
-        stream.values.append(value)
-        stream.keep_from(max(0, stream.newest_at(stamp_ns - self._span_ns)))
+        return value
 
     def reset(self, stamp_ns: int) -> None:
         """Starts an episode: tick 0 comes next.

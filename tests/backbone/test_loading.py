@@ -92,8 +92,9 @@ def test_a_folder_that_holds_no_backbone_is_refused(tmp_path):
     with pytest.raises(BackboneError) as error:
         load_backbone(str(tmp_path))
     assert str(error.value).startswith(
-        f"backbone {str(tmp_path)!r}: expected a folder with transformer, vae, text_encoder and "
-        "tokenizer in diffusers' layout (for example: hf download THUDM/CogVideoX-2b); "
+        f"backbone {str(tmp_path)!r}: expected a name in config/backbones, or a folder or hub id "
+        "with transformer, vae, text_encoder and tokenizer in diffusers' layout "
+        "(for example: hf download THUDM/CogVideoX-2b); "
     )
 
 
@@ -105,5 +106,5 @@ def test_pickled_weights_are_refused(folder, tmp_path):
     transformer = CogVideoXTransformer3DModel.from_pretrained(folder, subfolder="transformer")
     transformer.save_pretrained(tmp_path / "transformer", safe_serialization=False)
     assert list((tmp_path / "transformer").glob("*.bin"))
-    with pytest.raises(BackboneError, match="expected a folder with transformer"):
+    with pytest.raises(BackboneError, match="or a folder or hub id with transformer"):
         load_backbone(str(tmp_path))

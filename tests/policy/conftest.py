@@ -5,11 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.resources import config_path
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import load_binding, load_statistics
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine breaks no law
+settings.load_profile("no deadline")
 
 WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
 BRIDGE = load_statistics(config_path("statistics", "bridge_v2.json"))

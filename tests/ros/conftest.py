@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 import rclpy
+import torch
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -33,6 +34,7 @@ JOINTS = (
 RESET = np.append(TABLE_RESET, FINGER_RESET)
 TIMEOUT_S = 30.0
 
+torch.set_num_threads(1)  # as the node does: rounding depends on it
 adopt_node_environment()
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 _domains = itertools.count(os.getpid() % 90)

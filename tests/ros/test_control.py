@@ -605,6 +605,18 @@ def test_after_a_hold_the_target_starts_from_the_measured_pose(moving, policy, m
     np.testing.assert_allclose(at(decision)[0], 0.25 + 0.03, atol=1e-6)
 
 
+def test_after_a_hold_the_policy_sees_nothing_from_before_it(moving, policy, monkeypatch):
+    seen = []
+    act = policy.act
+    monkeypatch.setattr(policy, "act", lambda o: seen.append(o.frames["proprio"]) or act(o))
+    moving.step()
+    moving.loop.fault("image", "cannot be read")
+    assert_holds(moving.step(), HoldReason.BAD_INPUT)
+    moving.step()
+    assert [frames.missing.tolist() for frames in seen] == [[False, False], [True, False]]
+    assert seen[1].stamps_ns.tolist() == [moving.ros_ns, moving.ros_ns]
+
+
 @pytest.mark.parametrize("fault", ["raises", "not finite", "slow"])
 def test_a_lasting_fault_of_the_model_stops_the_arm_once_then_is_silent(
     moving, policy, monkeypatch, fault

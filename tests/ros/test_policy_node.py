@@ -275,3 +275,29 @@ def test_a_simulation_clock_that_stops_holds(start_policy, robot, monitor):
         deadline -= 1
     assert deadline
     assert held(monitor, "the simulation clock (/clock) stands still")
+
+
+def test_a_blank_instruction_holds(active_policy, robot, monitor):
+    robot.instruction.publish(String(data="  "))
+    assert held(monitor, "publish one on ~/instruction")
+
+
+def test_parameters_that_are_read_at_configure_are_refused_afterwards(active_policy, monitor):
+    from rclpy.parameter import Parameter
+
+    (result,) = active_policy.node.set_parameters([Parameter("control_rate", value=10.0)])
+    assert not result.successful and "read at configure" in result.reason
+    (result,) = active_policy.node.set_parameters([Parameter("instruction", value="touch it")])
+    before = len(monitor.statuses)
+    assert result.successful
+    assert monitor.wait_for(
+        lambda: any(s.values["tick"] == 0 for s in monitor.statuses[before:]), TIMEOUT_S
+    )
+
+
+def test_a_source_that_fills_no_region_fails_configure(start_policy, tmp_path):
+    text = config_path("bindings", "widowx.yaml").read_text()
+    extra = "  ros:\n    instruction: {type: image, topic: x}\n"
+    (tmp_path / "extra.yaml").write_text(text.replace("  ros:\n", extra))
+    node = start_policy(binding=str(tmp_path / "extra.yaml")).node
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE

@@ -1,6 +1,7 @@
 """Strategies for declarations: boxes, layouts and whole schemas."""
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from canvas_robot.schema import (
@@ -11,6 +12,9 @@ from canvas_robot.schema import (
     Connection,
     RegionSpec,
 )
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine breaks no law
+settings.load_profile("no deadline")
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))

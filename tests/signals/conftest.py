@@ -1,10 +1,14 @@
 """A small schema with a binding: a camera and a vector, both of any length and period."""
 
 import pytest
+from hypothesis import settings
 
 from canvas_robot.resources import config_path
 from canvas_robot.schema import CanvasLayout, CanvasSchema, CanvasTopology, RegionSpec
 from canvas_robot.signals import load_binding
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine breaks no law
+settings.load_profile("no deadline")
 
 
 def _small_schema(proprio=(1, 1), visual=(1, 1)) -> CanvasSchema:
