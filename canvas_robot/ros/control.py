@@ -111,9 +111,7 @@ class ControlLoop:
         self._faults: dict[str, str] = {}
         self._instruction: str | None = None
         self._pending: str | None = None
-        self._target: Pose | None = (
-            None  # None: not engaged, the next decision starts from the measured pose
-        )
+        self._target: Pose | None = None  # None: the next decision starts from the measured pose
         self._gripper = 1.0  # last commanded; set before any hold can use it
         self._moving = False  # a command has been given that no hold has stopped yet
         self._first_index = 0
