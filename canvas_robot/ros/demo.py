@@ -154,7 +154,7 @@ def _table(statuses: list[Status], settings: DemoSettings, elapsed_s: float) -> 
 
 
 def _image_to_command_ms(values: dict) -> float:
-    image_ns = values.get("stamp_ns.visual", 0)
+    image_ns = values.get("image_stamp_ns", 0)
     return (
         (values["command_stamp_ns"] - image_ns) / 1e6 + values["publish_ms"]
         if image_ns
@@ -177,7 +177,7 @@ def _report(settings: DemoSettings, statuses: list[Status], frames: list, starte
             "episode": settings.episode,
         },
     )
-    records = [status.record(started, "visual") for status in statuses]
+    records = [status.record(started) for status in statuses]
     pictures = [(at - started, image) for at, image in frames]
     return write_report(settings.folder, records, pictures, BRIDGE_TABLE_CAMERA, meta)
 

@@ -28,8 +28,7 @@ from canvas_robot.signals.binding import (
 )
 from canvas_robot.signals.pose import bridge_state_from_pose
 
-# Vectors are small and must not be lost: a publisher that is reliable is heard reliably, best
-# effort is heard too.
+# Best effort, so that a publisher of either reliability is heard; deep enough for a burst.
 VECTOR_QOS = QoSProfile(depth=10, reliability=qos_profile_sensor_data.reliability)
 
 

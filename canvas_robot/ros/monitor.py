@@ -37,17 +37,17 @@ class Status:
     def active(self) -> bool:
         return self.values["state"] == "active"
 
-    def record(self, started_s: float, visual_region: str) -> TickRecord:
+    def record(self, started_s: float) -> TickRecord:
         """The tick as reports take it; stages that a hold did not reach are NaN."""
         v = self.values
-        image_ns = v.get(f"stamp_ns.{visual_region}", 0)
+        image_ns = v.get("image_stamp_ns", 0)
         nan = float("nan")
         return TickRecord(
             tick=v["index"],
             wall_s=self.received_s - started_s,
             image_stamp_ns=image_ns,
             command_stamp_ns=v["command_stamp_ns"],
-            transport_ms=(v[f"arrival_ns.{visual_region}"] - image_ns) / 1e6 if image_ns else nan,
+            transport_ms=(v["image_arrival_ns"] - image_ns) / 1e6 if image_ns else nan,
             assembly_ms=v.get("assembly_ms", nan),
             model_ms=v.get("model_ms", nan),
             publish_ms=v["publish_ms"],

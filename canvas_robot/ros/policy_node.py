@@ -274,6 +274,10 @@ class PolicyNode(LifecycleNode):
         values |= {f"{stage}_ms": ms for stage, ms in decision.timings_ms.items()}
         values |= {f"stamp_ns.{region}": stamp for region, stamp in decision.stamps_ns.items()}
         values |= {f"arrival_ns.{region}": stamp for region, stamp in decision.arrivals_ns.items()}
+        cameras = self._policy.binding.regions_by_codec("visual")
+        if cameras and cameras[0] in decision.stamps_ns:  # latency is measured from this one
+            values["image_stamp_ns"] = decision.stamps_ns[cameras[0]]
+            values["image_arrival_ns"] = decision.arrivals_ns[cameras[0]]
         if decision.command is not None:
             values["target"] = decision.command.target.position.tolist()
             values["gripper"] = decision.command.gripper

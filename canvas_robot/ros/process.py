@@ -58,9 +58,8 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
         return 1
     finally:
         rclpy.try_shutdown()
-        _handle_signals(
-            signal.SIG_IGN
-        )  # launchers send a second one; it must not kill a clean exit
+        # Launchers send a second signal; it must not kill a clean exit.
+        _handle_signals(signal.SIG_IGN)
     return 0
 
 

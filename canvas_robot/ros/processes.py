@@ -76,15 +76,11 @@ class NodeProcesses:
     def __exit__(self, *exception) -> None:
         self.stop_all()
 
-    def start(
-        self, name: str, parameters: dict | None = None, remappings: dict[str, str] | None = None
-    ) -> None:
-        """Starts node `name` ("policy" or "sim_robot") with ROS parameters and remappings."""
+    def start(self, name: str, parameters: dict | None = None) -> None:
+        """Starts node `name` ("policy" or "sim_robot") with ROS parameters."""
         command = [sys.executable, "-m", ENTRY_POINTS[name], "--ros-args"]
         for key, value in (parameters or {}).items():
             command += ["-p", f"{key}:={json.dumps(value)}"]  # JSON is YAML
-        for old, new in (remappings or {}).items():
-            command += ["-r", f"{old}:={new}"]
         with (self.log_folder / f"{name}.log").open("ab") as log:
             # A session of its own: Ctrl-C reaches only this process, which then stops its children
             # in order.
@@ -117,12 +113,6 @@ class NodeProcesses:
         except subprocess.TimeoutExpired:
             child.kill()
             return child.wait()
-
-    def kill(self, name: str) -> None:
-        """Ends a node without asking, as a crash would."""
-        child = self._children.pop(name)
-        child.kill()
-        child.wait()
 
     def stop_all(self) -> dict[str, int]:
         """Stops every node that runs, the latest first; exit codes by name."""

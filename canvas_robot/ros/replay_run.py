@@ -193,7 +193,7 @@ def _report(
     for one in replayed:
         for status in one.statuses:
             step = one.step_of(status)
-            records.append(dataclasses.replace(status.record(started, "visual"), tick=first + step))
+            records.append(dataclasses.replace(status.record(started), tick=first + step))
             frames.append((status.received_s - started, one.recording.images[step]))
         first += len(one.recording)
     write_report(settings.folder, records, frames, BRIDGE_TABLE_CAMERA, meta)

@@ -219,7 +219,8 @@ def test_a_binding_of_another_control_rate_is_refused_though_the_trained_rate_is
     saved, trained
 ):
     faster = trained.binding.with_control_rate(10.0)
-    refusal(saved, binding=faster, control_rate_hz=5.0)
+    text = refusal(saved, binding=faster, control_rate_hz=5.0)
+    assert text.endswith("trained with control rate 5.0, asked to run with 10.0")
 
 
 def test_a_binding_of_other_regions_or_signals_is_refused(saved, trained):
