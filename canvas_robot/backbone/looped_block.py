@@ -1,53 +1,69 @@
-"""Looped blocks: a CogVideoX block that runs several times before the next one.
+"""LoopedCogVideoXBlock: a CogVideoX block that runs several times before the next one.
 
-Each loop has an embedding and a gate. Block b runs L times: h = lerp(h, block(h + e_l), g_l), for
-both streams. With the identity gate, e_0 = 0 and g_0 = 1, and for l > 0 g_l = 0, so a fresh graft
-equals the backbone bit for bit at any loop count.
+What it computes in a loop, and its gates, are described in loops.py; other models' blocks are in
+looped_wrapper.py.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch import nn
 
-LOOP_EMBEDDING_STD = (
-    0.02  # apart at start: equal embeddings would get equal gradients and stay tied
-)
+from canvas_robot.backbone import loops
 
 
 class LoopedCogVideoXBlock(nn.Module):
-    """A CogVideoX block and its loop parameters.
+    """A CogVideoX block with loop parameters for both of its streams.
 
     Args:
         original: the block; it is kept, not copied.
         block_idx: index in the transformer, for messages.
         max_loops: largest number of runs.
         inner_dim: token width.
+        gate: "identity" or "sigmoid", see loops.py.
+        use_gradient_checkpointing: with more than one loop, keep only each loop's input for the
+            backward pass and recompute the rest.
+    Raises:
+        ValueError: a count below 1 or an unknown gate.
+
+    `loop_emb` (video) and `loop_emb_enc` (text) are (max_loops, inner_dim), `loop_gate` is
+    (max_loops, 1), all float32 and cast at use.
     """
 
     def __init__(
-        self, original: CogVideoXBlock, block_idx: int, max_loops: int, inner_dim: int
+        self,
+        original: CogVideoXBlock,
+        block_idx: int,
+        max_loops: int,
+        inner_dim: int,
+        gate: str = "identity",
+        use_gradient_checkpointing: bool = True,
     ) -> None:
         super().__init__()
-        if max_loops < 1:
-            raise ValueError(f"max_loops: expected an int >= 1, got {max_loops}")
         self.original = original
         self.block_idx = block_idx
-        self.max_loops = max_loops
+        self.max_loops = loops.require_count("max_loops", max_loops)
+        self.inner_dim = loops.require_count("inner_dim", inner_dim)
+        self.gate = loops.require_gate(gate)
+        self.use_gradient_checkpointing = use_gradient_checkpointing
         self.current_loops = 1
-        later = (
-            torch.arange(max_loops).ne(0).float()[:, None]
-        )  # 0 for the first loop, 1 for the others
-        self.loop_emb = nn.Parameter(torch.randn(max_loops, inner_dim) * LOOP_EMBEDDING_STD * later)
-        self.loop_emb_enc = nn.Parameter(
-            torch.randn(max_loops, inner_dim) * LOOP_EMBEDDING_STD * later
+        self.training = original.training
+        self.loop_parameter_names = (
+            "loop_emb",
+            "loop_emb_enc",
+            "loop_gate",
         )
-        self.loop_gate = nn.Parameter(1.0 - later)
+        device = loops.device_of(original)
+        self.loop_emb = loops.initial_embeddings(gate, max_loops, inner_dim, device)
+        self.loop_emb_enc = loops.initial_embeddings(gate, max_loops, inner_dim, device)
+        self.loop_gate = loops.initial_gates(gate, max_loops, 0.0, device)
 
     def set_loops(self, n: int) -> None:
-        """Sets the number of runs, clamped to 1..max_loops."""
-        self.current_loops = max(1, min(n, self.max_loops))
+        """Sets the number of runs, at most max_loops. Raises ValueError when n < 1."""
+        self.current_loops = min(loops.require_count("loops", n), self.max_loops)
 
     def trainable_params(self) -> int:
         """Number of loop parameters, the wrapped block's excluded."""
@@ -65,15 +81,27 @@ class LoopedCogVideoXBlock(nn.Module):
 
         (B, N_video, D) and (B, N_text, D) in and out.
         """
-        video, text = hidden_states, encoder_hidden_states
+        run = loops.runner(self.use_gradient_checkpointing, self.current_loops)
+        conditions = (temb, image_rotary_emb, attention_kwargs)
+        streams = (hidden_states, encoder_hidden_states)
         for loop in range(self.current_loops):
-            new_video, new_text = self.original(
-                video + self.loop_emb[loop].to(video.dtype),
-                text + self.loop_emb_enc[loop].to(text.dtype),
-                temb,
-                image_rotary_emb,
-                attention_kwargs,
-            )
-            gate = self.loop_gate[loop].to(video.dtype)
-            video, text = torch.lerp(video, new_video, gate), torch.lerp(text, new_text, gate)
-        return video, text
+            streams = run(partial(self._loop, loop, conditions), *streams)
+        return streams
+
+    def _loop(
+        self, loop: int, conditions: tuple, video: torch.Tensor, text: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        new_video, new_text = self.original(
+            video + self.loop_emb[loop].to(video.dtype),
+            text + self.loop_emb_enc[loop].to(text.dtype),
+            *conditions,
+        )
+        g = self.loop_gate[loop]
+        return loops.mix(self.gate, g, video, new_video), loops.mix(self.gate, g, text, new_text)
+
+    def extra_repr(self) -> str:
+        return (
+            f"block_idx={self.block_idx}, max_loops={self.max_loops}, "
+            f"current_loops={self.current_loops}, inner_dim={self.inner_dim}, gate={self.gate!r}, "
+            f"trainable_params={self.trainable_params()}"
+        )

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from canvas_robot.cli import bench, demo, replay
+from canvas_robot.cli import bench, demo, replay, schema
 
 app = typer.Typer(
     name="canvas-robot",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("replay")(replay.replay)
 app.add_typer(bench.app, name="bench")
+app.add_typer(schema.app, name="schema")
 
 
 @app.callback()

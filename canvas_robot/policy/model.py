@@ -8,17 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from diffusers import CogVideoXTransformer3DModel
 from torch import nn
 
 from canvas_robot.backbone.graft import graft
 from canvas_robot.backbone.loading import Backbone
 from canvas_robot.canvas import SpatiotemporalCanvas
+from canvas_robot.canvas.attention.canvas_attention import edge_options
+from canvas_robot.canvas.attention.residual_edges import ResidualEdges
 from canvas_robot.policy.codecs.action import ActionCodec
 from canvas_robot.policy.codecs.text import TextCodec
 from canvas_robot.policy.codecs.vector import VectorCodec
 from canvas_robot.policy.codecs.visual import VisualCodec
 from canvas_robot.policy.runner import PlanRunner
-from canvas_robot.schema import CanvasSchema, compile_plan
+from canvas_robot.schema import CanvasSchema, Plan, compile_plan
 from canvas_robot.signals import Binding, Statistics, StatisticsError
 
 
@@ -88,7 +91,7 @@ class CanvasModel(nn.Module):
         self.canvas = SpatiotemporalCanvas(layout)
         self.plan = compile_plan(schema, loops, {self.goal_region: self.text.max_tokens})
         graft(transformer, loops)
-        self.runner = PlanRunner(transformer, self.plan)
+        self.runner = PlanRunner(transformer, self.plan, _edges(schema, self.plan, transformer))
         self.action_timestep = layout.region_spec(self.action_region).timestep
 
     def visual_codec(self, region: str) -> VisualCodec:
@@ -134,6 +137,19 @@ class CanvasModel(nn.Module):
             tokens[self.goal_region] = joint[:, : inputs.prompt.shape[1]]
             tokens[region] = joint[:, inputs.prompt.shape[1] :]
         return tokens
+
+
+def _edges(
+    schema: CanvasSchema, plan: Plan, transformer: CogVideoXTransformer3DModel
+) -> list[ResidualEdges]:
+    """The plan's residual edges, new in every block; none where the plan has none."""
+    if not plan.edges:
+        return []
+    heads, options = transformer.config.num_attention_heads, edge_options(schema)
+    return [
+        ResidualEdges(plan, schema.layout, schema.layout.d_model, heads, options)
+        for _ in transformer.transformer_blocks
+    ]
 
 
 def _check_backbone(schema: CanvasSchema, backbone: Backbone) -> None:

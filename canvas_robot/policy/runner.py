@@ -1,18 +1,21 @@
 """PlanRunner: runs the looped transformer blocks over the plan's rows.
 
-One mask-free attention per group. Every tick recomputes all rows; keeping keys and values of
-regions that were not refreshed is not done here yet.
+Every tick recomputes all rows; keeping keys and values of regions that were not refreshed is not
+done here yet.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.normalization import CogVideoXLayerNormZero
 from torch import nn
-from torch.nn import functional as F
 
 from canvas_robot.backbone.looped_block import LoopedCogVideoXBlock
+from canvas_robot.canvas.attention.residual_edges import ResidualEdges
+from canvas_robot.canvas.attention.softmax import GroupedSoftmax
 from canvas_robot.schema import Plan, RowGroup
 
 
@@ -22,11 +25,18 @@ class PlanRunner(nn.Module):
     Args:
         transformer: grafted; the runner shares its modules.
         plan: says which rows read which.
+        edges: what the plan's residual edges add in each block, one module per block; None where
+            the plan has none.
     Raises:
         ValueError: the transformer uses rotary positions, which this runner does not apply.
     """
 
-    def __init__(self, transformer: CogVideoXTransformer3DModel, plan: Plan) -> None:
+    def __init__(
+        self,
+        transformer: CogVideoXTransformer3DModel,
+        plan: Plan,
+        edges: Sequence[ResidualEdges] | None = None,
+    ) -> None:
         super().__init__()
         if transformer.config.use_rotary_positional_embeddings:
             raise ValueError(
@@ -35,12 +45,21 @@ class PlanRunner(nn.Module):
             )
         self.transformer = transformer
         self.plan = plan
+        self.softmax = GroupedSoftmax(plan.groups)
+        blocks = transformer.transformer_blocks
+        if len(edges or ()) != (len(blocks) if plan.edges else 0):
+            raise ValueError(
+                f"edges: expected one ResidualEdges for each of {len(blocks)} blocks because the "
+                f"plan has {len(plan.edges)} residual edges, got {len(edges or ())}"
+            )
+        self.edges = nn.ModuleList(edges or [])
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Input tokens to the last block's output, before the final norm."""
         embeddings = {g.timestep: self._time_embedding(g.timestep, rows) for g in self.plan.groups}
-        for block in self.transformer.transformer_blocks:
-            rows = self._looped_block(block, rows, embeddings)
+        for i, block in enumerate(self.transformer.transformer_blocks):
+            edges = self.edges[i] if self.edges else None
+            rows = self._looped_block(block, edges, rows, embeddings)
         return rows
 
     def finish(self, rows: torch.Tensor, timestep: int) -> torch.Tensor:
@@ -53,27 +72,37 @@ class PlanRunner(nn.Module):
         return self.transformer.time_embedding(self.transformer.time_proj(t).to(rows.dtype))
 
     def _looped_block(
-        self, block: LoopedCogVideoXBlock, rows: torch.Tensor, embeddings: dict[int, torch.Tensor]
+        self,
+        block: LoopedCogVideoXBlock,
+        edges: ResidualEdges | None,
+        rows: torch.Tensor,
+        embeddings: dict[int, torch.Tensor],
     ) -> torch.Tensor:
         for loop in range(self.plan.loops):
             shifted = self._by_group(
                 lambda g, x, loop=loop: x + _loop_embedding(block, g, loop, x), rows
             )
-            new = self._block(block.original, shifted, embeddings)
+            new = self._block(block.original, edges, shifted, embeddings)
             rows = torch.lerp(rows, new, block.loop_gate[loop].to(rows.dtype))
         return rows
 
     def _block(
-        self, block: nn.Module, rows: torch.Tensor, embeddings: dict[int, torch.Tensor]
+        self,
+        block: nn.Module,
+        edges: ResidualEdges | None,
+        rows: torch.Tensor,
+        embeddings: dict[int, torch.Tensor],
     ) -> torch.Tensor:
         """One run of a CogVideoX block: attention by group, then the feed-forward.
 
-        Each is modulated by AdaLN.
+        Each is modulated by AdaLN. Residual edges read what attention reads and add beside it.
         """
         modulation = self._modulation(block.norm1, embeddings)
         normed = self._by_group(lambda g, x: _modulate(block.norm1.norm(x), modulation[g]), rows)
         attended = self._attention(block.attn1, normed)
         rows = rows + self._by_group(lambda g, x: x * modulation[g][2], attended)
+        if edges is not None:
+            rows = rows + edges(normed)
         modulation = self._modulation(block.norm2, embeddings)
         normed = self._by_group(lambda g, x: _modulate(block.norm2.norm(x), modulation[g]), rows)
         return rows + self._by_group(lambda g, x: x * modulation[g][2], block.ff(normed))
@@ -95,13 +124,14 @@ class PlanRunner(nn.Module):
         }
 
     def _attention(self, attn: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+        heads = (attn.heads, -1)
         q, k, v = (
-            _heads(project(rows), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v)
+            project(rows).unflatten(2, heads) for project in (attn.to_q, attn.to_k, attn.to_v)
         )
         if attn.norm_q is not None:
             q, k = attn.norm_q(q), attn.norm_k(k)
-        out = torch.cat([_attend(q, k, v, group) for group in self.plan.groups], dim=2)
-        return attn.to_out[0](out.transpose(1, 2).flatten(2))
+        out = attn.to_out[0](self.softmax(q, k, v).flatten(2))
+        return self._by_group(lambda g, x: x if g.reads else torch.zeros_like(x), out)
 
     def _by_group(self, function, rows: torch.Tensor) -> torch.Tensor:
         return torch.cat([function(g, rows[:, g.start : g.stop]) for g in self.plan.groups], dim=1)
@@ -117,21 +147,3 @@ def _loop_embedding(
 def _modulate(normed: torch.Tensor, modulation: tuple[torch.Tensor, ...]) -> torch.Tensor:
     shift, scale, _ = modulation
     return normed * (1 + scale) + shift
-
-
-def _heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """(B, N, D) to (B, heads, N, D / heads)."""
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)
-
-
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, group: RowGroup) -> torch.Tensor:
-    """Attention of the group's queries over the rows it reads; zero where it reads none."""
-    q = q[:, :, group.start : group.stop]
-    if not group.reads:
-        return torch.zeros_like(q)
-    if len(group.reads) == 1:
-        (start, stop), *_ = group.reads
-        return F.scaled_dot_product_attention(q, k[:, :, start:stop], v[:, :, start:stop])
-    keys = torch.cat([k[:, :, start:stop] for start, stop in group.reads], dim=2)
-    values = torch.cat([v[:, :, start:stop] for start, stop in group.reads], dim=2)
-    return F.scaled_dot_product_attention(q, keys, values)

@@ -7,16 +7,19 @@ from canvas_robot.schema.attention_types import (
 )
 from canvas_robot.schema.layout import CanvasLayout, LayoutError, UnknownRegionError
 from canvas_robot.schema.plan import (
+    EdgeBlock,
     OverlapError,
     Plan,
     PlanError,
     RegionRows,
+    ResidualEdge,
     RowGroup,
     compile_plan,
 )
 from canvas_robot.schema.region import RegionError, RegionSpec
 from canvas_robot.schema.schema import CanvasSchema, SchemaError
 from canvas_robot.schema.topology import CanvasTopology, Connection, TopologyError
+from canvas_robot.schema.transfer import TransferError, transfer_distance
 
 __all__ = [
     "ATTENTION_TYPES",
@@ -25,6 +28,7 @@ __all__ = [
     "CanvasSchema",
     "CanvasTopology",
     "Connection",
+    "EdgeBlock",
     "LayoutError",
     "OverlapError",
     "Plan",
@@ -32,10 +36,13 @@ __all__ = [
     "RegionError",
     "RegionRows",
     "RegionSpec",
+    "ResidualEdge",
     "RowGroup",
     "SchemaError",
     "TopologyError",
+    "TransferError",
     "UnknownAttentionTypeError",
     "UnknownRegionError",
     "compile_plan",
+    "transfer_distance",
 ]

@@ -5,20 +5,25 @@ No execution lives here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 
 class UnknownAttentionTypeError(ValueError):
     """A connection or region names a function type that is not in ATTENTION_TYPES."""
 
 
-@dataclass(frozen=True)
-class AttentionType:
-    """What a function type computes, for src rows (N queries) reading dst rows (M keys/values)."""
+class AttentionType(str):
+    """What a function type computes, for src rows (N queries) reading dst rows (M keys/values).
+
+    It is its description as a string; `family`, `cost` and `meaning` are its parts.
+    """
 
     family: str
     cost: str
     meaning: str
+
+    def __new__(cls, family: str, cost: str, meaning: str) -> AttentionType:
+        made = super().__new__(cls, f"{meaning} ({family}, {cost})")
+        made.family, made.cost, made.meaning = family, cost, meaning
+        return made
 
 
 ATTENTION_TYPES: dict[str, AttentionType] = {

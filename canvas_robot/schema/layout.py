@@ -1,13 +1,19 @@
 """CanvasLayout: the (T, H, W) grid and where each region lies in it, as plain integers.
 
-No tensors live here.
+The one tensor made here, the loss weights, is only filled.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from canvas_robot.schema.region import RegionError, RegionSpec
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_POSITIONS = 2**20  # a slip of the pen must not fill the memory
 Bounds = tuple[int, int, int, int, int, int]
@@ -81,7 +87,9 @@ class CanvasLayout:
         if isinstance(region, RegionSpec):
             return region
         try:
-            return RegionSpec(bounds=region)
+            if isinstance(region, tuple) and all(type(bound) is int for bound in region):
+                return _with_defaults(region)
+            return RegionSpec(region)
         except RegionError as error:
             raise RegionError(f"region {name!r}: {error}") from error
 
@@ -93,22 +101,20 @@ class CanvasLayout:
         """Number of cells."""
         return self.region_spec(name).numel
 
+    def box(self, name: str) -> tuple[slice, slice, slice]:
+        """The region as slices (t, h, w) of a (T, H, W) grid."""
+        t0, t1, h0, h1, w0, w1 = self.region_spec(name).bounds
+        return slice(t0, t1), slice(h0, h1), slice(w0, w1)
+
     def region_indices(self, name: str) -> list[int]:
         """Flat cell indices in (t, h, w) order."""
-        t0, t1, *_ = self.region_spec(name).bounds
-        return [index for t in range(t0, t1) for index in self.region_indices_at_t(name, t)]
+        t0, t1, h0, h1, w0, w1 = self.region_spec(name).bounds
+        return self._indices(range(t0, t1), range(h0, h1), w0, w1)
 
     def region_indices_at_t(self, name: str, t_abs: int) -> list[int]:
         """Flat cell indices of one canvas step in (h, w) order; empty outside the region."""
         t0, t1, h0, h1, w0, w1 = self.region_spec(name).bounds
-        if not t0 <= t_abs < t1:
-            return []
-        base = t_abs * self.H * self.W
-        return [
-            index
-            for h in range(h0, h1)
-            for index in range(base + h * self.W + w0, base + h * self.W + w1)
-        ]
+        return self._indices([t_abs], range(h0, h1), w0, w1) if t0 <= t_abs < t1 else []
 
     def region_timesteps(self, name: str) -> list[int]:
         """Canvas steps that the region spans."""
@@ -119,16 +125,34 @@ class CanvasLayout:
         """Flat indices of all cells at or after t_current."""
         return list(range(self.t_current * self.H * self.W, self.num_positions))
 
+    def loss_weight_mask(self, device: str | torch.device = "cpu") -> torch.Tensor:
+        """(N,) float32: the sum of `loss_weight` over the output regions that cover a cell."""
+        import torch
+
+        weights = torch.zeros(self.T, self.H, self.W, device=device)
+        for name in self.regions:
+            spec = self.region_spec(name)
+            if spec.is_output:
+                weights[self.box(name)] += spec.loss_weight
+        return weights.flatten()
+
     def real_frame(self, name: str, canvas_t: int) -> int:
-        """Control tick, relative to canvas step 0, of the region's canvas step `canvas_t`."""
+        """Control tick of the region's canvas step `canvas_t`, both counted from its first step."""
         return canvas_t * self.region_spec(name).period
 
     def canvas_frame(self, name: str, real_t: int) -> int | None:
-        """Canvas step of control tick `real_t`; None where not aligned or outside the region."""
-        spec = self.region_spec(name)
-        canvas_t, remainder = divmod(real_t, spec.period)
-        t0, t1, *_ = spec.bounds
-        return canvas_t if remainder == 0 and t0 <= canvas_t < t1 else None
+        """The inverse of `real_frame`: the region's canvas step, counted from its first one.
+
+        None where the tick is not aligned with the period or outside the region's extent.
+        """
+        canvas_t, remainder = divmod(real_t, self.region_spec(name).period)
+        inside = 0 <= canvas_t < self.region_size(name)[0]
+        return canvas_t if remainder == 0 and inside else None
+
+    def _indices(self, steps, lines, w0: int, w1: int) -> list[int]:
+        """Flat indices of the cells w0..w1-1 of each line h of each canvas step."""
+        starts = ((t * self.H + h) * self.W for t in steps for h in lines)
+        return list(chain.from_iterable(range(s + w0, s + w1) for s in starts))
 
     def _check_inside(self, name: str) -> None:
         _, t1, _, h1, _, w1 = self.region_spec(name).bounds
@@ -138,3 +162,9 @@ class CanvasLayout:
                     f"region {name!r}: expected bounds within {axis}={extent}, "
                     f"got an end of {high}; enlarge the grid or move the region"
                 )
+
+
+@lru_cache(maxsize=1024)
+def _with_defaults(bounds: Bounds) -> RegionSpec:
+    """What raw bounds mean; cached, because layouts are asked for it again and again."""
+    return RegionSpec(bounds)

@@ -5,7 +5,15 @@ No tensors and no heavy imports: applying a plan lives in `canvas_robot.policy`.
 
 from __future__ import annotations
 
+from bisect import bisect
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import reduce
+from itertools import combinations
+from operator import or_
+from typing import NamedTuple
 
 from canvas_robot.schema.layout import CanvasLayout
 from canvas_robot.schema.schema import CanvasSchema
@@ -38,11 +46,11 @@ class RegionRows:
     cells: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class RowGroup:
-    """Contiguous rows that share stream, timestep and readable set.
+class RowGroup(NamedTuple):
+    """Contiguous rows that share stream, timestep and readable set: one mask-free softmax.
 
-    One mask-free attention computes them.
+    `weights` holds one attention weight per run of `reads`; the logits of a run's keys are shifted
+    by its logarithm. The runs are sorted and do not overlap.
     """
 
     start: int
@@ -50,6 +58,29 @@ class RowGroup:
     stream: str
     timestep: int
     reads: tuple[Run, ...]
+    weights: tuple[float, ...]
+
+
+class EdgeBlock(NamedTuple):
+    """Contiguous src rows of a residual edge and the dst rows that each of them reads."""
+
+    start: int
+    stop: int
+    reads: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class ResidualEdge:
+    """A connection of any other type than cross_attention: it adds to its src rows."""
+
+    src: str
+    dst: str
+    fn: str
+    weight: float
+    blocks: tuple[EdgeBlock, ...]
+
+    def __str__(self) -> str:
+        return f"{self.src} -> {self.dst} ({self.fn})"
 
 
 @dataclass(frozen=True)
@@ -57,13 +88,14 @@ class Plan:
     """The executable form of a schema.
 
     Rows are the covered tokens only, regions sorted slow to fast. Every group reads whole runs of
-    rows.
+    rows. Residual edges come in the order of their connections.
     """
 
     n_rows: int
     loops: int
     regions: tuple[RegionRows, ...]
     groups: tuple[RowGroup, ...]
+    edges: tuple[ResidualEdge, ...] = ()
 
     def region(self, name: str) -> RegionRows:
         """The rows of one region; raises KeyError for a region the plan lacks."""
@@ -83,27 +115,30 @@ class Plan:
                 f"  region {r.name}: rows {r.start}..{r.stop - 1}, period {r.period}, {r.stream}"
             )
         for g in self.groups:
-            reads = ", ".join(f"{a}..{b - 1}" for a, b in g.reads) or "nothing"
             lines.append(
-                f"  rows {g.start}..{g.stop - 1} ({g.stream}, timestep {g.timestep}) read {reads}"
+                f"  rows {g.start}..{g.stop - 1} ({g.stream}, timestep {g.timestep}) "
+                f"read {_described(g.reads, g.weights)}"
             )
+        for e in self.edges:
+            lines.append(f"  edge {e}, weight {e.weight:g}")
+            lines += [
+                f"    rows {b.start}..{b.stop - 1} read {_described(b.reads)}" for b in e.blocks
+            ]
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """Covered rows of one canvas step of a region: the smallest unit connections tell apart."""
-
-    region: str
-    t: int
-    start: int
-    stop: int
+def _described(reads: tuple[Run, ...], weights: tuple[float, ...] | None = None) -> str:
+    runs = [
+        f"{a}..{b - 1}" + (f" x{weight:g}" if weight != 1.0 else "")
+        for (a, b), weight in zip(reads, weights or (1.0,) * len(reads), strict=True)
+    ]
+    return ", ".join(runs) or "nothing"
 
 
 def compile_plan(
     schema: CanvasSchema, loops: int = 1, tokens: dict[str, int] | None = None
 ) -> Plan:
-    """Compiles a schema to row groups and the runs of rows that each reads.
+    """Compiles a schema to row groups, residual edges and the runs of rows that each reads.
 
     Args:
         schema: the declaration.
@@ -113,48 +148,34 @@ def compile_plan(
 
     Raises:
         OverlapError: two regions share a cell; both and the first shared cell are named.
-        PlanError: loops < 1, a token count does not fit, or a connection's type or weight is not
-            executable yet.
+        PlanError: loops < 1, a token count does not fit, or the boxes of a copy do not match.
     """
     if loops < 1:
         raise PlanError(f"loops: expected an int >= 1, got {loops}")
     layout = schema.layout
     _refuse_overlap(layout)
     regions = _place_rows(layout, tokens or {})
-    steps = [step for r in regions for step in _steps(r, layout)]
-    connections = schema.topology.connections if schema.topology is not None else []
-    for connection in connections:
-        _require_executable(schema, connection)
+    steps = _Steps(layout, regions)
+    softmax, others = _sorted_by_kind(schema)
     groups: list[RowGroup] = []
-    for step in steps:
-        spec = layout.region_spec(step.region)
-        group = RowGroup(
-            step.start,
-            step.stop,
-            spec.stream,
-            spec.timestep,
-            _reads(step, steps, connections, layout),
-        )
-        if groups and _same_key(groups[-1], group):
-            groups[-1] = RowGroup(
-                groups[-1].start, group.stop, group.stream, group.timestep, group.reads
-            )
-        else:
-            groups.append(group)
-    return Plan(regions[-1].stop if regions else 0, loops, tuple(regions), tuple(groups))
+    for region in regions:
+        groups += _groups(region, softmax[region.name], steps)
+    edges = tuple(filter(None, (_edge(fn, connection, steps) for fn, connection in others)))
+    return Plan(steps.n_rows, loops, tuple(regions), _joined(groups), edges)
 
 
 def _refuse_overlap(layout: CanvasLayout) -> None:
-    owner: dict[int, str] = {}
-    for name in layout.regions:
-        for cell in layout.region_indices(name):
-            if cell in owner:
-                t, rest = divmod(cell, layout.H * layout.W)
-                raise OverlapError(
-                    f"regions {owner[cell]!r} and {name!r} overlap, first at cell "
-                    f"(t, h, w) = ({t}, {rest // layout.W}, {rest % layout.W}); move one of them"
-                )
-            owner[cell] = name
+    boxes = [(name, layout.region_spec(name).bounds) for name in layout.regions]
+    for (first, a), (second, b) in combinations(boxes, 2):
+        if (
+            a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
+            and a[4] < b[5] and b[4] < a[5]
+        ):  # fmt: skip
+            cell = tuple(max(a[axis], b[axis]) for axis in (0, 2, 4))
+            raise OverlapError(
+                f"regions {first!r} and {second!r} overlap, first at cell (t, h, w) = {cell}; "
+                "move one of them"
+            )
 
 
 def _place_rows(layout: CanvasLayout, tokens: dict[str, int]) -> list[RegionRows]:
@@ -177,66 +198,200 @@ def _place_rows(layout: CanvasLayout, tokens: dict[str, int]) -> list[RegionRows
     return rows
 
 
-def _steps(region: RegionRows, layout: CanvasLayout) -> list[_Step]:
-    plane = layout.H * layout.W
-    t0, t1, *_ = layout.region_spec(region.name).bounds
-    steps, start = [], region.start
-    for t in range(t0, t1):
-        count = sum(cell // plane == t for cell in region.cells)
-        if count:
-            steps.append(_Step(region.name, t, start, start + count))
-            start += count
-    return steps
+def _sorted_by_kind(
+    schema: CanvasSchema,
+) -> tuple[dict[str, list[Connection]], list[tuple[str, Connection]]]:
+    """Connections that run: those of the softmax by src region, the others with their types.
+
+    Weight 0 and type "none" are no edges. Of two equal residual edges the heavier one runs.
+    """
+    softmax: dict[str, list[Connection]] = defaultdict(list)
+    others: dict[tuple, tuple[str, Connection]] = {}
+    defaults = {
+        name: schema.layout.region_spec(name).default_attn for name in schema.layout.regions
+    }
+    for c in schema.topology.connections if schema.topology is not None else ():
+        fn = c.fn or defaults[c.src]
+        if fn == "none" or c.weight == 0:
+            continue
+        if fn == "cross_attention":
+            softmax[c.src].append(c)
+            continue
+        key = (c.src, c.dst, fn, c.t_src, c.t_dst)
+        if key not in others or others[key][1].weight < c.weight:
+            others[key] = (fn, c)
+    return softmax, list(others.values())
 
 
-def _require_executable(schema: CanvasSchema, connection: Connection) -> None:
-    fn = schema.topology.resolve_fn(connection, schema.layout)
-    if fn not in ("cross_attention", "none") or connection.weight not in (0.0, 1.0):
-        raise PlanError(
-            f"connection {connection.src!r} -> {connection.dst!r}: this version executes "
-            f"cross_attention with weight 0 or 1, got {fn} with weight {connection.weight}"
+class _Steps:
+    """The covered rows of each region's canvas steps, numbered in row order; sets are bit masks.
+
+    A step is the smallest unit that connections tell apart.
+    """
+
+    def __init__(self, layout: CanvasLayout, regions: list[RegionRows]) -> None:
+        self.layout, self.T = layout, layout.T
+        self.n_rows = regions[-1].stop if regions else 0
+        self.starts, self.stops = [], []  # rows of each step
+        self.of_region: dict[str, list[tuple[int, int]]] = {}  # (t, number of the step)
+        self.region_mask: dict[str, int] = {}
+        self.time_mask = [0] * layout.T
+        for region in regions:
+            t0, t1, h0, h1, w0, w1 = layout.region_spec(region.name).bounds
+            size, mask, numbered = (h1 - h0) * (w1 - w0), 0, []
+            rows = range(region.start, region.stop, size)
+            for t, start in zip(range(t0, t1), rows, strict=False):
+                bit = 1 << len(self.starts)
+                numbered.append((t, len(self.starts)))
+                self.starts.append(start)
+                self.stops.append(min(start + size, region.stop))
+                self.time_mask[t] |= bit
+                mask |= bit
+            self.of_region[region.name] = numbered
+            self.region_mask[region.name] = mask
+        self._runs: dict[int, tuple[Run, ...]] = {0: ()}
+        self._allowed: dict[tuple, list[int]] = {}
+
+    def allowed(self, connection: Connection) -> list[int]:
+        """For each canvas step t of src rows, all steps that the connection's offsets allow."""
+        offsets = (connection.t_src, connection.t_dst)
+        if offsets not in self._allowed:
+            columns = [connection.readable_steps(t, self.T) for t in range(self.T)]
+            self._allowed[offsets] = [
+                reduce(or_, self.time_mask[c.start : c.stop], 0) for c in columns
+            ]
+        return self._allowed[offsets]
+
+    def runs(self, mask: int) -> tuple[Run, ...]:
+        """The rows of a set of steps as runs that do not touch."""
+        if mask & (mask - 1) == 0 < mask:  # one step
+            number = mask.bit_length() - 1
+            return ((self.starts[number], self.stops[number]),)
+        known = self._runs.get(mask)
+        if known is None:
+            known = self._runs[mask] = tuple(self._split(mask))
+        return known
+
+    def _split(self, mask: int) -> Iterator[Run]:
+        first = 0
+        while mask:
+            skip = (mask & -mask).bit_length() - 1
+            mask >>= skip
+            length = (~mask & (mask + 1)).bit_length() - 1
+            mask >>= length
+            first += skip
+            yield self.starts[first], self.stops[first + length - 1]
+            first += length
+
+
+def _readable(
+    connections: list[Connection], region: str, steps: _Steps
+) -> Iterator[tuple[int, list[tuple[float, int]]]]:
+    """For each step of a region its number and what it reads, as disjoint (weight, set).
+
+    A step that several connections allow counts once, with the largest weight.
+    """
+    kinds: dict[tuple, tuple[Connection, int]] = {}
+    for c in connections:  # those of equal weight and offsets read as one
+        key = (-c.weight, c.temporal, c.t_src or 0, c.t_dst or 0, c.t_src is None)
+        kinds[key] = (c, kinds.get(key, (c, 0))[1] | steps.region_mask[c.dst])
+    heavy_first = [(c.weight, mask, steps.allowed(c)) for c, mask in map(kinds.get, sorted(kinds))]
+    for t, number in steps.of_region[region]:
+        seen, parts = 0, []
+        for weight, mask, allowed in heavy_first:
+            part = mask & allowed[t] & ~seen
+            if part:
+                seen |= part
+                parts.append((weight, part))
+        yield number, parts
+
+
+def _groups(region: RegionRows, connections: list[Connection], steps: _Steps) -> list[RowGroup]:
+    """The rows of each canvas step of a region as a group."""
+    spec = steps.layout.region_spec(region.name)
+    return [
+        RowGroup(
+            steps.starts[number],
+            steps.stops[number],
+            spec.stream,
+            spec.timestep,
+            *_weighted_runs(parts, steps),
         )
+        for number, parts in _readable(connections, region.name, steps)
+    ]
 
 
-def _reads(
-    step: _Step, steps: list[_Step], connections: list[Connection], layout: CanvasLayout
-) -> tuple[Run, ...]:
-    """Runs of rows `step` reads: the union over its region's connections, adjacent runs merged."""
-    runs: list[Run] = []
-    readable = [other for other in steps if _reads_step(step, other, connections, layout)]
-    for other in sorted(readable, key=lambda s: s.start):
-        if runs and runs[-1][1] == other.start:
-            runs[-1] = (runs[-1][0], other.stop)
+def _weighted_runs(
+    parts: list[tuple[float, int]], steps: _Steps
+) -> tuple[tuple[Run, ...], tuple[float, ...]]:
+    """Sorted runs of rows and the weight of each; runs of one weight never touch."""
+    if len({weight for weight, _ in parts}) == 1:
+        runs = reduce(_merged, [steps.runs(mask) for _, mask in parts])
+        return runs, (parts[0][0],) * len(runs)
+    by_weight: dict[float, tuple[Run, ...]] = {}
+    for weight, mask in parts:
+        runs = steps.runs(mask)
+        by_weight[weight] = _merged(by_weight[weight], runs) if weight in by_weight else runs
+    pairs = sorted((run, weight) for weight, runs in by_weight.items() for run in runs)
+    return tuple(run for run, _ in pairs), tuple(weight for _, weight in pairs)
+
+
+def _merged(first: tuple[Run, ...], second: tuple[Run, ...]) -> tuple[Run, ...]:
+    """Two disjoint sets of runs as one; runs that touch become one."""
+    short, runs = (first, second) if len(first) < len(second) else (second, first)
+    for run in short:
+        start, stop = run
+        i = j = bisect(runs, run)
+        if i and runs[i - 1][1] == start:
+            i, start = i - 1, runs[i - 1][0]
+        if j < len(runs) and runs[j][0] == stop:
+            stop, j = runs[j][1], j + 1
+        runs = (*runs[:i], (start, stop), *runs[j:])
+    return runs
+
+
+def _joined(groups: list[RowGroup]) -> tuple[RowGroup, ...]:
+    """Neighbours that share everything become one group."""
+    joined: list[RowGroup] = []
+    for group in groups:
+        if joined and joined[-1][2:] == group[2:]:
+            joined[-1] = joined[-1]._replace(stop=group.stop)
         else:
-            runs.append((other.start, other.stop))
-    return tuple(runs)
+            joined.append(group)
+    return tuple(joined)
 
 
-def _reads_step(
-    step: _Step, other: _Step, connections: list[Connection], layout: CanvasLayout
-) -> bool:
-    return any(
-        c.src == step.region
-        and c.dst == other.region
-        and c.weight > 0
-        and (c.fn or layout.region_spec(c.src).default_attn) != "none"
-        and _allows_times(c, step.t, other.t, layout.T)
-        for c in connections
-    )
+def _edge(fn: str, connection: Connection, steps: _Steps) -> ResidualEdge | None:
+    """A residual edge, src rows of equal readable sets as one block; None if no rows meet."""
+    blocks: list[EdgeBlock] = []
+    for number, parts in _readable([connection], connection.src, steps):
+        reads, _ = _weighted_runs(parts, steps)
+        if blocks and blocks[-1].reads == reads and blocks[-1].stop == steps.starts[number]:
+            blocks[-1] = blocks[-1]._replace(stop=steps.stops[number])
+        elif reads:
+            blocks.append(EdgeBlock(steps.starts[number], steps.stops[number], reads))
+    if not blocks:
+        return None
+    edge = ResidualEdge(connection.src, connection.dst, fn, connection.weight, tuple(blocks))
+    if fn == "copy":
+        _require_matching_boxes(edge, steps.layout)
+    return edge
 
 
-def _allows_times(connection: Connection, t_row: int, t_column: int, T: int) -> bool:
-    """Whether some reference step in 0..T-1 pairs the row's canvas step with the column's."""
-    row_ref = None if connection.t_src is None else t_row - connection.t_src
-    column_ref = None if connection.t_dst is None else t_column - connection.t_dst
-    if row_ref is not None and column_ref is not None and row_ref != column_ref:
-        return False
-    return all(ref is None or 0 <= ref < T for ref in (row_ref, column_ref))
+def _require_matching_boxes(edge: ResidualEdge, layout: CanvasLayout) -> None:
+    """Raises PlanError unless dst rows can be handed to src rows place by place."""
+    (_, *src), (_, *dst) = layout.region_size(edge.src), layout.region_size(edge.dst)
+    for block in edge.blocks:
+        there = sum(stop - start for start, stop in block.reads)
+        src_box = (Fraction(block.stop - block.start, src[0] * src[1]), *src)
+        dst_box = (Fraction(there, dst[0] * dst[1]), *dst)
+        if any(theirs not in (1, mine) for mine, theirs in zip(src_box, dst_box, strict=True)):
+            raise PlanError(
+                f"connection {edge.src!r} -> {edge.dst!r}: copy hands tokens over place by place: "
+                f"expected a dst box equal to the src box (t, h, w) = {_size(src_box)}, or 1 along "
+                f"an axis, got {_size(dst_box)}; change a box, or the type (pooling, perceiver)"
+            )
 
 
-def _same_key(first: RowGroup, second: RowGroup) -> bool:
-    return (first.stream, first.timestep, first.reads) == (
-        second.stream,
-        second.timestep,
-        second.reads,
-    )
+def _size(box: tuple) -> str:
+    return "(" + ", ".join(f"{float(extent):g}" for extent in box) + ")"

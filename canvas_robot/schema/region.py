@@ -5,6 +5,7 @@ No geometry of the grid lives here.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from canvas_robot.schema.attention_types import require_attention_type
@@ -64,7 +65,7 @@ class RegionSpec:
         if self.semantic_embedding is not None:
             if not _are_numbers(self.semantic_embedding):
                 raise RegionError(
-                    "semantic_embedding: expected a list of numbers, "
+                    "semantic_embedding: expected a list of finite numbers, "
                     f"got {self.semantic_embedding!r}"
                 )
             object.__setattr__(self, "semantic_embedding", tuple(self.semantic_embedding))
@@ -92,7 +93,9 @@ def _is_number(value: object) -> bool:
 
 
 def _are_numbers(values: object) -> bool:
-    return isinstance(values, list | tuple) and all(_is_number(v) for v in values)
+    return isinstance(values, list | tuple) and all(
+        _is_number(v) and abs(v) <= sys.float_info.max for v in values
+    )
 
 
 def _checked_bounds(bounds) -> tuple[int, int, int, int, int, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from canvas_robot.schema.layout import CanvasLayout
 from canvas_robot.schema.region import RegionSpec
 from canvas_robot.schema.topology import CanvasTopology, Connection
+from canvas_robot.schema.transfer import TransferError, transfer_distance
 
 
 class SchemaError(ValueError):
@@ -26,7 +27,8 @@ class CanvasSchema:
         metadata: free strings; "framing" names the VAE framing of visual regions ("image").
 
     Raises:
-        SchemaError: the topology names a region that the layout lacks.
+        SchemaError: the topology names a region that the layout lacks, or embeddings that one model
+            made differ in length.
     """
 
     layout: CanvasLayout
@@ -35,6 +37,7 @@ class CanvasSchema:
     metadata: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _require_equal_lengths(self.layout)
         if self.topology is None:
             return
         unknown = sorted(self.topology.regions - set(self.layout.regions))
@@ -43,6 +46,28 @@ class CanvasSchema:
                 f"topology: names regions {unknown} that the layout lacks; declared regions: "
                 f"{sorted(self.layout.regions)}. Fix the spelling or declare them."
             )
+
+    def compatible_regions(
+        self, other: CanvasSchema, threshold: float = 0.3
+    ) -> list[tuple[str, str, float]]:
+        """Pairs (mine, theirs, distance) of regions with near meanings, nearest first.
+
+        Only pairs that both have a semantic embedding of the same model are compared; `threshold`
+        is the largest transfer distance that counts as compatible. Raises a TransferError, naming
+        the pair, where embeddings of one model differ in length or have no direction.
+        """
+        pairs = []
+        for mine, a in _embedded(self.layout):
+            for theirs, b in _embedded(other.layout):
+                if a.embedding_model != b.embedding_model:
+                    continue
+                try:
+                    distance = transfer_distance(a, b)
+                except TransferError as error:
+                    raise type(error)(f"regions {mine!r} and {theirs!r}: {error}") from error
+                if distance <= threshold:
+                    pairs.append((mine, theirs, distance))
+        return sorted(pairs, key=lambda pair: pair[2])
 
     def to_dict(self) -> dict:
         """The JSON form; only what differs from its default is written."""
@@ -102,6 +127,25 @@ class CanvasSchema:
             return cls.from_dict(data)
         except ValueError as error:
             raise type(error)(f"{path}: {error}") from error
+
+
+def _embedded(layout: CanvasLayout) -> list[tuple[str, RegionSpec]]:
+    """Names and declarations of the regions that have a semantic embedding."""
+    specs = [(name, layout.region_spec(name)) for name in layout.regions]
+    return [(name, spec) for name, spec in specs if spec.semantic_embedding is not None]
+
+
+def _require_equal_lengths(layout: CanvasLayout) -> None:
+    first: dict[str, tuple[str, int]] = {}
+    for name, spec in _embedded(layout):
+        length = len(spec.semantic_embedding)
+        other, expected = first.setdefault(spec.embedding_model, (name, length))
+        if length != expected:
+            raise SchemaError(
+                f"region {name!r}: semantic_embedding: expected {expected} numbers, as region "
+                f"{other!r} has from the same model {spec.embedding_model!r}, got {length}; "
+                "embed both anew"
+            )
 
 
 def _changed_fields(value: RegionSpec | Connection) -> dict:

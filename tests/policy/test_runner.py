@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canvas_robot.backbone.graft import graft
+from canvas_robot.canvas.attention import EdgeOptions
+from canvas_robot.canvas.attention.residual_edges import ResidualEdges
 from canvas_robot.policy.runner import PlanRunner
 from canvas_robot.schema import (
     CanvasLayout,
     CanvasSchema,
     CanvasTopology,
+    Connection,
     Plan,
     RegionSpec,
     RowGroup,
@@ -137,7 +140,7 @@ def test_with_visual_and_goal_alone_it_equals_the_transformers_own_forward(
 
 @st.composite
 def plans(draw):
-    """Plans of up to 12 rows: groups of either stream and two timesteps, that read any rows."""
+    """Plans of up to 12 rows: groups of either stream and two timesteps, any rows and weights."""
     n = draw(st.integers(2, 12))
     cuts = [0, *sorted(draw(st.sets(st.integers(1, n - 1), max_size=4))), n]
     groups = []
@@ -145,7 +148,9 @@ def plans(draw):
         readable = draw(st.lists(st.booleans(), min_size=n, max_size=n))
         stream = draw(st.sampled_from(["video", "text"]))
         timestep = draw(st.sampled_from([0, 999]))
-        groups.append(RowGroup(start, stop, stream, timestep, runs_of(readable)))
+        runs = runs_of(readable)
+        weights = tuple(draw(st.sampled_from([1.0, 1.0, 0.25, 3.0])) for _ in runs)
+        groups.append(RowGroup(start, stop, stream, timestep, runs, weights))
     return Plan(n, draw(st.integers(1, 3)), (), tuple(groups))
 
 
@@ -158,11 +163,11 @@ def runs_of(readable: list[bool]) -> tuple[tuple[int, int], ...]:
 
 def dense_reference(transformer, plan: Plan, rows: torch.Tensor) -> torch.Tensor:
     """The looped blocks over all rows at once, under a dense mask, row by row modulated."""
-    mask = torch.zeros(plan.n_rows, plan.n_rows, dtype=torch.bool)
+    mask = torch.full((plan.n_rows, plan.n_rows), -math.inf, dtype=rows.dtype)
     group_of_row = [group for group in plan.groups for _ in range(group.start, group.stop)]
     for row, group in enumerate(group_of_row):
-        for start, stop in group.reads:
-            mask[row, start:stop] = True
+        for (start, stop), weight in zip(group.reads, group.weights, strict=True):
+            mask[row, start:stop] = math.log(weight)
     text = torch.tensor([group.stream == "text" for group in group_of_row])[:, None]
     times = torch.tensor([group.timestep for group in group_of_row])
     embedding = transformer.time_embedding(transformer.time_proj(times).to(rows.dtype))
@@ -188,10 +193,10 @@ def dense_block(block, rows, mask, text, embedding):
     )
     q, k = attn.norm_q(q), attn.norm_k(k)
     logits = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
-    weights = (
-        logits.masked_fill(~mask, -math.inf).softmax(dim=3).nan_to_num(0.0)
-    )  # 0 / 0: reads none
-    rows = rows + gate * attn.to_out[0]((weights @ v).transpose(1, 2).flatten(2))
+    weights = (logits + mask).softmax(dim=3).nan_to_num(0.0)
+    attended = attn.to_out[0]((weights @ v).transpose(1, 2).flatten(2))
+    speaks = mask.isfinite().any(dim=1, keepdim=True)
+    rows = rows + gate * attended * speaks
     x, gate = modulated(block.norm2, rows)
     return rows + gate * block.ff(x)
 
@@ -222,11 +227,10 @@ def test_a_row_that_reads_nothing_gets_attention_0_and_its_feed_forward_still_ru
     transformer = make_transformer(layers=1)
     (looped,) = graft(transformer, 1)
     block = looped.original
-    reader = RowGroup(0, 3, "video", 0, ((0, 5),))
-    plan = Plan(5, 1, (), (reader, RowGroup(3, 5, "video", 0, ())))
+    reader = RowGroup(0, 3, "video", 0, ((0, 5),), (1.0,))
+    plan = Plan(5, 1, (), (reader, RowGroup(3, 5, "video", 0, (), ())))
     rows = torch.randn(1, 5, 32)
     with torch.no_grad():
-        block.attn1.to_out[0].bias.zero_()
         runner = PlanRunner(transformer, plan)
         alone = runner(rows)[:, 3:]
         embedding = transformer.time_embedding(transformer.time_proj(torch.zeros(1)))
@@ -268,7 +272,7 @@ def test_samples_of_a_batch_do_not_see_each_other():
     torch.manual_seed(0)
     transformer = make_transformer()
     randomise_loops(graft(transformer, 2))
-    plan = Plan(4, 2, (), (RowGroup(0, 4, "video", 7, ((0, 4),)),))
+    plan = Plan(4, 2, (), (RowGroup(0, 4, "video", 7, ((0, 4),), (1.0,)),))
     first, second = torch.randn(2, 1, 4, 32)
     runner = PlanRunner(transformer, plan)
     with torch.no_grad():
@@ -283,4 +287,51 @@ def test_rotary_positions_are_refused():
     assert str(error.value) == (
         "backbone: expected sin-cos positions (CogVideoX-2B's kind), got rotary ones (5B's kind); "
         "this version does not run them"
+    )
+
+
+def edges_of(plan, layout, transformer):
+    heads, width = transformer.config.num_attention_heads, layout.d_model
+    return [
+        ResidualEdges(plan, layout, width, heads, EdgeOptions())
+        for _ in transformer.transformer_blocks
+    ]
+
+
+def test_residual_edges_change_nothing_at_first_and_add_beside_attention_in_every_loop():
+    torch.manual_seed(0)
+    transformer = make_transformer(layers=1)
+    (block,) = graft(transformer, 2)
+    randomise_loops([block])
+    layout = CanvasLayout(1, 1, 4, 32, {"a": (0, 1, 0, 1, 0, 2), "b": (0, 1, 0, 1, 2, 4)})
+    plain = CanvasTopology.dense(["a", "b"])
+    pooled = CanvasTopology([*plain.connections, Connection("a", "b", weight=2.0, fn="pooling")])
+    plan = compile_plan(CanvasSchema(layout, pooled), loops=2)
+    (edges,) = edges_of(plan, layout, transformer)
+    rows = torch.randn(1, 4, 32)
+    without = PlanRunner(transformer, compile_plan(CanvasSchema(layout, plain), loops=2))
+    runner = PlanRunner(transformer, plan, [edges])
+    assert torch.equal(runner(rows), without(rows))
+    with torch.no_grad():
+        edges.gates.fill_(0.5)
+    gains = []
+    edges.register_forward_hook(lambda module, inputs, out: gains.append((inputs[0], out)))
+    runner(rows)
+    assert len(gains) == 2, "once in each loop"
+    for normed, gain in gains:
+        mean = normed[:, 2:].mean(dim=1, keepdim=True)
+        torch.testing.assert_close(gain[:, :2], (0.5 * 2.0 * mean).expand(-1, 2, -1))
+        assert not gain[:, 2:].any()
+
+
+def test_a_plan_with_residual_edges_needs_their_modules_for_every_block():
+    transformer = make_transformer(layers=2)
+    layout = CanvasLayout(1, 1, 1, 32, {"a": (0, 1, 0, 1, 0, 1)})
+    topology = CanvasTopology([Connection("a", "a", fn="gated")])
+    plan = compile_plan(CanvasSchema(layout, topology))
+    with pytest.raises(ValueError) as error:
+        PlanRunner(transformer, plan)
+    assert str(error.value) == (
+        "edges: expected one ResidualEdges for each of 2 blocks because the plan has 1 residual "
+        "edges, got 0"
     )

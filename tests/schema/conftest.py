@@ -18,7 +18,7 @@ settings.load_profile("no deadline")
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 SIZES = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
-EXECUTABLE = ["cross_attention", "none"]
+ANYWHERE = sorted(set(ATTENTION_TYPES) - {"copy"})  # a copy needs boxes that match
 
 
 @st.composite
@@ -58,7 +58,7 @@ def specs(bounds, attention=tuple(ATTENTION_TYPES)):
         is_output=st.booleans(),
         loss_weight=st.floats(0.0, 1e6),
         semantic_type=st.none() | st.text(max_size=8),
-        semantic_embedding=st.none() | st.lists(st.floats(-1, 1), max_size=3).map(tuple),
+        semantic_embedding=st.none() | st.tuples(*[st.floats(-1, 1)] * 3),
         embedding_model=st.sampled_from(["openai/text-embedding-3-small", "other"]),
         default_attn=st.sampled_from(attention),
         stream=st.sampled_from(["video", "text"]),
@@ -100,11 +100,11 @@ def any_schemas(draw):
 
 
 @st.composite
-def executable_schemas(draw):
-    """Schemas that compile: disjoint regions; cross attention of weight 0 or 1, or none."""
+def executable_schemas(draw, attention=("cross_attention", "cross_attention", *ANYWHERE)):
+    """Schemas that compile: regions that are apart, with connections of those function types."""
     size = draw(SIZES)
     regions = {
-        f"region.{i}": draw(specs(box, EXECUTABLE))
+        f"region.{i}": draw(specs(box, attention))
         for i, box in enumerate(draw(disjoint_boxes(size)))
     }
     names = st.sampled_from(list(regions))
@@ -112,10 +112,10 @@ def executable_schemas(draw):
         Connection,
         src=names,
         dst=names,
-        weight=st.sampled_from([1.0, 1.0, 1.0, 0.0]),
+        weight=st.sampled_from([1.0, 1.0, 1.0, 0.0, 0.5, 2.0]),
         t_src=offsets(size[0]),
         t_dst=offsets(size[0]),
-        fn=st.sampled_from([None, None, *EXECUTABLE]),
+        fn=st.sampled_from([None, *attention]),
     )
     topology = draw(st.none() | st.lists(connections, max_size=10).map(CanvasTopology))
     return CanvasSchema(CanvasLayout(*size, d_model=8, regions=regions), topology)

@@ -64,7 +64,8 @@ def test_canvas_step_and_control_tick_invert_each_other(strategies, data, period
     size = data.draw(strategies["sizes"])
     region = RegionSpec(data.draw(strategies["boxes"](size)), period=period)
     layout = CanvasLayout(*size, 8, {"r": region})
-    ticks = {layout.real_frame("r", t): t for t in layout.region_timesteps("r")}
+    steps = range(layout.region_size("r")[0])  # counted from the region's first
+    ticks = {layout.real_frame("r", t): t for t in steps}
     for tick in range(-period, (size[0] + 1) * period):
         assert layout.canvas_frame("r", tick) == ticks.get(tick)
 
@@ -75,6 +76,19 @@ def test_the_output_mask_holds_the_cells_from_the_current_step_on(strategies, da
     now = data.draw(st.integers(0, T - 1))
     mask = CanvasLayout(T, H, W, 8, t_current=now).output_mask()
     assert mask == [index for index in range(T * H * W) if index // (H * W) >= now]
+
+
+@given(st.data())
+def test_a_cells_loss_weight_is_the_sum_over_the_output_regions_that_cover_it(strategies, data):
+    layout = data.draw(strategies["any_schemas"]).layout
+    expected = [0.0] * layout.num_positions
+    for name in layout.regions:
+        spec = layout.region_spec(name)
+        for index in layout.region_indices(name) if spec.is_output else []:
+            expected[index] += spec.loss_weight
+    mask = layout.loss_weight_mask()
+    assert mask.shape == (layout.num_positions,)
+    assert mask.tolist() == pytest.approx(expected)
 
 
 def test_raw_bounds_mean_a_region_with_defaults():

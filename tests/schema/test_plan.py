@@ -14,28 +14,37 @@ from canvas_robot.schema import (
     Connection,
     OverlapError,
     PlanError,
-    RegionSpec,
     compile_plan,
 )
 
 
-def readable_cells(schema, cells):
-    """Flat cell -> flat cells it reads, from the definition: each edge, reference step and pair.
+def allowed_pairs(connection, layout, cells):
+    """(row cell, column cell) that a connection allows, by the definition: for each reference step.
 
     cells: by region name, the (t, h, w) of its covered cells.
     """
+    for reference in range(layout.T):
+        for row, column in itertools.product(cells[connection.src], cells[connection.dst]):
+            row_allowed = connection.t_src is None or row[0] == reference + connection.t_src
+            column_allowed = connection.t_dst is None or column[0] == reference + connection.t_dst
+            if row_allowed and column_allowed:
+                yield flat(layout, row), flat(layout, column)
+
+
+def function_of(connection, layout):
+    """Function type of a connection that runs; None for one that is no edge."""
+    fn = connection.fn or layout.region_spec(connection.src).default_attn
+    return None if fn == "none" or connection.weight == 0 else fn
+
+
+def weights_read(schema, cells):
+    """Flat cell -> {flat cell of its softmax: largest weight}."""
     layout = schema.layout
-    reads = {flat(layout, cell): set() for covered in cells.values() for cell in covered}
+    reads = {flat(layout, cell): {} for covered in cells.values() for cell in covered}
     for c in schema.topology.connections if schema.topology is not None else []:
-        function = c.fn if c.fn is not None else layout.region_spec(c.src).default_attn
-        if c.weight == 0 or function == "none":
-            continue
-        for reference in range(layout.T):
-            for row, column in itertools.product(cells[c.src], cells[c.dst]):
-                row_allowed = c.t_src is None or row[0] == reference + c.t_src
-                column_allowed = c.t_dst is None or column[0] == reference + c.t_dst
-                if row_allowed and column_allowed:
-                    reads[flat(layout, row)].add(flat(layout, column))
+        if function_of(c, layout) == "cross_attention":
+            for row, column in allowed_pairs(c, layout, cells):
+                reads[row][column] = max(reads[row].get(column, 0.0), c.weight)
     return reads
 
 
@@ -59,16 +68,52 @@ def covered_schemas(draw, strategies):
 
 @settings(deadline=None, max_examples=200)
 @given(st.data())
-def test_every_row_reads_the_cells_that_the_dense_mask_allows(strategies, data):
+def test_the_softmax_of_every_row_reads_what_cross_attention_allows_with_the_largest_weight(
+    strategies, data
+):
     schema, counts, cells = data.draw(covered_schemas(strategies))
     plan = compile_plan(schema, tokens=counts)
     cell_of_row = [cell for region in plan.regions for cell in region.cells]
     reads = {}
     for group in plan.groups:
-        columns = {cell_of_row[row] for start, stop in group.reads for row in range(start, stop)}
+        columns = {
+            cell_of_row[row]: weight
+            for (start, stop), weight in zip(group.reads, group.weights, strict=True)
+            for row in range(start, stop)
+        }
         for row in range(group.start, group.stop):
             reads[cell_of_row[row]] = columns
-    assert reads == readable_cells(schema, cells)
+    assert reads == weights_read(schema, cells)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_the_residual_edges_are_all_other_connections_that_pair_rows_each_with_its_pairs(
+    strategies, data
+):
+    schema, counts, cells = data.draw(covered_schemas(strategies))
+    layout = schema.layout
+    plan = compile_plan(schema, tokens=counts)
+    expected = {}
+    for c in schema.topology.connections if schema.topology is not None else []:
+        fn = function_of(c, layout)
+        if fn in (None, "cross_attention"):
+            continue
+        key = (c.src, c.dst, fn, c.t_src, c.t_dst)
+        weight = max(c.weight, expected[key][3] if key in expected else 0.0)
+        if pairs := set(allowed_pairs(c, layout, cells)):
+            expected[key] = (c.src, c.dst, fn, weight, pairs)
+    cell_of_row = [cell for region in plan.regions for cell in region.cells]
+    for edge, of_connection in zip(plan.edges, expected.values(), strict=True):
+        pairs = [
+            (cell_of_row[row], cell_of_row[column])
+            for block in edge.blocks
+            for row in range(block.start, block.stop)
+            for start, stop in block.reads
+            for column in range(start, stop)
+        ]
+        assert len(pairs) == len(set(pairs))
+        assert (edge.src, edge.dst, edge.fn, edge.weight, set(pairs)) == of_connection
 
 
 @settings(deadline=None)
@@ -108,14 +153,13 @@ def test_groups_are_as_few_as_can_be_and_cover_every_row_once(strategies, data):
                 spec_of_row[row].stream,
                 spec_of_row[row].timestep,
             )
-        flat_runs = [end for run in group.reads for end in run]
-        assert flat_runs == sorted(set(flat_runs)), "runs are sorted, not empty and never touch"
+        ends_and_weights = zip(group.reads, group.weights, strict=True)
+        runs = [(start, stop, weight) for (start, stop), weight in ends_and_weights]
+        assert runs == sorted(runs) and all(start < stop for start, stop, _ in runs)
+        for (_, stop, weight), (start, _, other) in itertools.pairwise(runs):
+            assert stop < start or (stop == start and weight != other), "runs do not touch"
     for first, second in itertools.pairwise(plan.groups):
-        assert (first.stream, first.timestep, first.reads) != (
-            second.stream,
-            second.timestep,
-            second.reads,
-        )
+        assert first[2:] != second[2:]
 
 
 @given(st.data())
@@ -192,27 +236,62 @@ def test_an_empty_layout_makes_an_empty_plan():
     assert (plan.n_rows, plan.regions, plan.groups) == (0, (), ())
 
 
+def test_runs_of_different_weights_stay_apart_and_equal_ones_join():
+    edges = [Connection("a", "a", weight=2.0), Connection("a", "b")]
+    plan = compile_plan(one(*edges))
+    assert [(g.reads, g.weights) for g in plan.groups] == [
+        (((0, 2), (2, 4)), (2.0, 1.0)),
+        ((), ()),
+    ]
+    plan = compile_plan(one(Connection("a", "a", weight=2.0), Connection("a", "b", weight=2.0)))
+    assert [(g.reads, g.weights) for g in plan.groups] == [(((0, 4),), (2.0,)), ((), ())]
+
+
+def test_of_equal_residual_edges_the_heavier_one_runs_once():
+    edges = [Connection("a", "b", fn="gated"), Connection("a", "b", weight=3.0, fn="gated")]
+    (edge,) = compile_plan(one(*edges)).edges
+    assert (edge.fn, edge.weight, edge.blocks) == ("gated", 3.0, ((0, 2, ((2, 4),)),))
+
+
+BOXES = {  # name: box; W, H and T differ, so that no two of them match by accident
+    "src": (0, 4, 0, 2, 0, 3),
+    "same": (0, 4, 2, 4, 0, 3),
+    "plane": (2, 3, 4, 6, 0, 3),
+    "point": (0, 1, 6, 7, 0, 1),
+    "line": (0, 4, 0, 1, 3, 6),
+    "short": (0, 2, 2, 4, 3, 6),
+    "turned": (0, 4, 7, 10, 0, 2),
+}
+
+
 @pytest.mark.parametrize(
-    "connection, kind",
+    "dst, t_src, t_dst, box",
     [
-        (Connection("a", "b", fn="mamba"), "mamba with weight 1.0"),
-        (Connection("a", "b", weight=0.5), "cross_attention with weight 0.5"),
-        (Connection("a", "b", weight=2.0), "cross_attention with weight 2.0"),
+        ("same", None, None, None),
+        ("plane", None, None, None),
+        ("point", None, None, None),
+        ("line", None, None, None),
+        ("short", None, None, "(2, 2, 3)"),
+        ("turned", None, None, "(4, 3, 2)"),
+        ("short", 0, 0, None),  # step by step
+        ("turned", 0, -1, "(1, 3, 2)"),
     ],
 )
-def test_a_connection_that_cannot_be_executed_yet_is_refused(connection, kind):
+def test_a_copy_needs_a_box_that_matches_or_is_1_along_an_axis(dst, t_src, t_dst, box):
+    layout = CanvasLayout(4, 10, 6, 8, BOXES)
+    edge = Connection("src", dst, t_src=t_src, t_dst=t_dst, fn="copy")
+    schema = CanvasSchema(layout, CanvasTopology([edge]))
+    if box is None:
+        assert compile_plan(schema).edges[0].fn == "copy"
+        return
     with pytest.raises(PlanError) as error:
-        compile_plan(one(connection))
+        compile_plan(schema)
+    src = "(4, 2, 3)" if t_src is None else "(1, 2, 3)"
     assert str(error.value) == (
-        "connection 'a' -> 'b': this version executes cross_attention with weight 0 or 1, "
-        f"got {kind}"
+        f"connection 'src' -> {dst!r}: copy hands tokens over place by place: expected a dst box "
+        f"equal to the src box (t, h, w) = {src}, or 1 along an axis, got {box}; "
+        "change a box, or the type (pooling, perceiver)"
     )
-
-
-def test_a_regions_default_function_type_is_checked_too():
-    layout = CanvasLayout(1, 1, 1, 8, {"a": RegionSpec((0, 1, 0, 1, 0, 1), default_attn="pooling")})
-    with pytest.raises(PlanError, match="got pooling with weight 1"):
-        compile_plan(CanvasSchema(layout, CanvasTopology.isolated(["a"])))
 
 
 @pytest.mark.parametrize("count", [0, -1, 3])
@@ -251,13 +330,24 @@ def test_the_shipped_schema_compiles_to_the_plan_that_it_reads_like():
     ]
 
 
-def test_the_printed_plan_says_rows_groups_loops_and_who_reads_nothing():
+def test_the_printed_plan_says_rows_groups_loops_edges_and_who_reads_nothing():
     assert str(compile_plan(one(Connection("a", "b")), loops=2)).splitlines() == [
         "plan: 4 rows, 2 groups, 2 loops",
         "  region a: rows 0..1, period 1, video",
         "  region b: rows 2..3, period 1, video",
         "  rows 0..1 (video, timestep 0) read 2..3",
         "  rows 2..3 (video, timestep 0) read nothing",
+    ]
+    edges = [
+        Connection("a", "b", weight=0.5),
+        Connection("a", "a"),
+        Connection("b", "a", fn="rwkv"),
+    ]
+    assert str(compile_plan(one(*edges))).splitlines()[3:] == [
+        "  rows 0..1 (video, timestep 0) read 0..1, 2..3 x0.5",
+        "  rows 2..3 (video, timestep 0) read nothing",
+        "  edge b -> a (rwkv), weight 1",
+        "    rows 2..3 read 0..1",
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from canvas_robot.policy.heads import ActionHead
+from canvas_robot.backbone.action_head import ActionHead
 from canvas_robot.signals import Normaliser
 
 

@@ -1,4 +1,4 @@
-"""Heads: from token vectors to numbers."""
+"""ActionHead: from token vectors or latents to one action."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from canvas_robot.policy.heads import ActionHead
+from canvas_robot.backbone.action_head import ActionHead
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,80 @@
+"""ResidualEdges: connections of every type but cross_attention, each behind a zero gate.
+
+What each type computes lives in `functions`; which rows meet is the plan's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from canvas_robot.canvas.attention.batches import RowBatch, alike_blocks
+from canvas_robot.canvas.attention.functions import EDGE_FUNCTIONS
+from canvas_robot.canvas.attention.functions.interface import EdgeGeometry, EdgeOptions
+from canvas_robot.schema import CanvasLayout, EdgeBlock, Plan, ResidualEdge
+
+
+class ResidualEdges(nn.Module):
+    """What the residual edges add to their src rows: sum of gate * weight * function(src, dst).
+
+    Every edge has one scalar gate that starts at 0 and is its only zero factor: at the first step
+    the gate learns, from the second on the rest does. One module serves one block.
+
+    Args:
+        plan: its edges say which rows meet.
+        layout: says where rows lie, for functions that look at places.
+        width: channels of a row.
+        heads: attention heads of the functions that have heads.
+        options: sizes of windows, subsets and states.
+    """
+
+    def __init__(
+        self, plan: Plan, layout: CanvasLayout, width: int, heads: int, options: EdgeOptions
+    ) -> None:
+        super().__init__()
+        self.gates = nn.Parameter(torch.zeros(len(plan.edges)))
+        self.weights = [edge.weight for edge in plan.edges]
+        self.functions = nn.ModuleList()
+        self.batches = nn.ModuleList()
+        cells = torch.tensor([cell for region in plan.regions for cell in region.cells])
+        for edge in plan.edges:
+            alike = alike_blocks(edge.blocks)
+            geometries = [_geometry(edge, blocks, cells, layout) for blocks in alike]
+            function = EDGE_FUNCTIONS[edge.fn](width, heads, geometries, options)
+            self.functions.append(function)
+            self.batches.append(nn.ModuleList(RowBatch(blocks) for blocks in alike))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows (B, N, width) in the plan's order to what they gain, of the same shape.
+
+        It is computed in the parameters' precision and returned in the rows' own.
+        """
+        inputs = rows.to(self.gates.dtype)
+        gained = torch.zeros_like(inputs)
+        for i, (function, batches) in enumerate(zip(self.functions, self.batches, strict=True)):
+            for bucket, batch in enumerate(batches):
+                out = function(batch.take_rows(inputs), batch.take_reads(inputs), bucket)
+                out = out * (self.gates[i] * self.weights[i])
+                gained = gained.index_add(1, batch.rows.flatten(), out.flatten(1, 2))
+        return gained.to(rows.dtype)
+
+
+def _geometry(
+    edge: ResidualEdge, blocks: Sequence[EdgeBlock], cells: torch.Tensor, layout: CanvasLayout
+) -> EdgeGeometry:
+    batch = RowBatch(blocks)
+    return EdgeGeometry(
+        _places(cells[batch.rows], edge.src, layout),
+        _places(cells[batch.reads], edge.dst, layout),
+        layout.region_size(edge.src)[1:],
+        layout.region_size(edge.dst)[1:],
+    )
+
+
+def _places(cells: torch.Tensor, region: str, layout: CanvasLayout) -> torch.Tensor:
+    """Flat cells (G, n) to (G, n, 3): canvas step, h and w from the region's corner."""
+    _, _, h0, _, w0, _ = layout.region_spec(region).bounds
+    t, rest = cells // (layout.H * layout.W), cells % (layout.H * layout.W)
+    return torch.stack([t, rest // layout.W - h0, rest % layout.W - w0], dim=-1)

@@ -1,0 +1,542 @@
+"""draw_schema: one figure of a schema: its grid, who reads which tokens, the graph, the clock.
+
+What the panels show is computed in `canvas_robot.schema.description`; here it is only drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, Patch, Polygon, Rectangle
+
+from canvas_robot.schema import CanvasSchema, Plan, compile_plan
+from canvas_robot.schema.description import (
+    OBSERVES,
+    RECOMPUTED,
+    Source,
+    connections_from,
+    control_rate_hz,
+    spans_of,
+    timeline,
+)
+
+INK, QUIET, LINE, PAPER = "#1f2937", "#5b6472", "#cbd2db", "#f8fafc"
+# Apart from each other also for the colour blind: hues alternate with lightness.
+PALETTE = (
+    "#2563eb", "#f59e0b", "#059669", "#db2777", "#7c3aed", "#84cc16",
+    "#0891b2", "#dc2626", "#a16207", "#94a3b8", "#f9a8d4", "#1e3a8a",
+    "#5eead4", "#fdba74", "#6b21a8", "#365314",
+)  # fmt: skip
+OTHER_STYLES = ((0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)))
+OTHER_COLOURS = ("#c2410c", "#0f766e", "#7e22ce", "#be123c", "#4d7c0f", "#0369a1")
+HATCHES = ("////", "....", "\\\\\\\\", "xxxx", "++++", "oooo")
+
+
+MANY_ARROWS = 60  # beyond, arrows are thin and their time offsets are left to `schema show`
+
+
+class Cell(NamedTuple):
+    """One canvas step of a region: the smallest unit that connections tell apart."""
+
+    region: str
+    t: int
+
+
+class Mark(NamedTuple):
+    """Rows of one canvas step of a region read those of another: by `fn`, with `weight`."""
+
+    row: Cell
+    column: Cell
+    fn: str
+    weight: float
+
+
+def draw_schema(schema: CanvasSchema, path: str | Path, title: str) -> None:
+    """Writes the picture; the ending of `path` (.png or .svg) says the format.
+
+    No (N, N) mask is made: the plan's groups are drawn as blocks, so a large canvas costs no more.
+
+    Raises:
+        ValueError: another ending.
+        PlanError: the schema does not compile.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise ValueError(f"{path}: expected a file that ends with .png or .svg")
+    schema_figure(schema, title).savefig(path, dpi=100)
+
+
+@rc_context({"text.parse_math": False})  # a name may hold dollar signs
+def schema_figure(schema: CanvasSchema, title: str) -> Figure:
+    """The four panels; a region has the same colour in all of them."""
+    plan = compile_plan(schema)
+    colours = region_colours(schema)
+    fns = _other_types(schema)
+    top, gap, bottom = 1.5, 1.35, 0.8  # inches, for titles and keys
+    panel = 4.8 + 0.1 * max(0, len(plan.regions) - 6)
+    height = top + 2 * panel + gap + bottom
+    figure = Figure(figsize=(17, height), facecolor="white")
+    grid = figure.add_gridspec(
+        2,
+        2,
+        left=0.03,
+        right=0.985,
+        top=1 - top / height,
+        bottom=bottom / height,
+        hspace=gap / panel,
+        wspace=0.1,
+    )
+    layout = schema.layout
+    figure.text(0.03, 1 - 0.45 / height, title, size=20, weight="bold", color=INK, va="center")
+    facts = (
+        f"{layout.T}×{layout.H}×{layout.W} cells, {plan.n_rows} covered by {len(plan.regions)} "
+        f"regions, d_model {layout.d_model}"
+    )
+    figure.text(0.985, 1 - 0.45 / height, facts, size=13, color=QUIET, va="center", ha="right")
+    draw_grid(figure.add_subplot(grid[0, 0]), schema, colours)
+    draw_mask(figure.add_subplot(grid[0, 1]), schema, plan, colours, fns)
+    draw_graph(figure.add_subplot(grid[1, 0]), schema, plan, colours, fns)
+    draw_timeline(figure.add_subplot(grid[1, 1]), schema, plan, colours)
+    return figure
+
+
+def region_colours(schema: CanvasSchema) -> dict[str, str]:
+    """Region -> colour, in the order of declaration; after 16 they repeat."""
+    return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(schema.layout.regions)}
+
+
+def mask_marks(schema: CanvasSchema, plan: Plan) -> list[Mark]:
+    """The whole attention structure of a plan by canvas steps of regions.
+
+    Softmax reads come first; the residual edges lie on top of them.
+    """
+    marks = []
+    for group in plan.groups:
+        for run, weight in zip(group.reads, group.weights, strict=True):
+            marks += _marks(schema, plan, group, run, "cross_attention", weight)
+    for edge in plan.edges:
+        for block in edge.blocks:
+            for run in block.reads:
+                marks += _marks(schema, plan, block, run, edge.fn, edge.weight)
+    return marks
+
+
+def _marks(schema, plan, rows, run, fn: str, weight: float) -> list[Mark]:
+    return [
+        Mark(row, column, fn, weight)
+        for row in _cells(schema, plan, (rows.start, rows.stop))
+        for column in _cells(schema, plan, run)
+    ]
+
+
+def _cells(schema: CanvasSchema, plan: Plan, run: tuple[int, int]) -> list[Cell]:
+    return [
+        Cell(span.region, t)
+        for span in spans_of(schema, plan, run)
+        for t in range(span.t0, span.t1)
+    ]
+
+
+def _heading(axes: Axes, title: str, text: str) -> None:
+    """Above the panel's own place in the figure, which an equal aspect does not move."""
+    place, figure = axes.get_position(original=True), axes.figure
+    inch = 1 / figure.get_size_inches()[1]
+    figure.text(place.x0, place.y1 + 0.42 * inch, title, size=15, weight="bold", color=INK)
+    figure.text(place.x0, place.y1 + 0.18 * inch, text, size=11, color=QUIET)
+
+
+# The grid: runs of canvas steps with the same regions, drawn apart, so that nothing hides.
+
+
+def draw_grid(axes: Axes, schema: CanvasSchema, colours: Mapping[str, str]) -> None:
+    """Boxes of the (T, H, W) grid in parallel projection; coordinates are inches, y down."""
+    layout = schema.layout
+    _heading(
+        axes, "Grid", "t goes right (one block for steps with the same regions), h down, w forward"
+    )
+    place, (width, height) = axes.get_position(original=True), axes.figure.get_size_inches()
+    width, height = place.width * width, place.height * height
+    segments = _segments(schema)
+    line = 0.185 if len(layout.regions) <= 9 else 0.165
+    shape = _BlockShape(layout.H, layout.W)
+    most = max(len(names) for *_, names in segments)
+    scale = (height - (most + 2.2) * line) / shape.height
+    while sum(_advance(shape, scale, s, line) for s in segments) > width and scale > 0.2:
+        scale *= 0.97
+    left = 0.02
+    for segment in segments:
+        t0, t1, names = segment
+        point = shape.projection(left, scale, t1 - t0)
+        _draw_box(axes, point, (0, 1, 0, 1, 0, 1), PAPER, LINE, shades=(1.0, 0.97, 1.0))
+        for name in sorted(names, key=lambda n: _depth_key(layout.region_spec(n).bounds)):
+            _, _, h0, h1, w0, w1 = layout.region_spec(name).bounds
+            box = (0, 1, h0 / layout.H, h1 / layout.H, w0 / layout.W, w1 / layout.W)
+            _draw_box(axes, point, box, colours[name], "white", shades=(1.25, 0.8, 1.0))
+        top = scale * shape.height + 0.8 * line
+        _label_segment(axes, schema, segment, colours, (left, top, line))
+        left += _advance(shape, scale, segment, line)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+
+
+class _BlockShape:
+    """How a block of canvas steps looks: its longer side is 1 before scaling."""
+
+    STEP, MOST_STEPS = 0.06, 6  # depth of a step; deeper blocks would only take room
+
+    def __init__(self, H: int, W: int) -> None:
+        wide, self.high = max(0.3, W / max(H, W)), max(0.3, H / max(H, W))
+        self.across, self.down = 0.62 * wide, 0.26 * wide
+        self.height = self.high + self.down + 0.35 * self.STEP * self.MOST_STEPS
+
+    def depth(self, steps: int) -> float:
+        return self.STEP * min(self.MOST_STEPS, steps)
+
+    def projection(self, left: float, scale: float, steps: int):
+        """(t, h, w) in 0..1 of a block to (x, y); far steps lie to the right and higher."""
+        deep, most = self.depth(steps), self.STEP * self.MOST_STEPS
+
+        def point(t: float, h: float, w: float) -> tuple[float, float]:
+            x = self.across * w + deep * t
+            y = h * self.high + self.down * w + 0.35 * (most - deep * t)
+            return left + scale * x, scale * y
+
+        return point
+
+
+def _advance(shape: _BlockShape, scale: float, segment: tuple, line: float) -> float:
+    """Inches from one block to the next: its own width or that of its labels."""
+    t0, t1, names = segment
+    longest = max((len(name) for name in names), default=0)
+    return max(scale * (shape.across + shape.depth(t1 - t0)), 0.44 * line * max(longest + 3, 9)) + (
+        0.22
+    )
+
+
+def _segments(schema: CanvasSchema) -> list[tuple[int, int, tuple[str, ...]]]:
+    """(t0, t1, regions) of the runs of canvas steps in which the same regions lie, "now" alone."""
+    layout, result = schema.layout, []
+    for t in range(layout.T):
+        names = tuple(
+            n
+            for n in layout.regions
+            if layout.region_spec(n).bounds[0] <= t < layout.region_spec(n).bounds[1]
+        )
+        apart = layout.t_current in (t, t - 1)
+        if result and result[-1][2] == names and not apart:
+            result[-1] = (result[-1][0], t + 1, names)
+        else:
+            result.append((t, t + 1, names))
+    return result
+
+
+def _draw_box(axes, point, box, colour: str, edge: str, shades: tuple) -> None:
+    """The faces of a box that are seen: its top, the side of the last w, and the front of t."""
+    t0, t1, h0, h1, w0, w1 = box
+    faces = (
+        [(t0, h0, w0), (t1, h0, w0), (t1, h0, w1), (t0, h0, w1)],
+        [(t0, h0, w1), (t1, h0, w1), (t1, h1, w1), (t0, h1, w1)],
+        [(t0, h0, w0), (t0, h0, w1), (t0, h1, w1), (t0, h1, w0)],
+    )
+    for corners, shade in zip(faces, shades, strict=True):
+        face = tuple(min(1.0, c * shade) for c in to_rgb(colour))
+        places = [point(*corner) for corner in corners]
+        axes.add_patch(Polygon(places, fc=face, ec=edge, lw=0.8, joinstyle="round"))
+
+
+def _depth_key(bounds) -> tuple[int, int]:
+    """Far first: small w, then low places (large h)."""
+    return bounds[4], -bounds[2]
+
+
+def _label_segment(axes, schema, segment, colours, place: tuple[float, float, float]) -> None:
+    t0, t1, names = segment
+    x, y, line = place
+    steps = f"t={t0}" + (f"..{t1 - 1}" if t1 - t0 > 1 else "")
+    now = " now" if t0 == schema.layout.t_current else ""
+    size = 54 * line
+    axes.text(x, y, steps + now, size=size + 0.5, weight="bold", color=INK, va="center")
+    for i, name in enumerate(names):
+        at = y + line * (i + 1.15)
+        axes.add_patch(Rectangle((x, at - 0.3 * line), 0.55 * line, 0.6 * line, fc=colours[name]))
+        axes.text(x + 0.85 * line, at, name, size=size, color=INK, va="center")
+    if not names:
+        axes.text(x, y + 1.15 * line, "no region", size=size, color=QUIET, va="center")
+
+
+# The mask: rows and columns by region; bands grow slower than their tokens, so that all are seen.
+
+
+def draw_mask(
+    axes: Axes, schema: CanvasSchema, plan: Plan, colours: Mapping[str, str], fns: tuple[str, ...]
+) -> None:
+    """Who reads which tokens, in the plan's row order; `fns` as `_other_types` gives them."""
+    _heading(
+        axes,
+        "Attention",
+        "a row reads the marked columns; bands grow more slowly than their tokens",
+    )
+    bands = _bands(schema, plan)
+    marks = mask_marks(schema, plan)
+    strip = 0.025
+    for name, (start, stop, steps) in bands.items():
+        _band(axes, name, colours[name], start, stop, strip, small=len(bands) > 9)
+        for at in [at for at in steps.values() if at[1] - at[0] > 0.012][1:]:
+            for xs, ys in (((at[0],) * 2, (0, 1)), ((0, 1), (at[0],) * 2)):
+                axes.plot(xs, ys, color=LINE, lw=0.3, zorder=1)
+        for xs, ys in (((start, start), (0, 1)), ((0, 1), (start, start))):
+            axes.plot(xs, ys, color=QUIET, lw=0.6, zorder=4)
+    weights = {mark.weight for mark in marks if mark.fn == "cross_attention"}
+    for fn in ("cross_attention", *fns):
+        _draw_marks(axes, [mark for mark in marks if mark.fn == fn], bands, fns, colours)
+    axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, ec=INK, lw=1.0, zorder=5))
+    handles = [Patch(fc=_tint(INK, w), label=f"softmax, weight {w:g}") for w in sorted(weights)]
+    handles += [
+        Patch(fc="white", ec=colour, hatch=hatch, label=fn)
+        for fn, (colour, hatch) in _hatches(fns).items()
+    ]
+    _legend(axes, handles, columns=4)
+    axes.set(xlim=(-strip, 1.0), ylim=(1.0, -strip))
+    axes.set_aspect("equal", anchor="N")
+    axes.axis("off")
+
+
+def _bands(schema: CanvasSchema, plan: Plan) -> dict[str, tuple[float, float, dict[int, tuple]]]:
+    """Region -> (start, stop, step -> (start, stop)) in 0..1, in the plan's row order."""
+    sizes = {r.name: (r.stop - r.start) ** 0.35 for r in plan.regions}
+    total, at, bands = sum(sizes.values()), 0.0, {}
+    for name, size in sizes.items():
+        times = schema.layout.region_timesteps(name)
+        width = size / total / len(times)
+        steps = {t: (at + i * width, at + (i + 1) * width) for i, t in enumerate(times)}
+        bands[name] = (at, at + size / total, steps)
+        at += size / total
+    return bands
+
+
+def _band(axes, name, colour, start, stop, strip: float, small: bool) -> None:
+    middle, size = (start + stop) / 2, 9 if small else 11
+    gap = 0.006
+    axes.add_patch(Rectangle((start, -strip), stop - start, strip - gap, fc=colour, lw=0))
+    axes.add_patch(Rectangle((-strip, start), strip - gap, stop - start, fc=colour, lw=0))
+    axes.text(-strip - 0.012, middle, name, size=size, color=INK, ha="right", va="center")
+
+
+def _draw_marks(axes, marks: list[Mark], bands, fns: tuple[str, ...], colours) -> None:
+    """Marks of one function type as one collection: a causal schema has thousands."""
+    boxes = []
+    for mark in marks:
+        (x0, x1), (y0, y1) = (bands[c.region][2][c.t] for c in (mark.column, mark.row))
+        boxes.append([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    if marks and marks[0].fn == "cross_attention":
+        faces = [_tint(colours[mark.row.region], mark.weight) for mark in marks]
+        axes.add_collection(PolyCollection(boxes, facecolors=faces, linewidths=0, zorder=2))
+    elif marks:
+        colour, hatch = _hatches(fns)[marks[0].fn]
+        style = {"facecolors": "none", "edgecolors": colour, "hatch": hatch}
+        axes.add_collection(PolyCollection(boxes, linewidths=0, zorder=3, **style))
+
+
+def _tint(colour: str, weight: float) -> tuple[float, float, float]:
+    """The colour at weight 1, paler below, darker above."""
+    if weight <= 1:
+        strength = 0.25 + 0.55 * weight
+        return tuple(1 - strength * (1 - c) for c in to_rgb(colour))
+    return tuple(c * max(0.45, 1 / weight**0.5) for c in to_rgb(colour))
+
+
+def _other_types(schema: CanvasSchema) -> tuple[str, ...]:
+    """Function types of residual edges; their order decides colours, hatches and line styles."""
+    sources = [s for name in schema.layout.regions for s in connections_from(schema, name)]
+    return tuple(sorted({s.fn for s in sources if s.active} - {"cross_attention"}))
+
+
+def _hatches(fns: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    return {
+        fn: (OTHER_COLOURS[i % len(OTHER_COLOURS)], HATCHES[i % len(HATCHES)])
+        for i, fn in enumerate(fns)
+    }
+
+
+def _legend(axes: Axes, handles: list, columns: int) -> None:
+    if handles:
+        axes.legend(
+            handles=handles,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.012),
+            ncols=columns,
+            frameon=False,
+            fontsize=10,
+            labelcolor=INK,
+            handlelength=3.2,
+            columnspacing=1.6,
+        )
+
+
+# The graph: regions on an ellipse; a ring is a region that reads itself.
+
+
+def draw_graph(
+    axes: Axes, schema: CanvasSchema, plan: Plan, colours: Mapping[str, str], fns: tuple[str, ...]
+) -> None:
+    """Connections between regions; `fns` as `_other_types` gives them."""
+    _heading(
+        axes,
+        "Topology",
+        "arrow: from reader to what it reads; two heads: both ways; ring: itself; width: weight",
+    )
+    places = _places([r.name for r in plan.regions])
+    edges = {name: connections_from(schema, name) for name in places}
+    radius = 17 if len(places) <= 9 else 14
+    arrows = _between(edges)
+    many = sum(len(kinds) for kinds in arrows.values()) > MANY_ARROWS
+    for (src, dst), sources in arrows.items():
+        for i, (fn, weight, offsets, both) in enumerate(sources):
+            colour, style = _line_style(fn, fns)
+            width = _line_width(weight) * (0.5 if many else 1.0)
+            if src == dst:
+                ring = radius + 5 + 5 * i
+                _ring(axes, places[src], ring, colour, style, width)
+                continue
+            bend = 0.0 if both and not i else 0.1 + 0.09 * i
+            axes.add_patch(
+                FancyArrowPatch(
+                    places[src],
+                    places[dst],
+                    connectionstyle=f"arc3,rad={bend}",
+                    arrowstyle="<|-|>" if both else "-|>",
+                    mutation_scale=8 if many else 11,
+                    shrinkA=radius / 2 + 6,
+                    shrinkB=radius / 2 + 6,
+                    color=colour,
+                    lw=width,
+                    linestyle=style,
+                    alpha=0.5 if many else 0.85,
+                    zorder=2,
+                )
+            )
+            if offsets and not many:
+                _offset_label(axes, places[src], places[dst], bend, ", ".join(offsets))
+    for name, (x, y) in places.items():
+        axes.plot(x, y, "o", ms=radius, mfc=colours[name], mec="white", mew=1.5, zorder=4)
+        _node_label(axes, name, x, y)
+    used = {fn: _line_style(fn, fns) for fn in ("cross_attention", *fns)}
+    handles = [
+        Line2D([], [], color=colour, linestyle=style, lw=2, label=fn)
+        for fn, (colour, style) in used.items()
+    ]
+    _legend(axes, handles, columns=4)
+    axes.set(xlim=(-1.75, 1.75), ylim=(-1.28, 1.28))
+    axes.axis("off")
+
+
+def _places(names: list[str]) -> dict[str, tuple[float, float]]:
+    count = len(names)
+    if count == 1:
+        return {names[0]: (0.0, 0.0)}
+    angles = [math.pi / 2 - 2 * math.pi * i / count for i in range(count)]
+    return {n: (1.15 * math.cos(a), math.sin(a)) for n, a in zip(names, angles, strict=True)}
+
+
+def _between(edges: Mapping[str, tuple[Source, ...]]) -> dict[tuple[str, str], list[tuple]]:
+    """(src, dst) -> (type, weight, offsets, both ways); two equal directions become one arrow."""
+    found: dict[tuple[str, str], dict[str, tuple[float, list[str]]]] = {}
+    for src, sources in edges.items():
+        for s in sources:
+            if not s.active:
+                continue
+            weight, offsets = found.setdefault((src, s.region), {}).get(s.fn, (0.0, []))
+            offsets = [*offsets, s.offset] if s.offset else offsets
+            found[src, s.region][s.fn] = (max(weight, s.weight), offsets)
+    result: dict[tuple[str, str], list[tuple]] = {}
+    for (src, dst), kinds in found.items():
+        for fn, kind in kinds.items():
+            both = src != dst and found.get((dst, src), {}).get(fn) == kind
+            if both and (dst, src) in result and any(k[0] == fn for k in result[dst, src]):
+                continue
+            result.setdefault((src, dst), []).append((fn, *kind, both))
+    return result
+
+
+def _line_style(fn: str, fns: tuple[str, ...]) -> tuple[str, object]:
+    if fn == "cross_attention":
+        return "#475569", "-"
+    i = fns.index(fn)
+    return OTHER_COLOURS[i % len(OTHER_COLOURS)], OTHER_STYLES[i % len(OTHER_STYLES)]
+
+
+def _line_width(weight: float) -> float:
+    return min(5.0, max(0.7, 1.7 * weight**0.7))
+
+
+def _ring(axes, place, size: float, colour, style, width: float) -> None:
+    axes.scatter(
+        *place, s=size**2, facecolors="none", edgecolors=colour, linewidths=width, linestyle=style,
+        zorder=3,
+    )  # fmt: skip
+
+
+def _offset_label(axes, a, b, bend: float, text: str) -> None:
+    """Near the arrow's middle, which `arc3` moves sideways by half the bend."""
+    x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
+    x, y = x + bend * (b[1] - a[1]) / 2, y - bend * (b[0] - a[0]) / 2
+    box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
+    axes.text(x, y, text, size=8, color=QUIET, ha="center", va="center", bbox=box, zorder=3)
+
+
+def _node_label(axes, name: str, x: float, y: float) -> None:
+    length = math.hypot(x / 1.15, y) or 1.0
+    dx, dy = x / 1.15 / length, y / length
+    side = "left" if dx > 0.25 else "right" if dx < -0.25 else "center"
+    height = "bottom" if dy > 0.75 else "top" if dy < -0.75 else "center"
+    axes.text(x + 0.13 * dx, y + 0.13 * dy, name, size=11, color=INK, ha=side, va=height, zorder=5)
+
+
+# The clock: who takes new samples, and who must be computed anew because of it.
+
+
+def draw_timeline(axes: Axes, schema: CanvasSchema, plan: Plan, colours: Mapping[str, str]) -> None:
+    """One row per region, one column per control tick since the reset."""
+    line = timeline(schema, plan)
+    rate = control_rate_hz(schema)
+    shown = (
+        f"the first {line.ticks} of a cycle of {line.cycle} ticks"
+        if line.ticks < line.cycle
+        else f"repeats every {line.cycle} ticks"
+        if line.cycle > 1
+        else "every tick is alike"
+    )
+    _heading(axes, "Clock", f"control ticks at {rate:g} Hz; {shown}")
+    count = len(line.states)
+    for row, (name, states) in enumerate(line.states.items()):
+        axes.text(-0.25, row + 0.5, name, size=11, color=INK, ha="right", va="center")
+        period = schema.layout.region_spec(name).period
+        note = f"{rate / period:.3g} Hz"
+        axes.text(line.ticks + 0.25, row + 0.5, note, size=10, color=QUIET, va="center")
+        for tick, state in enumerate(states):
+            style = {"fc": PAPER, "ec": LINE}
+            if state == OBSERVES:
+                style = {"fc": colours[name], "ec": "white"}
+            elif state == RECOMPUTED:
+                style = {"fc": _tint(colours[name], 0.0), "ec": colours[name], "hatch": "////"}
+            axes.add_patch(Rectangle((tick + 0.04, row + 0.14), 0.92, 0.72, lw=0.8, **style))
+    every = 1 if line.ticks <= 16 else 2
+    for tick in range(0, line.ticks, every):
+        axes.text(tick + 0.5, count + 0.1, str(tick), size=10, color=QUIET, ha="center", va="top")
+    handles = [
+        Patch(fc="#475569", label="takes new samples"),
+        Patch(fc="#e2e8f0", ec="#475569", hatch="////", label="recomputed: reads one that changed"),
+        Patch(fc=PAPER, ec=LINE, label="as before"),
+    ]
+    _legend(axes, handles, columns=3)
+    axes.set(xlim=(-0.28 * line.ticks, line.ticks * 1.1), ylim=(max(count, 4) + 0.6, 0))
+    axes.axis("off")

@@ -1,0 +1,136 @@
+"""advise: likely mistakes of a schema that is valid; what is wrong raises elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from canvas_robot.schema.description import (
+    OBSERVES,
+    RECOMPUTED,
+    UNCHANGED,
+    reading_pairs,
+    timeline,
+    with_readers,
+)
+from canvas_robot.schema.plan import Plan
+from canvas_robot.schema.schema import CanvasSchema
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A likely mistake; `level` is "warning", or "note" for what may well be meant."""
+
+    level: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.text}"
+
+
+def advise(schema: CanvasSchema, plan: Plan) -> tuple[Advice, ...]:
+    """Likely mistakes, warnings first, each with the reason and the remedy."""
+    pairs = reading_pairs(schema, plan)
+    found = [*_reading(schema, pairs), *_periods(schema, plan, pairs), *_outputs(schema)]
+    unnamed = [
+        name for name in schema.layout.regions if not schema.layout.region_spec(name).semantic_type
+    ]
+    if unnamed:
+        found.append(
+            Advice(
+                "warning",
+                f"no semantic_type: {', '.join(unnamed)}; say in words what they hold, for people "
+                "and for transfer distances",
+            )
+        )
+    free = schema.layout.num_positions - plan.n_rows
+    if free:
+        share = free / schema.layout.num_positions
+        found.append(
+            Advice(
+                "note",
+                f"{free} of {schema.layout.num_positions} cells ({share:.0%}) belong to no region; "
+                "they are neither computed nor read",
+            )
+        )
+    return tuple(sorted(found, key=lambda advice: advice.level, reverse=True))
+
+
+def _reading(schema: CanvasSchema, pairs: frozenset[tuple[str, str]]) -> list[Advice]:
+    found = []
+    for name in schema.layout.regions:
+        read = any(reader != name for reader, dst in pairs if dst == name)
+        reads = any(dst != name for reader, dst in pairs if reader == name)
+        output = schema.layout.region_spec(name).is_output
+        if not output and not read:
+            found.append(
+                Advice(
+                    "warning",
+                    f"region {name!r}: no other region reads it and it is no output, so it changes "
+                    "nothing; connect a reader to it or leave it out",
+                )
+            )
+        if output and not reads:
+            found.append(
+                Advice(
+                    "warning",
+                    f"region {name!r}: an output that reads no other region knows nothing of the "
+                    "observations; connect it to them, or set is_output to false",
+                )
+            )
+    return found
+
+
+def _periods(schema: CanvasSchema, plan: Plan, pairs: frozenset[tuple[str, str]]) -> list[Advice]:
+    """A region that reads one refreshed in between is computed again: its period saves less.
+
+    Period(reader) must divide period(read), so that the reader is due whenever what it reads is.
+    """
+    line = timeline(schema, plan)
+    found = []
+    for name, states in line.states.items():
+        due = [tick for tick, state in enumerate(states) if state == RECOMPUTED]
+        if not due:
+            continue
+        read = {dst for reader, dst in pairs if reader == name}
+        reached = with_readers({name}, frozenset((dst, reader) for reader, dst in pairs))
+        causes = {n for n in reached if any(line.states[n][tick] == OBSERVES for tick in due)}
+        through = "reads" if causes & read else "reads through others"
+        named = ", ".join(
+            f"{cause!r} (period {schema.layout.region_spec(cause).period})"
+            for cause in sorted(causes & read or causes)
+        )
+        saved = states.count(UNCHANGED)
+        saves = f"saves {saved} of {line.ticks} ticks only" if saved else "saves nothing"
+        period = schema.layout.region_spec(name).period
+        found.append(
+            Advice(
+                "warning",
+                f"region {name!r}: period {period} {saves}, for it {through} {named}, which "
+                f"changes in between; give that a multiple of {period} or let it not be read",
+            )
+        )
+    return found
+
+
+def _outputs(schema: CanvasSchema) -> list[Advice]:
+    found, now = [], schema.layout.t_current
+    for name in schema.layout.regions:
+        spec = schema.layout.region_spec(name)
+        t0, t1, *_ = spec.bounds
+        if spec.is_output and t1 <= now:
+            found.append(
+                Advice(
+                    "warning",
+                    f"region {name!r}: an output that ends at canvas step {t1 - 1}, before "
+                    f"t_current = {now}: all of it is past; move it, or set is_output to false",
+                )
+            )
+        elif spec.is_output and t0 > now:
+            found.append(
+                Advice(
+                    "note",
+                    f"region {name!r}: an output that starts at canvas step {t0}, after t_current "
+                    f"= {now}; an action region starts at t_current",
+                )
+            )
+    return found

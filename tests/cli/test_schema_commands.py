@@ -1,0 +1,245 @@
+"""Laws of `canvas-robot schema`: what is printed, what is written, how it exits."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from canvas_robot.cli import app
+from canvas_robot.resources import config_path
+from canvas_robot.schema import ATTENTION_TYPES, CanvasSchema, compile_plan
+
+TINY = config_path("schemas", "widowx_tiny.json")
+OVERLAP = {
+    "layout": {"T": 1, "H": 2, "W": 2, "d_model": 8},
+    "regions": {"a": {"bounds": [0, 1, 0, 2, 0, 2]}, "b": {"bounds": [0, 1, 1, 2, 0, 1]}},
+}
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["schema", *map(str, arguments)])
+
+
+def written(folder, name, data):
+    path = folder / name
+    path.write_text(data if isinstance(data, str) else json.dumps(data), encoding="utf-8")
+    return path
+
+
+def test_check_says_ok_in_one_line_each_and_advises_below():
+    result = run("check", TINY, "bimanual", "multi_robot.json")
+    assert result.exit_code == 0
+    lines = [line for line in result.stdout.splitlines() if not line.startswith("  ")]
+    assert lines == [
+        f"{TINY}: ok, 5x19x16 cells, 4 regions, 394 tokens",
+        "bimanual: ok, 20x31x24 cells, 8 regions, 964 tokens",
+        "multi_robot.json: ok, 10x23x24 cells, 11 regions, 538 tokens",
+    ]
+    assert "  note: 1126 of 1520 cells (74%) belong to no region" in result.stdout
+
+
+def test_check_goes_on_after_an_error_and_exits_with_1(tmp_path):
+    bad = written(tmp_path, "bad.json", "{")
+    overlap = written(tmp_path, "overlap.json", OVERLAP)
+    result = run("check", bad, overlap, "nosuch", TINY)
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 1
+    assert lines[0].startswith(f"{bad}: error: {bad}: expected a canvas schema in JSON")
+    assert lines[1].startswith(f"{overlap}: error: regions 'a' and 'b' overlap")
+    assert lines[2].startswith("nosuch: error: schemas/nosuch.json: not in")
+    assert "widowx_tiny.json" in lines[2]
+    assert lines[3].startswith(f"{TINY}: ok")
+
+
+def test_check_warns_and_exits_with_0(tmp_path):
+    data = json.loads(TINY.read_text())
+    data["topology"] = [c for c in data["topology"] if c["src"] != "action"]
+    result = run("check", written(tmp_path, "blind.json", data))
+    assert result.exit_code == 0
+    assert "  warning: region 'action': an output that reads no other region" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["widowx_tiny", "mobile_manipulator", "multi_robot", "bimanual"])
+def test_show_fits_120_columns_and_names_everything(name):
+    result = run("show", name)
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 120
+    schema = CanvasSchema.from_json(config_path("schemas", f"{name}.json"))
+    for region in schema.layout.regions:
+        assert result.stdout.count(region) >= 3
+    for heading in ("regions", "connections", "execution groups", "residual edges", "is read by"):
+        assert heading in result.stdout
+
+
+def test_show_takes_the_rate_from_the_command_the_metadata_or_the_default():
+    assert "control rate 50 Hz" in run("show", "bimanual").stdout
+    assert "control rate 20 Hz" in run("show", "bimanual", "--rate", 20).stdout
+    assert "control rate 5 Hz" in run("show", "widowx_tiny").stdout
+    assert run("show", "bimanual", "--rate", 0).exit_code == 2
+
+
+def test_show_prints_the_same_as_json():
+    result = json.loads(run("show", "multi_robot", "--json").stdout)
+    region = next(r for r in result["regions"] if r["name"] == "robot_a.action")
+    assert region["period"] == 1 and region["rate_hz"] == 10.0 and region["size"] == [8, 1, 1]
+    assert region["readers"] == ["robot_a.action", "robot_b.action", "robot_c.action"]
+    assert {"region": "world", "fn": "cross_attention", "weight": 1.0} | {
+        "t_src": None,
+        "t_dst": None,
+    } in region["sources"]
+    assert sum(group["stop"] - group["start"] for group in result["groups"]) == result["tokens"]
+    assert {edge["fn"] for edge in result["edges"]} == {"mamba", "gated", "pooling"}
+
+
+def test_show_prints_names_as_they_are(tmp_path):
+    data = {
+        "layout": {"T": 1, "H": 1, "W": 1, "d_model": 8},
+        "regions": {"[red]:smile:": {"bounds": [0, 1, 0, 1, 0, 1]}},
+    }
+    result = run("show", written(tmp_path, "odd.json", data))
+    assert "[red]:smile:" in result.stdout
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_draw_writes_a_picture_of_the_kind_its_name_says(tmp_path, ending):
+    out = tmp_path / f"tiny.{ending}"
+    result = run("draw", "widowx_tiny", "-o", out)
+    assert result.exit_code == 0 and result.stdout == f"wrote {out}\n"
+    assert out.read_bytes().startswith(b"\x89PNG" if ending == "png" else b"<?xml")
+
+
+def test_diff_exits_as_diff_does(tmp_path):
+    assert run("diff", TINY, "widowx_tiny").exit_code == 0
+    assert run("diff", TINY, "widowx_tiny").stdout == "equal\n"
+    assert run("diff", TINY, "widowx_bridge_2b").exit_code == 1
+    missing = run("diff", TINY, "nosuch")
+    assert missing.exit_code == 2 and "error: schemas/nosuch.json" in missing.output
+    help_text = run("diff", "--help").output
+    assert "0 if they are equal, 1 if they differ, 2 if one cannot be read" in " ".join(
+        help_text.split()
+    )
+
+
+def test_diff_gives_the_verdict_with_its_reasons(tmp_path):
+    data = json.loads(TINY.read_text())
+    data["regions"]["visual"]["period"] = 2
+    other = written(tmp_path, "slow.json", data)
+    result = run("diff", TINY, other)
+    assert "period: 1 -> 2" in result.stdout
+    assert "A checkpoint trained under A, in B: loads, but is another function" in result.stdout
+    parsed = json.loads(run("diff", TINY, other, "--json").stdout)
+    assert parsed["verdict"] == "loads, but is another function"
+    assert [change["where"] for change in parsed["changes"]] == ["region 'visual'"]
+
+
+def test_diff_asks_a_binding_what_fills_a_region(tmp_path):
+    data = json.loads(TINY.read_text())
+    data["regions"]["visual"]["bounds"] = [1, 2, 0, 8, 0, 16]
+    other = written(tmp_path, "low.json", data)
+    assert "in B: does not fit" in run("diff", TINY, other).stdout
+    assert "in B: loads, but" in run("diff", TINY, other, "--binding", "widowx").stdout
+    assert run("diff", TINY, other, "--binding", "nosuch").exit_code == 2
+
+
+SEED = {
+    "schema_version": "0.2.0",
+    "layout": {"T": 1, "spatial_shape": [2, 2], "d_model": 8, "t_current": 0},
+    "regions": {"a": {"bounds": [0, 1, 0, 2, 0, 2], "carrier": "deterministic"}},
+    "topology": [{"src": "a", "dst": "a", "write_mode": "gate"}],
+}
+
+
+def test_upgrade_prints_unless_it_is_told_where_to_write(tmp_path):
+    seed = json.loads(json.dumps(SEED))
+    seed["topology"][0]["write_mode"] = "add"
+    path = written(tmp_path, "seed.json", seed)
+    before = path.read_bytes()
+    result = run("upgrade", path)
+    assert json.loads(result.stdout)["layout"]["H"] == 2
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    assert "translated: layout: spatial_shape [2, 2] to H = 2, W = 2" in result.stderr
+    assert "dropped: region 'a': carrier 'deterministic'" in result.stderr
+    out = tmp_path / "out.json"
+    assert run("upgrade", path, "-o", out).exit_code == 0
+    assert path.read_bytes() == before
+    assert run("upgrade", path, "--in-place").exit_code == 0
+    assert CanvasSchema.from_json(path) == CanvasSchema.from_json(out)
+    assert run("upgrade", path, "-o", out, "--in-place").exit_code == 2
+
+
+def test_upgrade_refuses_by_name_and_writes_nothing(tmp_path):
+    path, out = written(tmp_path, "seed.json", SEED), tmp_path / "out.json"
+    result = run("upgrade", path, "-o", out)
+    assert result.exit_code == 1 and not out.exists()
+    assert str(path) in str(result.exception) and "write_mode 'gate'" in str(result.exception)
+    result = run("upgrade", path, "-o", out, "--drop-unknown")
+    assert "dropped: connection 'a' -> 'a': write_mode 'gate'" in result.stderr
+    assert CanvasSchema.from_json(out).layout.W == 2
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '"\\ud800"', "[" * 100000], ids=range(4))
+def test_upgrade_names_a_file_that_is_no_schema(tmp_path, content):
+    result = run("upgrade", written(tmp_path, "bad.json", content))
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ValueError) and "bad.json: expected a" in str(
+        result.exception
+    )
+
+
+def test_the_distance_of_two_schemas_is_among_the_commands():
+    assert "distance" in run("--help").output
+
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "schemas.md").read_text(encoding="utf-8")
+CONSOLE = re.findall(r"```console\n\$ canvas-robot schema (.+)\n((?:.*\n)*?)```", PAGE)
+
+
+@pytest.mark.parametrize("command, expected", CONSOLE, ids=[c.split()[0] for c, _ in CONSOLE])
+def test_the_page_shows_what_the_commands_print(command, expected, tmp_path):
+    arguments = command.replace("docs/", f"{ROOT}/docs/").replace("whole.png", f"{tmp_path}/w.png")
+    if command.startswith("draw"):
+        assert run(*arguments.split()).exit_code == 0
+        return
+    printed = run(*arguments.split()).stdout.replace(f"{ROOT}/docs/", "docs/")
+    lines = [line.rstrip() for line in printed.splitlines()]
+    assert "\n".join(lines).strip("\n") == expected.strip("\n")
+
+
+def set_region(name, **fields):
+    return lambda data: data["regions"][name].update(fields)
+
+
+def connect(**fields):
+    return lambda data: data["topology"].append({"src": "action", "dst": "joints"} | fields)
+
+
+MISTAKES = {
+    "a box that leaves the grid": set_region("action", bounds=[2, 7, 16, 17, 0, 2]),
+    "two boxes on one cell": set_region("joints", bounds=[0, 3, 15, 16, 4, 5]),
+    "an empty box": set_region("joints", bounds=[0, 3, 16, 16, 4, 5]),
+    "period 0": set_region("camera", period=0),
+    "a misspelt field": set_region("camera", perid=4),
+    "a misspelt type": set_region("goal", default_attn="cros_attention"),
+    "a misspelt region": connect(dst="jionts"),
+    "a negative weight": connect(weight=-1),
+    "`copy` between unlike boxes": connect(fn="copy"),
+    "`t_current` outside the grid": lambda data: data["layout"].update(t_current=6),
+}
+
+
+@pytest.mark.parametrize("mistake, change", MISTAKES.items(), ids=MISTAKES)
+def test_the_page_shows_the_error_of_each_mistake(mistake, change):
+    data = json.loads((ROOT / "docs" / "schema_steps" / "2_told.json").read_text())
+    change(data)
+    with pytest.raises(ValueError) as error:
+        compile_plan(CanvasSchema.from_dict(data))
+    (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| {mistake} |")]
+    shown = row.split("|")[2].strip().removesuffix("...")
+    assert f"`{type(error.value).__name__}`: {error.value}".startswith(shown)
+
+
+def test_the_page_tells_of_every_function_type():
+    assert all(f"| `{name}` |" in PAGE for name in ATTENTION_TYPES)

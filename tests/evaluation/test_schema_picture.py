@@ -1,0 +1,147 @@
+"""Laws of the picture: it shows what the topology allows, in the same colours, for every schema."""
+
+import itertools
+import re
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from canvas_robot.evaluation.schema_picture import (
+    PALETTE,
+    draw_schema,
+    mask_marks,
+    region_colours,
+    schema_figure,
+)
+from canvas_robot.resources import config_root
+from canvas_robot.schema import (
+    CanvasLayout,
+    CanvasSchema,
+    CanvasTopology,
+    Connection,
+    OverlapError,
+    RegionSpec,
+    compile_plan,
+)
+
+SCHEMAS = sorted((config_root() / "schemas").glob("*.json"))
+
+
+def small_schema():
+    regions = {
+        "cam": RegionSpec((0, 3, 0, 2, 0, 2), period=2),
+        "goal": RegionSpec((1, 2, 2, 3, 0, 2), stream="text"),
+        "act": RegionSpec((1, 4, 2, 3, 2, 3)),
+    }
+    connections = [
+        Connection("cam", "cam", t_src=0, t_dst=-1),
+        Connection("cam", "goal", weight=0.5),
+        Connection("act", "cam", weight=2.0, t_src=0, t_dst=0),
+        Connection("act", "act"),
+        Connection("act", "goal", fn="gated"),
+        Connection("goal", "act", fn="none"),
+    ]
+    return CanvasSchema(CanvasLayout(4, 3, 3, 8, regions, 1), CanvasTopology(connections))
+
+
+def test_the_marks_are_the_dense_mask_by_canvas_steps():
+    schema = small_schema()
+    mask = schema.topology.to_attention_mask(schema.layout)
+    marked = {
+        (mark.row, mark.column): mark.weight for mark in mask_marks(schema, compile_plan(schema))
+    }
+    layout = schema.layout
+    cells = [(name, t) for name in layout.regions for t in layout.region_timesteps(name)]
+    for row in cells:
+        for column in cells:
+            block = mask[layout.region_indices_at_t(*row)][:, layout.region_indices_at_t(*column)]
+            assert (block == block[0, 0]).all()
+            expected = block[0, 0].item() if (row[0], column[0]) != ("goal", "act") else 0.0
+            assert marked.get((row, column), 0.0) == expected
+
+
+def test_a_mark_carries_its_function_type():
+    schema = small_schema()
+    kinds = {
+        (m.row.region, m.column.region): m.fn for m in mask_marks(schema, compile_plan(schema))
+    }
+    assert kinds["act", "goal"] == "gated"
+    assert kinds["act", "cam"] == "cross_attention"
+    assert ("goal", "act") not in kinds
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=[path.stem for path in SCHEMAS])
+def test_every_shipped_schema_is_drawn_with_all_its_names_in_all_panels(path, tmp_path):
+    schema = CanvasSchema.from_json(path)
+    draw_schema(schema, tmp_path / "picture.svg", path.stem)
+    text = (tmp_path / "picture.svg").read_text(encoding="utf-8")
+    ElementTree.fromstring(text)
+    assert text.count("<!-- Clock -->") == 1  # text is drawn as outlines under its own comment
+    for name in schema.layout.regions:
+        assert text.count(f"<!-- {name} -->") >= 4
+    for name, colour in region_colours(schema).items():
+        assert text.lower().count(colour) >= 4, name
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=[path.stem for path in SCHEMAS])
+def test_labels_stay_inside_the_picture_and_off_one_another(path):
+    figure = schema_figure(CanvasSchema.from_json(path), path.stem)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
+    texts += [text for axes in figure.axes if (key := axes.get_legend()) for text in key.texts]
+    boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts]
+    page = figure.bbox
+    for text, box in boxes:
+        assert page.x0 <= box.x0 and box.x1 <= page.x1, text
+        assert page.y0 <= box.y0 and box.y1 <= page.y1, text
+    for (first, a), (second, b) in itertools.combinations(boxes, 2):
+        assert not a.overlaps(b), (first, second)
+
+
+def test_a_png_has_a_readable_size(tmp_path):
+    draw_schema(small_schema(), tmp_path / "picture.png", "small")
+    data = (tmp_path / "picture.png").read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
+    assert width == 1700 and 1200 < height < 1700
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    regions = {"$a$ <b>&": (0, 1, 0, 1, 0, 1), "_hidden": (0, 1, 1, 2, 0, 1)}
+    schema = CanvasSchema(CanvasLayout(1, 2, 1, 8, regions))
+    draw_schema(schema, tmp_path / "picture.svg", "odd $names$")
+    text = (tmp_path / "picture.svg").read_text(encoding="utf-8")
+    assert "odd $names$" in text and len(re.findall(r"_hidden", text)) >= 4
+
+
+def test_a_large_causal_canvas_is_drawn_without_its_dense_mask(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the (N, N) mask was made")
+
+    monkeypatch.setattr(CanvasTopology, "to_attention_mask", refuse)
+    regions = {f"r{i}": (0, 8, 8 * i, 8 * i + 8, 0, 64) for i in range(8)}
+    schema = CanvasSchema(
+        CanvasLayout(8, 64, 64, 8, regions), CanvasTopology.causal_temporal(list(regions))
+    )
+    draw_schema(schema, tmp_path / "picture.png", "large")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_a_schema_without_connections_or_with_many_regions_is_drawn():
+    regions = {f"r{i}": (0, 1, i, i + 1, 0, 1) for i in range(20)}
+    schema = CanvasSchema(CanvasLayout(2, 20, 1, 8, regions))
+    assert len(schema_figure(schema, "many").axes) == 4
+    assert len(set(region_colours(schema).values())) == len(PALETTE)
+
+
+def test_a_picture_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a file that ends with \.png or \.svg"):
+        draw_schema(small_schema(), tmp_path / "picture.jpg", "small")
+
+
+def test_a_schema_that_does_not_compile_is_refused(tmp_path):
+    layout = CanvasLayout(1, 2, 2, 8, {"a": (0, 1, 0, 2, 0, 2), "b": (0, 1, 0, 1, 0, 1)})
+    with pytest.raises(OverlapError):
+        draw_schema(CanvasSchema(layout), tmp_path / "picture.png", "overlap")
