@@ -77,6 +77,7 @@ setup(
         "daqp>=0.6",
         "diffusers>=0.35",
         "gymnasium>=1.0",
+        "huggingface-hub>=0.25",
         "imageio-ffmpeg>=0.5",
         "matplotlib>=3.6",
         "mink>=1.0",
