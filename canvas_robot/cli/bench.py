@@ -57,6 +57,53 @@ def canvas(
     _report(figures, json_file)
 
 
+@app.command("attention")
+def attention(
+    largest: Annotated[int, typer.Option(min=512, help="Most tokens; from 256, doubling.")] = 8192,
+    repeats: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 7,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    out: Annotated[Path | None, typer.Option(help="Write a plot here (PNG or SVG).")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
+) -> None:
+    """Time every function type between ever more tokens, and how its cost grows."""
+    from canvas_robot.evaluation.attention_bench import attention_costs, plot_costs
+
+    sizes = [size for size in (2**power for power in range(8, 21)) if size <= largest]
+    result = attention_costs(sizes, threads=threads, repeats=repeats)
+    if out is not None:
+        plot_costs(result, out)
+    _report({f"{name}, ms at {sizes[-1]}": ms[-1] for name, ms in result["ms"].items()}, None)
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+@app.command("plan")
+def plan(
+    width: Annotated[int, typer.Option(min=16, help="Token width.")] = 1920,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 30,
+    blocks: Annotated[int, typer.Option(min=1, help="Transformer blocks.")] = 3,
+    loops: Annotated[int, typer.Option(min=1, help="Times each block runs.")] = 3,
+    slow: Annotated[int, typer.Option(min=2, help="Tokens of goal and visual.")] = 1506,
+    fast: Annotated[int, typer.Option(min=1, help="Tokens of every tick.")] = 30,
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    pairs: Annotated[int, typer.Option(min=1, help="Full passes of each kind.")] = 5,
+    ticks: Annotated[int, typer.Option(min=1, help="Cached ticks.")] = 100,
+    sliced_ticks: Annotated[int, typer.Option(min=1, help="Ticks with slices.")] = 300,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
+) -> None:
+    """Time full passes, cached ticks and sliced refreshes of the real block, random weights."""
+    from canvas_robot.evaluation.plan_bench import PlanSize, bench_plan
+
+    size = PlanSize(width, heads, blocks, loops, slow, fast, dtype, device, threads)
+    _report(bench_plan(size, pairs, ticks, sliced_ticks, typer.echo), json_file)
+
+
 def _report(figures: dict, json_file: Path | None) -> None:
     """Prints the figures as a table and writes them to a file if there is one."""
     from rich.console import Console
@@ -64,7 +111,13 @@ def _report(figures: dict, json_file: Path | None) -> None:
 
     table = Table("figure", "value")
     for name, value in figures.items():
-        table.add_row(name, f"{value:,.1f}" if isinstance(value, float) else str(value))
+        table.add_row(name, _readable(value))
     Console().print(table)
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def _readable(value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3g}"

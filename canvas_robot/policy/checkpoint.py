@@ -14,7 +14,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from canvas_robot.backbone.loading import load_backbone
+from canvas_robot.backbone.loading import Backbone, backbone_configuration, load_backbone
+from canvas_robot.backbone.memory import memory_table, require_memory
+from canvas_robot.backbone.sources import split_revision
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.schema import CanvasSchema
@@ -34,12 +36,16 @@ class CheckpointError(ValueError):
 
 
 class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """config.json: which backbone the weights belong to, and what they are."""
+    """config.json: which backbone the weights belong to, and what they are.
+
+    backbone_sha256 is by part, of the weights as stored; backbone_revision is a hub id's commit.
+    """
 
     backbone: str
-    backbone_sha256: str
+    backbone_sha256: dict[str, str]
     loops: int
     trained: bool
+    backbone_revision: str = ""
     format: int = 1
 
 
@@ -57,8 +63,10 @@ def save_checkpoint(policy: CanvasPolicy, folder: str | Path) -> Path:
         name: p.detach().cpu().contiguous() for name, p in policy.model.own_parameters().items()
     }
     save_file(weights, folder / "weights.safetensors")
+    source, revision = split_revision(policy.source)
     config = CheckpointConfig(
-        backbone=policy.source,
+        backbone=source,
+        backbone_revision=revision or "",
         backbone_sha256=policy.sha256,
         loops=policy.model.plan.loops,
         trained=policy.trained,
@@ -74,15 +82,23 @@ def load_checkpoint(
     device: str = "cpu",
     binding: Binding | None = None,
     control_rate_hz: float = 0.0,
+    dtype: torch.dtype = torch.float32,
+    int8: bool = False,
+    text_encoder: bool = True,
 ) -> CanvasPolicy:
     """Loads a checkpoint folder.
+
+    The backbone is looked up at the revision that the checkpoint records, and loaded as `dtype`,
+    `int8` and `text_encoder` say (see load_backbone) whatever format it was trained in; its
+    fingerprint is of the weights as stored.
 
     `binding` replaces the checkpoint's own for another robot or other sources; signals, regions and
     control rate must be the same. `control_rate_hz` may only repeat the rate it was trained at; 0
     asks nothing.
 
     Raises CheckpointError, naming the file, for a missing or unreadable file, another backbone than
-    the weights were made for, or weights that do not fit the declarations.
+    the weights were made for, or weights that do not fit the declarations; BackboneError for a
+    backbone that is missing, BackboneMemoryError for one that does not fit the device.
     """
     folder = Path(folder).expanduser()
     missing = [name for name in FILES if not (folder / name).is_file()]
@@ -97,13 +113,26 @@ def load_checkpoint(
     binding = binding or trained_with
     _require_same_signals(folder, trained_with, binding, control_rate_hz)
     statistics = load_statistics(folder / "statistics.json")
-    backbone = load_backbone(config.backbone)
-    if backbone.sha256 != config.backbone_sha256:
-        raise CheckpointError(
-            f"checkpoint {folder}: made for backbone {config.backbone!r} "
-            f"with sha256 {config.backbone_sha256[:12]}..., the one found has "
-            f"{backbone.sha256[:12]}...; install the backbone it was trained on"
-        )
+    revision = config.backbone_revision or None
+    layout = schema.layout
+    needed = memory_table(
+        backbone_configuration(config.backbone, revision, text_encoder),
+        n_rows=sum(layout.region_spec(name).numel for name in layout.regions),
+        loops=config.loops,
+        dtype=dtype,
+        int8=int8,
+        text_encoder=text_encoder,
+    )
+    require_memory(needed, device)
+    backbone = load_backbone(
+        config.backbone,
+        dtype,
+        revision=revision,
+        device=device,
+        int8=int8,
+        text_encoder=text_encoder,
+    )
+    _require_same_backbone(folder, config, backbone)
     model = CanvasModel(schema, binding, statistics, backbone, config.loops)
     _load_weights(model, folder / "weights.safetensors")
     return CanvasPolicy(
@@ -112,14 +141,16 @@ def load_checkpoint(
         binding,
         statistics,
         backbone.source,
-        backbone.sha256,
+        config.backbone_sha256,
         config.trained,
     )
 
 
 def fingerprint(policy: CanvasPolicy) -> str:
     """sha256 of a policy's own weights, for reports."""
-    digest = hashlib.sha256(policy.sha256.encode())
+    digest = hashlib.sha256()
+    for part, sha256 in sorted(policy.sha256.items()):
+        digest.update(f"{part} {sha256}\n".encode())
     for name, parameter in sorted(policy.model.own_parameters().items()):
         digest.update(name.encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
@@ -138,6 +169,21 @@ def _read_config(path: Path) -> CheckpointConfig:
     if not 1 <= config.loops <= 64:
         raise CheckpointError(f"{path}: loops: expected 1 to 64, got {config.loops}")
     return config
+
+
+def _require_same_backbone(folder: Path, config: CheckpointConfig, backbone: Backbone) -> None:
+    """Every loaded part is the one recorded; only a text encoder may be unrecorded.
+
+    That of a policy which was trained on cached prompts is.
+    """
+    for part, found in backbone.sha256.items():
+        recorded = config.backbone_sha256.get(part, found if part == "text_encoder" else "none")
+        if found != recorded:
+            raise CheckpointError(
+                f"checkpoint {folder}: made for backbone {config.backbone!r} whose {part} has "
+                f"sha256 {recorded[:12]}..., the one found has {found[:12]}...; "
+                "install the backbone it was trained on"
+            )
 
 
 def _require_same_signals(folder: Path, trained: Binding, used: Binding, rate_hz: float) -> None:

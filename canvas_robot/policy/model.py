@@ -1,56 +1,45 @@
 """CanvasModel: the schema's tokens through the looped backbone to normalised actions, for a batch.
 
-No clock, no I/O.
+No clock, no I/O. What a region's samples and tokens mean is its codec's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import nn
 
 from canvas_robot.backbone.graft import graft
+from canvas_robot.backbone.image_encoder import ImageEncoder
 from canvas_robot.backbone.loading import Backbone
 from canvas_robot.canvas import SpatiotemporalCanvas
 from canvas_robot.canvas.attention.canvas_attention import edge_options
 from canvas_robot.canvas.attention.residual_edges import ResidualEdges
-from canvas_robot.policy.codecs.action import ActionCodec
+from canvas_robot.policy.codecs.codec import Codec, CodecSite, ModelError, OutputCodec
+from canvas_robot.policy.codecs.frame_cache import FrameCache
+from canvas_robot.policy.codecs.registry import CODECS
 from canvas_robot.policy.codecs.text import TextCodec
-from canvas_robot.policy.codecs.vector import VectorCodec
-from canvas_robot.policy.codecs.visual import VisualCodec
+from canvas_robot.policy.prompts import PromptFolder
 from canvas_robot.policy.runner import PlanRunner
 from canvas_robot.schema import CanvasSchema, Plan, compile_plan
-from canvas_robot.signals import Binding, Statistics, StatisticsError
+from canvas_robot.signals import Binding, Frames, Statistics
+from canvas_robot.signals.codecs import RegionBinding
 
-
-class ModelError(ValueError):
-    """Schema, binding, statistics and backbone do not fit one another."""
-
-
-@dataclass(frozen=True, eq=False)
-class ModelInputs:
-    """Encoded observations of a batch.
-
-    latents: per visual region (B, F, C, h, w).
-    vectors: per vector region (B, F, size + 1).
-    prompt: (B, max_tokens, text width).
-    """
-
-    latents: dict[str, torch.Tensor]
-    vectors: dict[str, torch.Tensor]
-    prompt: torch.Tensor
+ModelInputs = dict[str, torch.Tensor]
+"""By region name, what its codec's `encode` gave, each with a batch dimension in front."""
 
 
 class CanvasModel(nn.Module):
-    """Codecs, canvas, grafted backbone and head, wired by schema and binding.
+    """Codecs, canvas and grafted backbone, wired by schema and binding.
 
     Args:
         schema, binding: the declarations; they must fit.
         statistics: by signal name, for every signal that is normalised.
         backbone: frozen; it is grafted in place, so it serves one model.
         loops: times each block runs.
+        prompts: precomputed prompt embeddings; needed where the backbone has no text encoder.
     Raises:
         ModelError, BindingError, PlanError, StatisticsError: what does not fit.
     """
@@ -62,81 +51,140 @@ class CanvasModel(nn.Module):
         statistics: dict[str, Statistics],
         backbone: Backbone,
         loops: int = 3,
+        prompts: PromptFolder | None = None,
     ) -> None:
         super().__init__()
         binding.check_schema(schema)
         _check_backbone(schema, backbone)
         layout, transformer = schema.layout, backbone.transformer
         self.action_region, self.goal_region = binding.action_region(), binding.goal_region()
-        self.text = TextCodec(
-            backbone.text_encoder, backbone.tokenizer, transformer.config.max_text_seq_length
-        )
-        patch = transformer.config.patch_size
-        self.visual = nn.ModuleDict()
-        self.vector = nn.ModuleDict()
-        self._slot = {}  # ModuleDict keys may not hold dots, region names may
-        for region in binding.regions_by_codec("visual"):
-            _, h, w = layout.region_size(region)
-            self._slot[region] = f"visual_{len(self._slot)}"
-            self.visual[self._slot[region]] = VisualCodec(backbone.vae, (h * patch, w * patch))
-        for region in binding.regions_by_codec("vector"):
-            _, h, w = layout.region_size(region)
-            self._slot[region] = f"vector_{len(self._slot)}"
-            normaliser = _normaliser(binding, statistics, region)
-            self.vector[self._slot[region]] = VectorCodec(normaliser, h * w, layout.d_model)
-        action_size = layout.region_size(self.action_region)
-        self.action = ActionCodec(
-            _normaliser(binding, statistics, self.action_region), action_size, layout.d_model
+        self._bound = {region: binding.regions[region] for region in layout.regions}
+        self._slots = _slots(self._bound)
+        sites = _sites(schema, binding, statistics, backbone, prompts)
+        self.codecs = nn.ModuleDict(
+            {self._slots[site.region]: CODECS[site.bound.codec].build(site) for site in sites}
         )
         self.canvas = SpatiotemporalCanvas(layout)
-        self.plan = compile_plan(schema, loops, {self.goal_region: self.text.max_tokens})
+        counts = {region: self.codec(region).token_count for region in layout.regions}
+        self.plan = compile_plan(schema, loops, counts)
         graft(transformer, loops)
         self.runner = PlanRunner(transformer, self.plan, _edges(schema, self.plan, transformer))
-        self.action_timestep = layout.region_spec(self.action_region).timestep
+        self._timesteps = {r: layout.region_spec(r).timestep for r in layout.regions}
 
-    def visual_codec(self, region: str) -> VisualCodec:
-        """The codec of a visual region."""
-        return self.visual[self._slot[region]]
+    def codec(self, region: str) -> Codec:
+        """The codec of a region."""
+        return self.codecs[self._slots[region]]
 
-    def vector_codec(self, region: str) -> VectorCodec:
-        """The codec of a vector region."""
-        return self.vector[self._slot[region]]
+    @property
+    def text(self) -> TextCodec:
+        """The codec of the goal region."""
+        return self.codec(self.goal_region)
 
-    def rows(self, inputs: ModelInputs) -> torch.Tensor:
-        """The canvas: input tokens (B, N, D) of all covered cells, in the plan's order.
+    @property
+    def action(self) -> OutputCodec:
+        """The codec of the action region."""
+        return self.codec(self.action_region)
 
-        Visual and goal rows are what the backbone's own embedding gives, its positions included.
+    def encode(
+        self,
+        frames: Mapping[str, Frames],
+        instruction: str,
+        cache: FrameCache | None = None,
+        regions: Iterable[str] | None = None,
+    ) -> ModelInputs:
+        """Runs the codecs on one observation: a batch of one, on the model's device.
+
+        Args:
+            frames: by name, of every observed region that is encoded.
+            cache: of the episode; its camera frames are not encoded again.
+            regions: those to encode; None: all.
         """
-        tokens = self._native_tokens(inputs)
-        embeddings = {
-            region: self.vector_codec(region)(vectors) for region, vectors in inputs.vectors.items()
-        }
-        embeddings[self.action_region] = self.action.queries(inputs.prompt.shape[0]).to(
-            inputs.prompt
-        )
-        for region, embedded in embeddings.items():
-            tokens[region] = self.canvas.tokens(embedded, region, self.plan.region(region).cells)
+        inputs, device = {}, self.canvas.empty_token.device
+        for region in self._slots if regions is None else regions:
+            role, sample = self._bound[region].role, None
+            if role in ("frames", "instruction"):
+                sample = frames[region] if role == "frames" else instruction
+            inputs[region] = self.codec(region).encode(sample, cache)[None].to(device)
+        return inputs
+
+    def tokens(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Input tokens (B, n, D) of the given regions, each independent of the others.
+
+        Those of visual regions and the goal are what the backbone's own embedding gives, its
+        additive positions included.
+        """
+        dtype, tokens = self.runner.transformer.patch_embed.proj.weight.dtype, {}
+        for region, encoded in inputs.items():
+            embedded = self.codec(region).embed(encoded)
+            if not self._bound[region].native:
+                cells = self.plan.region(region).cells
+                embedded = self.canvas.tokens(embedded, region, cells)
+            tokens[region] = embedded.to(dtype)
+        return tokens
+
+    def rows(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The canvas: input tokens (B, N, D) of all covered cells, in the plan's order."""
+        tokens = self.tokens(inputs)
         return torch.cat([tokens[r.name] for r in self.plan.regions], dim=1)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Input tokens (B, N, D) to normalised actions (B, horizon, size)."""
-        out = self.runner(rows)
-        action = self.plan.region(self.action_region)
-        return self.action(
-            self.runner.finish(out[:, action.start : action.stop], self.action_timestep)
-        )
+        return self.action.decode(self.output_tokens(self.runner(rows), self.action_region))
+
+    def output_tokens(self, rows: torch.Tensor, region: str) -> torch.Tensor:
+        """A region's tokens (B, n, D), as codecs decode them, of the runner's rows (B, N, D).
+
+        They have passed the backbone's final norms.
+        """
+        placed = self.plan.region(region)
+        return self.runner.finish(rows[:, placed.start : placed.stop], self._timesteps[region])
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """What a checkpoint of this model holds, by name: all but the frozen backbone."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def _native_tokens(self, inputs: ModelInputs) -> dict[str, torch.Tensor]:
-        tokens = {}
-        for region, latents in inputs.latents.items():
-            joint = self.runner.transformer.patch_embed(inputs.prompt, latents)
-            tokens[self.goal_region] = joint[:, : inputs.prompt.shape[1]]
-            tokens[region] = joint[:, inputs.prompt.shape[1] :]
-        return tokens
+
+def _slots(bound: Mapping[str, RegionBinding]) -> dict[str, str]:
+    """Names of the codecs' weights: codec and number, in the schema's order of regions.
+
+    Region names may hold dots, which module names may not, and may change without the weights.
+    """
+    slots: dict[str, str] = {}
+    for region, of_region in bound.items():
+        number = sum(slot.rpartition("_")[0] == of_region.codec for slot in slots.values())
+        slots[region] = f"{of_region.codec}_{number}"
+    return slots
+
+
+def _sites(
+    schema: CanvasSchema,
+    binding: Binding,
+    statistics: dict[str, Statistics],
+    backbone: Backbone,
+    prompts: PromptFolder | None,
+) -> list[CodecSite]:
+    """What each region's codec is built from, in the schema's order."""
+    patch, encoder = backbone.transformer.config.patch_size, ImageEncoder(backbone.vae)
+    sizes = {region: schema.layout.region_size(region) for region in schema.layout.regions}
+    videos = tuple(
+        (t, h * patch, w * patch)
+        for region, (t, h, w) in sizes.items()
+        if binding.regions[region].native and binding.regions[region].role == "frames"
+    )
+    return [
+        CodecSite(
+            region,
+            size,
+            binding.regions[region],
+            binding.signals.get(binding.regions[region].signal),
+            statistics,
+            backbone,
+            encoder,
+            videos,
+            prompts,
+        )
+        for region, size in sizes.items()
+    ]
 
 
 def _edges(
@@ -162,20 +210,3 @@ def _check_backbone(schema: CanvasSchema, backbone: Backbone) -> None:
     framing = schema.metadata.get("framing", "image")
     if framing != "image":
         raise ModelError(f"schema: metadata.framing: this version runs 'image', got {framing!r}")
-
-
-def _normaliser(binding: Binding, statistics: dict[str, Statistics], region: str):
-    bound = binding.regions[region]
-    signal = binding.signals[bound.signal]
-    if bound.signal not in statistics:
-        raise StatisticsError(
-            f"statistics: region {region!r} needs those of signal {bound.signal!r}; "
-            f"there are {sorted(statistics)}"
-        )
-    normaliser = statistics[bound.signal].normaliser(bound.normalise)
-    if len(normaliser.centre) != signal.size:
-        raise StatisticsError(
-            f"statistics of {bound.signal!r}: expected {signal.size} components, "
-            f"got {len(normaliser.centre)}"
-        )
-    return normaliser

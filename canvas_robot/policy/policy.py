@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from canvas_robot.backbone.loading import load_backbone
-from canvas_robot.policy.codecs.visual import FrameCache
+from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.model import CanvasModel, ModelInputs
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import (
@@ -54,9 +54,7 @@ class CanvasPolicy:
         self.schema, self.binding, self.statistics = schema, binding, statistics
         self.source, self.sha256, self.trained = source, sha256, trained
         self.instruction: str | None = None
-        self._caches = {
-            r: FrameCache(model.visual_codec(r)) for r in binding.regions_by_codec("visual")
-        }
+        self._seen = FrameCache()
         self._own_history = History(schema, binding)
         self._own_tick = 0
 
@@ -106,8 +104,7 @@ class CanvasPolicy:
     def forget(self) -> None:
         """Ends the episode: no instruction, no frames."""
         self.instruction = None
-        for cache in self._caches.values():
-            cache.clear()
+        self._seen.clear()
         self._own_history = History(self.schema, self.binding)
         self._own_tick = 0
 
@@ -134,7 +131,7 @@ class CanvasPolicy:
             inputs = self.encode(observation)
             encoded = time.perf_counter()
             normalised = self.model(self.model.rows(inputs))[0]
-            values = self.model.action.decode(normalised)
+            values = self.model.action.to_units(normalised)
         done = time.perf_counter()
         timings = {"codec": (encoded - started) * 1e3, "forward": (done - encoded) * 1e3}
         return ActionChunk(
@@ -151,15 +148,7 @@ class CanvasPolicy:
 
     def encode(self, observation: Observation) -> ModelInputs:
         """Runs the codecs on one observation: a batch of one."""
-        device = next(self.model.parameters()).device
-        latents = {
-            r: cache.encode(observation.frames[r])[None] for r, cache in self._caches.items()
-        }
-        vectors = {
-            r: self.model.vector_codec(r).inputs(observation.frames[r])[None].to(device)
-            for r in self.binding.regions_by_codec("vector")
-        }
-        return ModelInputs(latents, vectors, self.model.text.encode(self.instruction)[None])
+        return self.model.encode(observation.frames, self.instruction, self._seen)
 
     def _observe(self, samples: Mapping[str, np.ndarray]) -> Observation:
         history, stamp_ns = self._own_history, (self._own_tick + 1) * self.binding.tick_ns

@@ -1,34 +1,42 @@
-"""PlanRunner: runs the looped transformer blocks over the plan's rows.
+"""PlanRunner: runs the looped transformer blocks over the rows of a plan, all at once or some.
 
-Every tick recomputes all rows; keeping keys and values of regions that were not refreshed is not
-done here yet.
+Which rows, and when, is the schedule's; keeping keys and values is the cache's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
-from diffusers.models.normalization import CogVideoXLayerNormZero
 from torch import nn
 
+from canvas_robot.backbone import loops
 from canvas_robot.backbone.looped_block import LoopedCogVideoXBlock
 from canvas_robot.canvas.attention.residual_edges import ResidualEdges
-from canvas_robot.canvas.attention.softmax import GroupedSoftmax
-from canvas_robot.schema import Plan, RowGroup
+from canvas_robot.policy.cache import JointCache, Readable, RowCache
+from canvas_robot.policy.modulation import FoldedNorm, Modulator
+from canvas_robot.policy.passes import CompiledLoop, CompiledPass
+from canvas_robot.policy.rotary import rotary_tables, turned
+from canvas_robot.schema import Plan
+
+Norms = tuple[FoldedNorm, FoldedNorm]
 
 
 class PlanRunner(nn.Module):
-    """Shapes: rows are (B, N, D), N the plan's rows, D the backbone's width.
+    """Shapes: rows are (B, n, D), n rows of a pass, D the backbone's width.
 
     Args:
         transformer: grafted; the runner shares its modules.
         plan: says which rows read which.
         edges: what the plan's residual edges add in each block, one module per block; None where
             the plan has none.
+        positions: (N, 3), place (t, h, w) of each row, for backbones with rotary position
+            embeddings (CogVideoX-5B's kind); None for the others.
+        sharpening: inverse temperature of attention in each loop; None: 1 in all.
     Raises:
-        ValueError: the transformer uses rotary positions, which this runner does not apply.
+        ValueError: edges, positions or sharpening do not fit the plan and the backbone.
     """
 
     def __init__(
@@ -36,114 +44,121 @@ class PlanRunner(nn.Module):
         transformer: CogVideoXTransformer3DModel,
         plan: Plan,
         edges: Sequence[ResidualEdges] | None = None,
+        positions: torch.Tensor | None = None,
+        sharpening: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if transformer.config.use_rotary_positional_embeddings:
-            raise ValueError(
-                "backbone: expected sin-cos positions (CogVideoX-2B's kind), "
-                "got rotary ones (5B's kind); this version does not run them"
-            )
+        _require_fit(transformer, plan, edges or (), positions, sharpening)
         self.transformer = transformer
         self.plan = plan
-        self.softmax = GroupedSoftmax(plan.groups)
-        blocks = transformer.transformer_blocks
-        if len(edges or ()) != (len(blocks) if plan.edges else 0):
-            raise ValueError(
-                f"edges: expected one ResidualEdges for each of {len(blocks)} blocks because the "
-                f"plan has {len(plan.edges)} residual edges, got {len(edges or ())}"
-            )
         self.edges = nn.ModuleList(edges or [])
+        self.sharpening = tuple(sharpening or (1.0,) * plan.loops)
+        self.modulator = Modulator(transformer, plan)
+        self.everything = CompiledPass(plan, [region.name for region in plan.regions])
+        cos = sin = None
+        if positions is not None:
+            cos, sin = rotary_tables(plan, positions, transformer.config.attention_head_dim)
+        self.register_buffer("cos", cos, persistent=False)  # (N, d)
+        self.register_buffer("sin", sin, persistent=False)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """Input tokens to the last block's output, before the final norm."""
-        embeddings = {g.timestep: self._time_embedding(g.timestep, rows) for g in self.plan.groups}
-        for i, block in enumerate(self.transformer.transformer_blocks):
-            edges = self.edges[i] if self.edges else None
-            rows = self._looped_block(block, edges, rows, embeddings)
-        return rows
+        """Input tokens of all rows to the last block's output, before the final norm."""
+        steps = self.steps(rows, self.everything, JointCache(self.plan), self.modulator)
+        (last,) = deque(steps, maxlen=1)
+        return last
+
+    def steps(
+        self,
+        rows: torch.Tensor,
+        chosen: CompiledPass,
+        cache: JointCache | RowCache,
+        modulator: Modulator,
+    ) -> Iterator[torch.Tensor]:
+        """A pass, one loop of one block at a time: yields the pass's rows after each.
+
+        Args:
+            rows: input tokens of the pass's rows.
+            chosen: which rows are computed; what they read of others comes from the cache.
+            cache: takes the keys and values of the computed rows.
+            modulator: the norms, kept or made from the weights.
+        """
+        for b, block in enumerate(self.transformer.transformer_blocks):
+            run = loops.runner(block.use_gradient_checkpointing, len(chosen.loops))
+            norms, left = modulator.of_block(b), None
+            for loop, now in enumerate(chosen.loops):
+                rows, left = run(self._loop, b, loop, now, cache, norms, rows, left)
+                yield rows
 
     def finish(self, rows: torch.Tensor, timestep: int) -> torch.Tensor:
         """The backbone's final norms, for rows (B, n, D) of one timestep."""
-        rows = self.transformer.norm_final(rows)
-        return self.transformer.norm_out(rows, temb=self._time_embedding(timestep, rows))
+        return self.modulator.finish(rows, timestep)
 
-    def _time_embedding(self, timestep: int, rows: torch.Tensor) -> torch.Tensor:
-        t = torch.full((rows.shape[0],), timestep, device=rows.device)
-        return self.transformer.time_embedding(self.transformer.time_proj(t).to(rows.dtype))
-
-    def _looped_block(
+    def _loop(
         self,
-        block: LoopedCogVideoXBlock,
-        edges: ResidualEdges | None,
+        b: int,
+        loop: int,
+        now: CompiledLoop,
+        cache: JointCache | RowCache,
+        norms: Norms,
         rows: torch.Tensor,
-        embeddings: dict[int, torch.Tensor],
-    ) -> torch.Tensor:
-        for loop in range(self.plan.loops):
-            shifted = self._by_group(
-                lambda g, x, loop=loop: x + _loop_embedding(block, g, loop, x), rows
-            )
-            new = self._block(block.original, edges, shifted, embeddings)
-            rows = torch.lerp(rows, new, block.loop_gate[loop].to(rows.dtype))
-        return rows
+        left: Readable | None,
+    ) -> tuple[torch.Tensor, Readable | None]:
+        """One run of block b, mixed into the rows that it computes, and what the next one needs."""
+        looped: LoopedCogVideoXBlock = self.transformer.transformer_blocks[b]
+        block, (first, second) = looped.original, norms
+        old = now.take(rows)
+        x = now.shifted(old, looped, loop)
+        normed = first.normed(x, now.modulations)
+        q, k, v = self._projected(block.attn1, loop, now, normed)
+        new = Readable(k, v, normed if self.edges else None)
+        readable, left = cache.exchange(b, loop, now, new, left)
+        attended = block.attn1.to_out[0](now.softmax(q, readable.keys, readable.values).flatten(2))
+        if now.speaks is not None:
+            attended = attended * now.speaks
+        x = first.added(x, attended, now.modulations)
+        if now.edges:
+            x = x + now.of_all(self.edges[b](readable.inputs, now.edges))
+        x = second.added(x, block.ff(second.normed(x, now.modulations)), now.modulations)
+        return now.put(rows, loops.mix(looped.gate, looped.loop_gate[loop], old, x)), left
 
-    def _block(
-        self,
-        block: nn.Module,
-        edges: ResidualEdges | None,
-        rows: torch.Tensor,
-        embeddings: dict[int, torch.Tensor],
-    ) -> torch.Tensor:
-        """One run of a CogVideoX block: attention by group, then the feed-forward.
-
-        Each is modulated by AdaLN. Residual edges read what attention reads and add beside it.
-        """
-        modulation = self._modulation(block.norm1, embeddings)
-        normed = self._by_group(lambda g, x: _modulate(block.norm1.norm(x), modulation[g]), rows)
-        attended = self._attention(block.attn1, normed)
-        rows = rows + self._by_group(lambda g, x: x * modulation[g][2], attended)
-        if edges is not None:
-            rows = rows + edges(normed)
-        modulation = self._modulation(block.norm2, embeddings)
-        normed = self._by_group(lambda g, x: _modulate(block.norm2.norm(x), modulation[g]), rows)
-        return rows + self._by_group(lambda g, x: x * modulation[g][2], block.ff(normed))
-
-    def _modulation(
-        self, norm: CogVideoXLayerNormZero, embeddings: dict[int, torch.Tensor]
-    ) -> dict[RowGroup, tuple[torch.Tensor, ...]]:
-        """(shift, scale, gate), each (B, 1, D), by group.
-
-        The first three chunks are the video stream's.
-        """
-        chunks = {
-            timestep: norm.linear(norm.silu(embedding))[:, None].chunk(6, dim=2)
-            for timestep, embedding in embeddings.items()
-        }
-        return {
-            g: chunks[g.timestep][3:] if g.stream == "text" else chunks[g.timestep][:3]
-            for g in self.plan.groups
-        }
-
-    def _attention(self, attn: nn.Module, rows: torch.Tensor) -> torch.Tensor:
+    def _projected(
+        self, attn: nn.Module, loop: int, now: CompiledLoop, normed: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values (B, n, heads, d) of the loop's rows, ready to meet."""
         heads = (attn.heads, -1)
-        q, k, v = (
-            project(rows).unflatten(2, heads) for project in (attn.to_q, attn.to_k, attn.to_v)
-        )
+        q, k, v = (to(normed).unflatten(2, heads) for to in (attn.to_q, attn.to_k, attn.to_v))
         if attn.norm_q is not None:
             q, k = attn.norm_q(q), attn.norm_k(k)
-        out = attn.to_out[0](self.softmax(q, k, v).flatten(2))
-        return self._by_group(lambda g, x: x if g.reads else torch.zeros_like(x), out)
-
-    def _by_group(self, function, rows: torch.Tensor) -> torch.Tensor:
-        return torch.cat([function(g, rows[:, g.start : g.stop]) for g in self.plan.groups], dim=1)
-
-
-def _loop_embedding(
-    block: LoopedCogVideoXBlock, group: RowGroup, loop: int, rows: torch.Tensor
-) -> torch.Tensor:
-    embedding = block.loop_emb_enc if group.stream == "text" else block.loop_emb
-    return embedding[loop].to(rows.dtype)
+        if self.cos is not None:
+            cos, sin = self.cos[now.rows], self.sin[now.rows]
+            q, k = turned(q, cos, sin), turned(k, cos, sin)
+        if self.sharpening[loop] != 1.0:
+            q = q * self.sharpening[loop]
+        return q, k, v
 
 
-def _modulate(normed: torch.Tensor, modulation: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    shift, scale, _ = modulation
-    return normed * (1 + scale) + shift
+def _require_fit(
+    transformer: CogVideoXTransformer3DModel,
+    plan: Plan,
+    edges: Sequence[ResidualEdges],
+    positions: torch.Tensor | None,
+    sharpening: Sequence[float] | None,
+) -> None:
+    blocks = len(transformer.transformer_blocks)
+    if len(edges) != (blocks if plan.edges else 0):
+        raise ValueError(
+            f"edges: expected one ResidualEdges for each of {blocks} blocks because the "
+            f"plan has {len(plan.edges)} residual edges, got {len(edges)}"
+        )
+    rotary = transformer.config.use_rotary_positional_embeddings
+    found = None if positions is None else tuple(positions.shape)
+    if found != ((plan.n_rows, 3) if rotary else None):
+        raise ValueError(
+            f"positions: expected {(plan.n_rows, 3) if rotary else None}, one place for each row "
+            f"where the backbone has rotary position embeddings, got {found}"
+        )
+    if sharpening is not None and len(sharpening) != plan.loops:
+        raise ValueError(
+            f"sharpening: expected {plan.loops} inverse temperatures, one for each loop, "
+            f"got {len(sharpening)}"
+        )

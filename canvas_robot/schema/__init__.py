@@ -17,6 +17,15 @@ from canvas_robot.schema.plan import (
     compile_plan,
 )
 from canvas_robot.schema.region import RegionError, RegionSpec
+from canvas_robot.schema.schedule import (
+    LoopPass,
+    Modulation,
+    Pass,
+    closure,
+    dirty_regions,
+    distinct_passes,
+    pass_over,
+)
 from canvas_robot.schema.schema import CanvasSchema, SchemaError
 from canvas_robot.schema.topology import CanvasTopology, Connection, TopologyError
 from canvas_robot.schema.transfer import TransferError, transfer_distance
@@ -30,7 +39,10 @@ __all__ = [
     "Connection",
     "EdgeBlock",
     "LayoutError",
+    "LoopPass",
+    "Modulation",
     "OverlapError",
+    "Pass",
     "Plan",
     "PlanError",
     "RegionError",
@@ -43,6 +55,10 @@ __all__ = [
     "TransferError",
     "UnknownAttentionTypeError",
     "UnknownRegionError",
+    "closure",
     "compile_plan",
+    "dirty_regions",
+    "distinct_passes",
+    "pass_over",
     "transfer_distance",
 ]

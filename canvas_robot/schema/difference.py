@@ -157,6 +157,8 @@ _REGION_REASONS = {
     "period": (OTHER_FUNCTION, "it sees samples of other times, and keeps them longer or shorter"),
     "stream": (OTHER_FUNCTION, "the other stream has other norms, gates and loop embeddings"),
     "timestep": (OTHER_FUNCTION, "the timestep modulates every block"),
+    "hold": (OTHER_FUNCTION, "a region that holds answers to what it read at its own refresh"),
+    "loops": (OTHER_FUNCTION, "blocks run another number of times for its tokens"),
     "is_output": (FITS, "it is a matter of training, and stored in no weight"),
     "loss_weight": (FITS, "it is a matter of training, and stored in no weight"),
     "default_attn": (FITS, "it counts through the connections only, which are compared themselves"),

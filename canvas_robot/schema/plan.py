@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
 from itertools import combinations
@@ -32,10 +32,11 @@ class OverlapError(PlanError):
 
 @dataclass(frozen=True)
 class RegionRows:
-    """Where a region's covered tokens lie in the compact row buffer.
+    """Where a region's covered tokens lie in the compact row buffer, and when they are computed.
 
     `cells` are the flat canvas indices of the covered tokens, in row order; row start + i holds
-    cell cells[i].
+    cell cells[i]. `reads` are the names of the regions that any of its rows reads, by whatever
+    connection.
     """
 
     name: str
@@ -44,10 +45,13 @@ class RegionRows:
     period: int
     stream: str
     cells: tuple[int, ...]
+    loops: int = 1
+    hold: bool = False
+    reads: tuple[str, ...] = ()
 
 
 class RowGroup(NamedTuple):
-    """Contiguous rows that share stream, timestep and readable set: one mask-free softmax.
+    """Contiguous rows that share stream, timestep, loops and readable set: one mask-free softmax.
 
     `weights` holds one attention weight per run of `reads`; the logits of a run's keys are shifted
     by its logarithm. The runs are sorted and do not overlap.
@@ -59,6 +63,7 @@ class RowGroup(NamedTuple):
     timestep: int
     reads: tuple[Run, ...]
     weights: tuple[float, ...]
+    loops: int = 1
 
 
 class EdgeBlock(NamedTuple):
@@ -113,6 +118,8 @@ class Plan:
         for r in self.regions:
             lines.append(
                 f"  region {r.name}: rows {r.start}..{r.stop - 1}, period {r.period}, {r.stream}"
+                + (", held" if r.hold else "")
+                + (f", {r.loops} loops" if r.loops != self.loops else "")
             )
         for g in self.groups:
             lines.append(
@@ -154,14 +161,18 @@ def compile_plan(
         raise PlanError(f"loops: expected an int >= 1, got {loops}")
     layout = schema.layout
     _refuse_overlap(layout)
-    regions = _place_rows(layout, tokens or {})
+    regions = _place_rows(layout, loops, tokens or {})
     steps = _Steps(layout, regions)
     softmax, others = _sorted_by_kind(schema)
-    groups: list[RowGroup] = []
-    for region in regions:
-        groups += _groups(region, softmax[region.name], steps)
     edges = tuple(filter(None, (_edge(fn, connection, steps) for fn, connection in others)))
-    return Plan(steps.n_rows, loops, tuple(regions), _joined(groups), edges)
+    groups: list[RowGroup] = []
+    finished: list[RegionRows] = []
+    for region in regions:
+        made, seen = _groups(region, softmax[region.name], steps)
+        groups += made
+        read = steps.regions_in(seen) | {e.dst for e in edges if e.src == region.name}
+        finished.append(replace(region, reads=tuple(sorted(read))))
+    return Plan(steps.n_rows, loops, tuple(finished), joined(groups), edges)
 
 
 def _refuse_overlap(layout: CanvasLayout) -> None:
@@ -178,7 +189,7 @@ def _refuse_overlap(layout: CanvasLayout) -> None:
             )
 
 
-def _place_rows(layout: CanvasLayout, tokens: dict[str, int]) -> list[RegionRows]:
+def _place_rows(layout: CanvasLayout, loops: int, tokens: dict[str, int]) -> list[RegionRows]:
     unknown = sorted(set(tokens) - set(layout.regions))
     if unknown:
         raise PlanError(f"tokens: names regions {unknown} that the layout lacks")
@@ -192,8 +203,19 @@ def _place_rows(layout: CanvasLayout, tokens: dict[str, int]) -> list[RegionRows
                 f"region {name!r}: its codec makes {count} tokens, its box {spec.size} "
                 f"holds 1..{spec.numel}; enlarge the box or choose another codec"
             )
-        cells = tuple(layout.region_indices(name)[:count])
-        rows.append(RegionRows(name, start, start + count, spec.period, spec.stream, cells))
+        own_loops = min(spec.loops or loops, loops)
+        rows.append(
+            RegionRows(
+                name,
+                start,
+                start + count,
+                spec.period,
+                spec.stream,
+                tuple(layout.region_indices(name)[:count]),
+                own_loops,
+                spec.hold,
+            )
+        )
         start += count
     return rows
 
@@ -252,6 +274,10 @@ class _Steps:
         self._runs: dict[int, tuple[Run, ...]] = {0: ()}
         self._allowed: dict[tuple, list[int]] = {}
 
+    def regions_in(self, mask: int) -> set[str]:
+        """Names of the regions that any step of the set belongs to."""
+        return {name for name, steps in self.region_mask.items() if steps & mask}
+
     def allowed(self, connection: Connection) -> list[int]:
         """For each canvas step t of src rows, all steps that the connection's offsets allow."""
         offsets = (connection.t_src, connection.t_dst)
@@ -306,19 +332,21 @@ def _readable(
         yield number, parts
 
 
-def _groups(region: RegionRows, connections: list[Connection], steps: _Steps) -> list[RowGroup]:
-    """The rows of each canvas step of a region as a group."""
+def _groups(
+    region: RegionRows, connections: list[Connection], steps: _Steps
+) -> tuple[list[RowGroup], int]:
+    """The rows of each canvas step of a region as a group, and the set of all that they read."""
     spec = steps.layout.region_spec(region.name)
-    return [
-        RowGroup(
-            steps.starts[number],
-            steps.stops[number],
-            spec.stream,
-            spec.timestep,
-            *_weighted_runs(parts, steps),
+    groups, seen = [], 0
+    for number, parts in _readable(connections, region.name, steps):
+        reads, weights = _weighted_runs(parts, steps)
+        start, stop = steps.starts[number], steps.stops[number]
+        groups.append(
+            RowGroup(start, stop, spec.stream, spec.timestep, reads, weights, region.loops)
         )
-        for number, parts in _readable(connections, region.name, steps)
-    ]
+        for _, mask in parts:
+            seen |= mask
+    return groups, seen
 
 
 def _weighted_runs(
@@ -350,15 +378,15 @@ def _merged(first: tuple[Run, ...], second: tuple[Run, ...]) -> tuple[Run, ...]:
     return runs
 
 
-def _joined(groups: list[RowGroup]) -> tuple[RowGroup, ...]:
-    """Neighbours that share everything become one group."""
-    joined: list[RowGroup] = []
+def joined(groups: list[RowGroup]) -> tuple[RowGroup, ...]:
+    """The groups, with neighbours that share everything made one."""
+    result: list[RowGroup] = []
     for group in groups:
-        if joined and joined[-1][2:] == group[2:]:
-            joined[-1] = joined[-1]._replace(stop=group.stop)
+        if result and result[-1][2:] == group[2:]:
+            result[-1] = result[-1]._replace(stop=group.stop)
         else:
-            joined.append(group)
-    return tuple(joined)
+            result.append(group)
+    return tuple(result)
 
 
 def _edge(fn: str, connection: Connection, steps: _Steps) -> ResidualEdge | None:

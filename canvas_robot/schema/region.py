@@ -32,10 +32,13 @@ class RegionSpec:
         default_attn: function type of this region's outgoing connections that name none.
         stream: stream of the backbone that carries the tokens, "text" (the goal) or "video".
         timestep: diffusion timestep of the region's tokens; 0 is clean.
+        hold: keep keys and values as of the region's own last refresh, even where it reads regions
+            that changed since: another function, to be trained as such.
+        loops: times each backbone block runs for this region's tokens; None: as often as for all.
 
     Raises:
-        RegionError: bounds that are empty or not six non-negative ints, period < 1, a non-finite or
-            negative loss weight, an unknown stream or a negative timestep.
+        RegionError: bounds that are empty or not six non-negative ints, period or loops < 1, a
+            non-finite or negative loss weight, an unknown stream or a negative timestep.
         UnknownAttentionTypeError: `default_attn` is not one of ATTENTION_TYPES.
     """
 
@@ -49,6 +52,8 @@ class RegionSpec:
     default_attn: str = "cross_attention"
     stream: str = "video"
     timestep: int = 0
+    hold: bool = False
+    loops: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounds", _checked_bounds(self.bounds))
@@ -62,6 +67,10 @@ class RegionSpec:
             raise RegionError(f"stream: expected one of {STREAMS}, got {self.stream!r}")
         if not _is_int(self.timestep) or self.timestep < 0:
             raise RegionError(f"timestep: expected an int >= 0 (0 is clean), got {self.timestep!r}")
+        if not isinstance(self.hold, bool):
+            raise RegionError(f"hold: expected true or false, got {self.hold!r}")
+        if self.loops is not None and (not _is_int(self.loops) or self.loops < 1):
+            raise RegionError(f"loops: expected an int >= 1 or nothing, got {self.loops!r}")
         if self.semantic_embedding is not None:
             if not _are_numbers(self.semantic_embedding):
                 raise RegionError(

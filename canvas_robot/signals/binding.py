@@ -14,7 +14,8 @@ import numpy as np
 import yaml
 
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals.signal import ImageSignal, Signal, SignalError, TextSignal, VectorSignal
+from canvas_robot.signals.codecs import CODEC_DECLARATIONS, RegionBinding, Role, region_binding
+from canvas_robot.signals.signal import Signal, SignalError, VectorSignal
 
 
 class BindingError(ValueError):
@@ -23,17 +24,6 @@ class BindingError(ValueError):
 
 class _Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
-
-
-class RegionBinding(_Declared):
-    """One region's signal and codec, both by name.
-
-    `normalise` names the statistics that a vector codec uses.
-    """
-
-    signal: str
-    codec: Literal["visual", "text", "vector", "action"]
-    normalise: Literal["quantile", "mean_std"] = "quantile"
 
 
 class RosImage(_Declared, tag_field="type", tag="image"):
@@ -136,12 +126,8 @@ class Binding(_Declared):
         if not 0.1 <= self.control_rate_hz <= 1000.0:
             raise BindingError(f"control_rate_hz: expected 0.1 to 1000, got {self.control_rate_hz}")
         for region, bound in self.regions.items():
-            if bound.signal not in self.signals:
-                raise BindingError(
-                    f"region {region!r}: names signal {bound.signal!r}; "
-                    f"declared signals: {sorted(self.signals)}"
-                )
-            _require_kind(region, bound, self.signals[bound.signal])
+            if bound.signal is not None:
+                _check_signal(region, bound, self.signals)
         for origin in ("ros", "env", "dataset"):
             unknown = sorted(set(getattr(self.sources, origin)) - set(self.signals))
             if unknown:
@@ -159,13 +145,17 @@ class Binding(_Declared):
         """Names of the regions that the codec fills, in the binding's order."""
         return tuple(name for name, bound in self.regions.items() if bound.codec == codec)
 
+    def regions_by_role(self, role: Role) -> tuple[str, ...]:
+        """Names of the regions whose codec has a role, in the binding's order."""
+        return tuple(name for name, bound in self.regions.items() if bound.role == role)
+
     def observed_regions(self) -> tuple[str, ...]:
-        """Regions filled from sampled streams: all but the instruction's and the action's."""
-        return self.regions_by_codec("visual") + self.regions_by_codec("vector")
+        """Regions filled from sampled streams."""
+        return self.regions_by_role("frames")
 
     def action_region(self) -> str:
         """The one region whose tokens decode to the action."""
-        return self.regions_by_codec("action")[0]
+        return self.regions_by_role("action")[0]
 
     def action_signal(self) -> VectorSignal:
         """Declaration of the action's vector."""
@@ -173,7 +163,7 @@ class Binding(_Declared):
 
     def goal_region(self) -> str:
         """The one region that holds the instruction."""
-        return self.regions_by_codec("text")[0]
+        return self.regions_by_role("instruction")[0]
 
     def check_schema(self, schema: CanvasSchema) -> None:
         """Raises BindingError unless the binding fits the schema.
@@ -187,10 +177,13 @@ class Binding(_Declared):
                 f"only in the binding {sorted(bound - declared)}, "
                 f"only in the schema {sorted(declared - bound)}"
             )
-        for codec in ("action", "text"):
-            regions = self.regions_by_codec(codec)
+        for role in ("action", "instruction"):
+            regions = self.regions_by_role(role)
             if len(regions) != 1:
-                raise BindingError(f"expected one region with codec {codec!r}, got {list(regions)}")
+                codecs = [name for name, d in CODEC_DECLARATIONS.items() if d.role == role]
+                raise BindingError(
+                    f"expected one region with codec {' or '.join(codecs)}, got {list(regions)}"
+                )
         for region, bound_region in self.regions.items():
             _check_region(region, bound_region, schema)
 
@@ -221,44 +214,44 @@ def binding_from_yaml(text: str) -> Binding:
     except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         raise BindingError(f"binding: {error}") from error
     try:
-        return msgspec.convert(data, Binding)
+        return msgspec.convert(data, Binding, dec_hook=lambda _, entry: region_binding(entry))
     except msgspec.ValidationError as error:
         raise BindingError(f"binding: {error}") from error
 
 
-_SIGNAL_OF_CODEC = {
-    "visual": ImageSignal,
-    "text": TextSignal,
-    "vector": VectorSignal,
-    "action": VectorSignal,
-}
-
-
-def _require_kind(region: str, bound: RegionBinding, signal: Signal) -> None:
-    expected = _SIGNAL_OF_CODEC[bound.codec]
-    if not isinstance(signal, expected):
+def _check_signal(region: str, bound: RegionBinding, signals: dict[str, Signal]) -> None:
+    if bound.signal not in signals:
         raise BindingError(
-            f"region {region!r}: codec {bound.codec!r} needs a {expected.__name__}, "
+            f"region {region!r}: names signal {bound.signal!r}; declared signals: {sorted(signals)}"
+        )
+    signal = signals[bound.signal]
+    if not isinstance(signal, bound.signal_kind):
+        raise BindingError(
+            f"region {region!r}: codec {bound.codec!r} needs a {bound.signal_kind.__name__}, "
             f"signal {bound.signal!r} is a {type(signal).__name__}"
+        )
+    if bound.components is not None and signal.size != bound.components:
+        raise BindingError(
+            f"region {region!r}: codec {bound.codec!r} needs a signal of {bound.components} "
+            f"component, signal {bound.signal!r} has {signal.size}"
         )
 
 
 def _check_region(region: str, bound: RegionBinding, schema: CanvasSchema) -> None:
     spec, now = schema.layout.region_spec(region), schema.layout.t_current
     t0, t1, *_ = spec.bounds
-    if bound.codec in ("visual", "vector") and t1 != now + 1:
+    if bound.role == "frames" and t1 != now + 1:
         raise BindingError(
             f"region {region!r}: an observed region ends at the current tick, "
             f"t1 = t_current + 1 = {now + 1}; got t1 = {t1}"
         )
-    if bound.codec == "action" and t0 != now:
+    if bound.role in ("action", "reward") and t0 != now:
         raise BindingError(
-            f"region {region!r}: an action region starts at the current tick, "
+            f"region {region!r}: a region that decodes to {bound.role} starts at the current tick, "
             f"t0 = t_current = {now}; got t0 = {t0}"
         )
-    stream = "text" if bound.codec == "text" else "video"
-    if spec.stream != stream:
+    if spec.stream != bound.stream:
         raise BindingError(
-            f"region {region!r}: codec {bound.codec!r} fills the {stream} stream, "
+            f"region {region!r}: codec {bound.codec!r} fills the {bound.stream} stream, "
             f"the schema declares {spec.stream!r}"
         )

@@ -11,6 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from canvas_robot.backbone import memory
+from canvas_robot.backbone.loading import BackboneError
+from canvas_robot.backbone.memory import BackboneMemoryError
+from canvas_robot.policy import checkpoint
 from canvas_robot.policy.assemble import PolicySettings, assemble_policy, warm_up
 from canvas_robot.policy.checkpoint import (
     FILES,
@@ -134,19 +138,59 @@ def test_a_pickle_in_place_of_weights_is_refused_and_not_run(folder):
     assert not Bomb.went_off
 
 
-def test_another_backbones_weights_are_refused(folder, trained):
-    edit_config(folder, backbone_sha256="0123456789ab" + "0" * 52)
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
+def test_another_backbones_weights_are_refused_by_part(folder, trained, part):
+    edit_config(folder, backbone_sha256={**trained.sha256, part: "0123456789ab" + "0" * 52})
     assert refusal(folder) == (
-        f"checkpoint {folder}: made for backbone 'tiny' with sha256 0123456789ab..., "
-        f"the one found has {trained.sha256[:12]}...; install the backbone it was trained on"
+        f"checkpoint {folder}: made for backbone 'tiny' whose {part} has sha256 0123456789ab..., "
+        f"the one found has {trained.sha256[part][:12]}...; "
+        "install the backbone it was trained on"
     )
+
+
+def test_a_backbone_of_which_nothing_was_recorded_is_refused(folder):
+    edit_config(folder, backbone_sha256={})
+    assert "whose transformer has sha256 none..." in refusal(folder)
+
+
+def test_a_text_encoder_that_was_not_there_in_training_is_not_checked(folder, trained):
+    kept = {part: trained.sha256[part] for part in ("transformer", "vae")}
+    edit_config(folder, backbone_sha256=kept)
+    assert load_checkpoint(folder).sha256 == kept
+
+
+def test_the_revision_of_a_hub_id_is_recorded_beside_it(trained, monkeypatch, tmp_path):
+    monkeypatch.setattr(trained, "source", "zai-org/CogVideoX-2b@" + "a1" * 20)
+    config = json.loads((save_checkpoint(trained, tmp_path) / "config.json").read_text())
+    assert config["backbone"] == "zai-org/CogVideoX-2b"
+    assert config["backbone_revision"] == "a1" * 20
+
+
+def test_a_recorded_revision_is_the_one_that_is_looked_up(folder):
+    edit_config(folder, backbone="zai-org/CogVideoX-2b", backbone_revision="a1" * 20)
+    with pytest.raises(BackboneError) as error:
+        load_checkpoint(folder)
+    assert f"hf download zai-org/CogVideoX-2b --revision {'a1' * 20} (about" in str(error.value)
+
+
+def test_a_checkpoint_of_a_float32_backbone_loads_on_the_same_weights_in_bfloat16(saved, trained):
+    loaded = load_checkpoint(saved, dtype=torch.bfloat16)
+    assert loaded.model.runner.transformer.dtype == torch.bfloat16
+    assert loaded.sha256 == trained.sha256
+
+
+def test_a_device_without_the_memory_is_refused_before_the_backbone_is_loaded(saved, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(checkpoint, "load_backbone", None)
+    with pytest.raises(BackboneMemoryError, match="keys and values"):
+        load_checkpoint(saved)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_not_finite_are_refused_by_name(folder, value):
-    edit_weights(folder, lambda weights: weights["action.head.net.0.bias"].fill_(value))
+    edit_weights(folder, lambda weights: weights["codecs.action_0.head.net.0.bias"].fill_(value))
     assert refusal(folder) == (
-        f"{folder / 'weights.safetensors'}: action.head.net.0.bias: "
+        f"{folder / 'weights.safetensors'}: codecs.action_0.head.net.0.bias: "
         "expected finite weights, got NaN or infinity"
     )
 

@@ -95,7 +95,7 @@ def test_another_state_changes_the_action(policy, samples):
 
 def encoder_calls(policy, run) -> int:
     calls = []
-    count = policy.model.visual_codec("visual").encoder.register_forward_hook
+    count = policy.model.codec("visual").encoder.register_forward_hook
     hook = count(lambda *_: calls.append(1))
     try:
         run()

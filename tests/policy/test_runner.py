@@ -20,6 +20,7 @@ from canvas_robot.schema import (
     CanvasTopology,
     Connection,
     Plan,
+    RegionRows,
     RegionSpec,
     RowGroup,
     compile_plan,
@@ -151,7 +152,16 @@ def plans(draw):
         runs = runs_of(readable)
         weights = tuple(draw(st.sampled_from([1.0, 1.0, 0.25, 3.0])) for _ in runs)
         groups.append(RowGroup(start, stop, stream, timestep, runs, weights))
-    return Plan(n, draw(st.integers(1, 3)), (), tuple(groups))
+    return whole_plan(groups, draw(st.integers(1, 3)))
+
+
+def whole_plan(groups, loops):
+    """A plan of these groups, a region for each."""
+    regions = tuple(
+        RegionRows(f"r{i}", g.start, g.stop, 1, g.stream, tuple(range(g.start, g.stop)), loops)
+        for i, g in enumerate(groups)
+    )
+    return Plan(groups[-1].stop, loops, regions, tuple(g._replace(loops=loops) for g in groups))
 
 
 def runs_of(readable: list[bool]) -> tuple[tuple[int, int], ...]:
@@ -228,7 +238,7 @@ def test_a_row_that_reads_nothing_gets_attention_0_and_its_feed_forward_still_ru
     (looped,) = graft(transformer, 1)
     block = looped.original
     reader = RowGroup(0, 3, "video", 0, ((0, 5),), (1.0,))
-    plan = Plan(5, 1, (), (reader, RowGroup(3, 5, "video", 0, (), ())))
+    plan = whole_plan([reader, RowGroup(3, 5, "video", 0, (), ())], 1)
     rows = torch.randn(1, 5, 32)
     with torch.no_grad():
         runner = PlanRunner(transformer, plan)
@@ -272,7 +282,7 @@ def test_samples_of_a_batch_do_not_see_each_other():
     torch.manual_seed(0)
     transformer = make_transformer()
     randomise_loops(graft(transformer, 2))
-    plan = Plan(4, 2, (), (RowGroup(0, 4, "video", 7, ((0, 4),), (1.0,)),))
+    plan = whole_plan([RowGroup(0, 4, "video", 7, ((0, 4),), (1.0,))], 2)
     first, second = torch.randn(2, 1, 4, 32)
     runner = PlanRunner(transformer, plan)
     with torch.no_grad():
@@ -280,14 +290,18 @@ def test_samples_of_a_batch_do_not_see_each_other():
         torch.testing.assert_close(together, torch.cat([runner(first), runner(second)]))
 
 
-def test_rotary_positions_are_refused():
-    transformer = make_transformer(use_rotary_positional_embeddings=True)
-    with pytest.raises(ValueError) as error:
-        PlanRunner(transformer, Plan(0, 1, (), ()))
-    assert str(error.value) == (
-        "backbone: expected sin-cos positions (CogVideoX-2B's kind), got rotary ones (5B's kind); "
-        "this version does not run them"
-    )
+def test_positions_go_with_backbones_that_have_rotary_embeddings_and_with_no_other():
+    plan = whole_plan([RowGroup(0, 4, "video", 7, ((0, 4),), (1.0,))], 1)
+    for rotary, positions, expected in ((True, None, (4, 3)), (False, torch.zeros(4, 3), None)):
+        transformer = make_transformer(use_rotary_positional_embeddings=rotary)
+        graft(transformer, 1)
+        with pytest.raises(ValueError) as error:
+            PlanRunner(transformer, plan, positions=positions)
+        got = None if positions is None else (4, 3)
+        assert str(error.value) == (
+            f"positions: expected {expected}, one place for each row where the backbone has rotary "
+            f"position embeddings, got {got}"
+        )
 
 
 def edges_of(plan, layout, transformer):

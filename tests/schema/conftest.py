@@ -63,6 +63,8 @@ def specs(bounds, attention=tuple(ATTENTION_TYPES)):
         default_attn=st.sampled_from(attention),
         stream=st.sampled_from(["video", "text"]),
         timestep=st.integers(0, 999),
+        hold=st.booleans(),
+        loops=st.none() | st.integers(1, 4),
     )
 
 

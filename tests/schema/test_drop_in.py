@@ -14,7 +14,7 @@ from tests.schema.conftest import any_schemas
 
 theirs = pytest.importorskip("canvas_engineering", reason="extra bench")
 
-OUR_FIELDS = ("stream", "timestep")  # of RegionSpec; they do not know them
+OUR_FIELDS = ("stream", "timestep", "hold", "loops")  # of RegionSpec; they do not know them
 ADDED = {
     "graft_looped_blocks": ["gate"],
     "LoopedBlockWrapper": ["gate", "keep_outputs"],

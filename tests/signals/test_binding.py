@@ -1,6 +1,8 @@
 """Laws of the binding: the shipped ones fit, YAML round trips, mistakes are refused by field."""
 
 import re
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -17,6 +19,11 @@ from canvas_robot.signals import (
     VectorSignal,
     binding_from_yaml,
     load_binding,
+)
+from canvas_robot.signals.codecs import (
+    CODEC_DECLARATIONS,
+    DiffusionActionBinding,
+    region_binding,
 )
 
 WIDOWX = config_path("bindings", "widowx.yaml")
@@ -100,7 +107,7 @@ def test_a_control_rate_that_no_robot_has_is_refused(widowx, rate):
         (edited("robot", colour="red"), "Object contains unknown field `colour` - at `$.robot`"),
         (
             edited("regions", "visual", size=3),
-            "Object contains unknown field `size` - at `$.regions[...]`",
+            "codec 'visual': Object contains unknown field `size` - at `$.regions[...]`",
         ),
         (edited("signals", "image", fps=30), "Object contains unknown field `fps`"),
         (edited("sources", "ros", "image", qos="best"), "Object contains unknown field `qos`"),
@@ -119,7 +126,48 @@ def test_a_control_rate_that_no_robot_has_is_refused(widowx, rate):
         (edited("sources", "ros", "image", type="file"), "Invalid value 'file'"),
         (
             edited("regions", "visual", codec="video"),
-            "Invalid enum value 'video' - at `$.regions[...].codec`",
+            "codec: expected one of visual, text, vector, action, action_diffusion, reward, "
+            "thought; got 'video' - at `$.regions[...]`",
+        ),
+        (
+            edited("regions", "visual", codec=["visual"]),
+            "got ['visual'] - at `$.regions[...]`",
+        ),
+        (
+            edited("regions", visual="image"),
+            "expected signal and codec, got str - at `$.regions[...]`",
+        ),
+        (
+            edited("regions", "goal", normalise="quantile"),
+            "codec 'text': Object contains unknown field `normalise`",
+        ),
+        (
+            edited("regions", "proprio", normalise="none"),
+            "codec 'vector': Invalid enum value 'none' - at `$.normalise`",
+        ),
+        (
+            edited("regions", "action", steps=4),
+            "codec 'action': Object contains unknown field `steps`",
+        ),
+        (
+            edited("regions", "action", codec="action_diffusion", steps=0),
+            "codec 'action_diffusion': Expected `int` >= 1 - at `$.steps`",
+        ),
+        (
+            edited("regions", "action", hidden=0),
+            "codec 'action': Expected `int` >= 1 - at `$.hidden`",
+        ),
+        (
+            edited("regions", "goal", codec="thought"),
+            "codec 'thought': Object contains unknown field `signal`",
+        ),
+        (
+            edited("regions", "visual", signal=None),
+            "codec 'visual': Object missing required field `signal`",
+        ),
+        (
+            edited("regions", "proprio", codec="reward", normalise="none"),
+            "region 'proprio': codec 'reward' needs a signal of 1 component, signal 'state' has 7",
         ),
         (
             edited("regions", "visual", signal="camera"),
@@ -257,7 +305,7 @@ def with_region(name: str, region: RegionSpec | None, t_current: int = 1) -> Can
         ),
         (
             with_region("action", RegionSpec((2, 5, 16, 17, 1, 3))),
-            "region 'action': an action region starts at the current tick, "
+            "region 'action': a region that decodes to action starts at the current tick, "
             "t0 = t_current = 1; got t0 = 2",
         ),
         (
@@ -277,15 +325,82 @@ def test_a_schema_that_the_binding_does_not_fit_is_refused(widowx, schema, messa
 
 
 @pytest.mark.parametrize(
-    "codec, signal, region", [("action", "action", "action"), ("text", "instruction", "goal")]
+    "codecs, region", [("action or action_diffusion", "action"), ("text", "goal")]
 )
-def test_a_binding_needs_one_action_and_one_goal(widowx, codec, signal, region):
-    second = msgspec.structs.replace(widowx.regions[region])
-    regions = {**widowx.regions, "second": second}
+def test_a_binding_needs_one_action_and_one_goal(widowx, codecs, region):
+    regions = {**widowx.regions, "second": widowx.regions[region]}
     two = msgspec.structs.replace(widowx, regions=regions)
     schema = with_region("second", TINY.layout.regions[region])
     with pytest.raises(BindingError) as error:
         two.check_schema(schema)
-    assert str(error.value) == (
-        f"expected one region with codec {codec!r}, got {[region, 'second']}"
+    assert str(error.value) == f"expected one region with codec {codecs}, got {[region, 'second']}"
+
+
+def test_an_action_may_be_drawn_by_diffusion_and_is_still_the_one_action(widowx):
+    binding = binding_from_yaml(edited("regions", "action", codec="action_diffusion", steps=4))
+    binding.check_schema(TINY)
+    assert binding.action_region() == "action"
+    assert binding.regions["action"] == DiffusionActionBinding(
+        signal="action", normalise="mean_std", steps=4
     )
+
+
+def with_more(**regions) -> str:
+    """The shipped binding's YAML with a reward signal and more regions."""
+    data = yaml.safe_load(WIDOWX.read_text())
+    numbers = {"names": ["reward"], "units": ["1"], "low": [0.0], "high": [1.0]}
+    data["signals"]["reward"] = {"kind": "vector", "frame": "none", **numbers}
+    data["regions"] |= regions
+    return yaml.safe_dump(data)
+
+
+def test_reward_and_thought_regions_are_not_sampled(widowx):
+    text = with_more(reward={"signal": "reward", "codec": "reward"}, thought={"codec": "thought"})
+    binding = binding_from_yaml(text)
+    assert binding_from_yaml(binding.to_yaml()) == binding
+    assert set(binding.observed_regions()) == set(widowx.observed_regions())
+    assert binding.regions["thought"].signal is None
+
+
+@pytest.mark.parametrize(
+    "codec, region, message",
+    [
+        (
+            {"signal": "reward", "codec": "reward"},
+            RegionSpec((0, 2, 16, 17, 4, 5)),
+            "region 'more': a region that decodes to reward starts at the current tick, "
+            "t0 = t_current = 1; got t0 = 0",
+        ),
+        (
+            {"codec": "thought"},
+            RegionSpec((0, 2, 16, 17, 4, 5), stream="text"),
+            "region 'more': codec 'thought' fills the video stream, the schema declares 'text'",
+        ),
+        (
+            {"signal": "reward", "codec": "vector"},
+            RegionSpec((1, 3, 16, 17, 4, 5)),
+            "region 'more': an observed region ends at the current tick, "
+            "t1 = t_current + 1 = 2; got t1 = 3",
+        ),
+    ],
+)
+def test_a_codecs_role_says_where_its_region_may_lie(codec, region, message):
+    with pytest.raises(BindingError) as error:
+        binding_from_yaml(with_more(more=codec)).check_schema(with_region("more", region))
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", CODEC_DECLARATIONS)
+def test_every_codec_is_declared_under_its_own_name(name):
+    declared = CODEC_DECLARATIONS[name]
+    bound = declared() if declared.signal is None else declared(signal="any")
+    assert bound.codec == name
+    assert region_binding(msgspec.to_builtins(bound)) == bound
+
+
+def test_bindings_are_read_without_torch():
+    code = (
+        "import sys; from canvas_robot.signals import load_binding; "
+        f"load_binding({str(WIDOWX)!r}); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -46,15 +46,20 @@ class ResidualEdges(nn.Module):
             self.functions.append(function)
             self.batches.append(nn.ModuleList(RowBatch(blocks) for blocks in alike))
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+    def forward(self, rows: torch.Tensor, chosen: Sequence[int] | None = None) -> torch.Tensor:
         """Rows (B, N, width) in the plan's order to what they gain, of the same shape.
 
         It is computed in the parameters' precision and returned in the rows' own.
+
+        Args:
+            rows: what the functions read.
+            chosen: numbers of the edges that run; None: all.
         """
         inputs = rows.to(self.gates.dtype)
         gained = torch.zeros_like(inputs)
-        for i, (function, batches) in enumerate(zip(self.functions, self.batches, strict=True)):
-            for bucket, batch in enumerate(batches):
+        for i in range(len(self.functions)) if chosen is None else chosen:
+            function = self.functions[i]
+            for bucket, batch in enumerate(self.batches[i]):
                 out = function(batch.take_rows(inputs), batch.take_reads(inputs), bucket)
                 out = out * (self.gates[i] * self.weights[i])
                 gained = gained.index_add(1, batch.rows.flatten(), out.flatten(1, 2))

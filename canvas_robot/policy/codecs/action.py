@@ -1,54 +1,47 @@
-"""ActionCodec: learned query tokens in, an action chunk out.
+"""ActionCodec: query tokens in, an action chunk out, by regression.
 
 One forward decodes the whole horizon.
 """
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from torch import nn
 
 from canvas_robot.backbone.action_head import ActionHead
+from canvas_robot.policy.codecs.codec import CodecSite, OutputCodec
 from canvas_robot.signals import Normaliser
 
 
-class ActionCodec(nn.Module):
-    """Decodes the action region's tokens.
-
-    The h * w tokens of a step are averaged, then the head regresses.
+class ActionCodec(OutputCodec):
+    """The h * w tokens of a step are averaged, then the head regresses.
 
     Args:
-        normaliser: of the action signal.
-        size: (horizon, h, w) of the region.
-        width: token width.
+        normaliser, size, width: as every output codec; size is (horizon, h, w).
+        hidden: size of the head's layer; None: the token width.
     """
 
-    def __init__(self, normaliser: Normaliser, size: tuple[int, int, int], width: int) -> None:
-        super().__init__()
-        self.normaliser = normaliser
-        self.horizon, h, w = size
-        self.tokens_per_step = h * w
-        self.width = width
-        self.head = ActionHead(width, action_dim=len(normaliser.centre), hidden_dim=width)
+    def __init__(
+        self,
+        normaliser: Normaliser,
+        size: tuple[int, int, int],
+        width: int,
+        hidden: int | None = None,
+    ) -> None:
+        super().__init__(normaliser, size, width)
+        self.head = ActionHead(width, len(normaliser.centre), hidden or width)
 
-    def queries(self, batch: int) -> torch.Tensor:
-        """(B, horizon * tokens_per_step, width) zeros.
+    @classmethod
+    def build(cls, site: CodecSite) -> ActionCodec:
+        return cls(site.normaliser, site.size, site.width, site.bound.hidden)
 
-        What a query asks is its position and modality vector.
-        """
-        return torch.zeros(batch, self.horizon * self.tokens_per_step, self.width)
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Zeros: what a query asks is its position and modality vector."""
+        return inputs.new_zeros(inputs.shape[0], self.token_count, self.width)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, horizon * tokens_per_step, width) to normalised actions (B, horizon, size)."""
-        batch = tokens.shape[0]
-        steps = tokens.reshape(batch * self.horizon, self.tokens_per_step, self.width)
-        return self.head(steps).reshape(batch, self.horizon, -1)
+    def decode(self, tokens: torch.Tensor) -> torch.Tensor:
+        steps = self.steps(tokens)
+        return self.head(steps.flatten(0, 1)).unflatten(0, steps.shape[:2])
 
-    def decode(self, normalised: torch.Tensor) -> np.ndarray:
-        """(horizon, size) normalised to (horizon, size) float32 in the action's units."""
-        return self.normaliser.unnormalise(normalised.float().cpu().numpy())
-
-    def encode(self, actions: np.ndarray) -> torch.Tensor:
-        """The inverse of `decode`: targets for training."""
-        return torch.from_numpy(self.normaliser.normalise(actions))
+    def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean absolute error, as of OpenVLA-OFT (Kim et al. 2025, arXiv:2502.19645)."""
+        return (self.decode(tokens) - targets).abs().mean(dim=2)

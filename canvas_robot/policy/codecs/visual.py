@@ -1,6 +1,6 @@
-"""VisualCodec: camera frames to VAE latents and back, in `image` framing.
+"""VisualCodec: camera frames to VAE latents and back, in `image` framing, and to patch tokens.
 
-Each frame is encoded alone, and once.
+Each frame is encoded alone, by one function for data set, simulator and node.
 """
 
 from __future__ import annotations
@@ -8,28 +8,63 @@ from __future__ import annotations
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
-from torch import nn
+from diffusers.models.embeddings import CogVideoXPatchEmbed
 
 from canvas_robot.backbone.image_encoder import ImageEncoder
+from canvas_robot.policy.codecs.codec import Codec, CodecSite
+from canvas_robot.policy.codecs.frame_cache import FrameCache
+from canvas_robot.policy.codecs.native import LatentSize, video_positions, video_tokens
 from canvas_robot.policy.codecs.squash import squash
 from canvas_robot.signals import Frames
 
 VAE_STRIDE = 8  # pixels per latent cell; CogVideoX's VAE halves the image three times
 
 
-class VisualCodec(nn.Module):
+class VisualCodec(Codec):
     """Encodes images with the frozen VAE. Latents are (F, C, h, w), scaled by the VAE's factor.
 
     Args:
-        vae: the backbone's VAE.
-        latent_size: (h, w) of the latents that the region's patches need.
+        encoder: of the VAE, for single frames.
+        vae, embed: the backbone's VAE and patch embedding.
+        video: (F, h, w) of the region's latents: its frames, and what its patches need.
+        region, camera: names of the region and of its signal, which a `FrameCache` tells apart.
     """
 
-    def __init__(self, vae: AutoencoderKLCogVideoX, latent_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        vae: AutoencoderKLCogVideoX,
+        embed: CogVideoXPatchEmbed,
+        video: LatentSize,
+        region: str = "",
+        camera: str = "",
+    ) -> None:
         super().__init__()
-        self.encoder = ImageEncoder(vae)
-        self.vae = vae
-        self.image_size = (latent_size[0] * VAE_STRIDE, latent_size[1] * VAE_STRIDE)
+        self.encoder, self.vae, self.embedding = encoder, vae, embed
+        frames, h, w = video
+        self.token_count = frames * h * w // embed.patch_size**2
+        self.image_size = (h * VAE_STRIDE, w * VAE_STRIDE)
+        self.register_buffer("positions", video_positions(embed, video), persistent=False)
+        self._region, self._camera = region, camera
+
+    @classmethod
+    def build(cls, site: CodecSite) -> VisualCodec:
+        backbone, patch = site.backbone, site.backbone.transformer.config.patch_size
+        t, h, w = site.size
+        return cls(
+            site.image_encoder,
+            backbone.vae,
+            backbone.transformer.patch_embed,
+            (t, h * patch, w * patch),
+            site.region,
+            site.bound.signal,
+        )
+
+    def encode(self, frames: Frames, cache: FrameCache | None = None) -> torch.Tensor:
+        """Latents (F, C, h, w) of the frames; those in the cache are not encoded again."""
+        cache = FrameCache() if cache is None else cache
+        camera = (self._camera, self.image_size)
+        return cache.encode(frames, camera, self._region, self.encode_image)
 
     def encode_image(self, image: np.ndarray) -> torch.Tensor:
         """(H, W, 3) uint8 of any size to latents (C, h, w)."""
@@ -44,26 +79,5 @@ class VisualCodec(nn.Module):
         pixels = (video[0, :, 0].float().clamp(-1, 1) + 1.0) * 127.5
         return pixels.round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
-
-class FrameCache:
-    """Latents by stamp, so that a frame shared by successive observations is encoded once.
-
-    Cleared by each reset.
-    """
-
-    def __init__(self, codec: VisualCodec) -> None:
-        self._codec = codec
-        self._latents: dict[int, torch.Tensor] = {}
-
-    def encode(self, frames: Frames) -> torch.Tensor:
-        """Latents (F, C, h, w) of the frames; forgets those of frames that are no longer seen."""
-        kept: dict[int, torch.Tensor] = {}
-        for stamp, image in zip(frames.stamps_ns.tolist(), frames.values, strict=True):
-            if stamp not in kept:
-                known = self._latents.get(stamp)
-                kept[stamp] = self._codec.encode_image(image) if known is None else known
-        self._latents = kept
-        return torch.stack([kept[stamp] for stamp in frames.stamps_ns.tolist()])
-
-    def clear(self) -> None:
-        self._latents = {}
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        return video_tokens(self.embedding, inputs, self.positions)

@@ -12,10 +12,11 @@ TINY = load_backbone("tiny")
 
 
 def codec(max_tokens: int = 24) -> TextCodec:
-    return TextCodec(TINY.text_encoder, TINY.tokenizer, max_tokens)
+    embed = TINY.transformer.patch_embed
+    return TextCodec(TINY.text_encoder, TINY.tokenizer, embed, None, max_tokens)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=5))
 def test_every_short_prompt_fills_the_whole_text_stream(prompt):
     embeddings = codec().encode(prompt)
@@ -59,3 +60,9 @@ def test_a_prompt_is_encoded_once_while_it_is_remembered():
         assert len(calls) == TextCodec.REMEMBERED + 2
     finally:
         with_hook.remove()
+
+
+def test_prompt_embeddings_become_a_token_each():
+    text = codec()
+    inputs = text.encode("up").expand(2, -1, -1)
+    assert text.embed(inputs).shape == (2, text.token_count, 128) == (2, 24, 128)

@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from canvas_robot.backbone.image_encoder import ImageEncoder
 from canvas_robot.backbone.loading import load_backbone
 from canvas_robot.policy.codecs.squash import squash
-from canvas_robot.policy.codecs.visual import FrameCache, VisualCodec
+from canvas_robot.policy.codecs.visual import VisualCodec
 from canvas_robot.signals import Frames
 
 
 @pytest.fixture(scope="module")
 def codec():
-    return VisualCodec(load_backbone("tiny").vae, latent_size=(4, 6))
+    backbone = load_backbone("tiny")
+    encoder, embed = ImageEncoder(backbone.vae), backbone.transformer.patch_embed
+    return VisualCodec(encoder, backbone.vae, embed, (2, 4, 6), "eye", "camera")
 
 
 def picture(seed: int, height: int = 32, width: int = 48) -> np.ndarray:
@@ -22,16 +25,6 @@ def picture(seed: int, height: int = 32, width: int = 48) -> np.ndarray:
 def frames(*stamped) -> Frames:
     stamps = np.array([stamp for stamp, _ in stamped], np.int64)
     return Frames(np.stack([image for _, image in stamped]), stamps, np.zeros(len(stamped), bool))
-
-
-def count_calls(codec, run) -> int:
-    calls = []
-    hook = codec.encoder.register_forward_hook(lambda *_: calls.append(1))
-    try:
-        run()
-    finally:
-        hook.remove()
-    return len(calls)
 
 
 def test_an_image_becomes_the_vaes_latents_of_its_pixels_in_minus_1_to_1(codec):
@@ -60,24 +53,12 @@ def test_decoding_gives_back_what_the_vae_decodes(codec):
     np.testing.assert_allclose(image, np.clip((pixels + 1) * 127.5, 0, 255), atol=0.51)
 
 
-def test_a_frame_shared_by_successive_observations_is_encoded_once(codec):
-    cache = FrameCache(codec)
-    a, b, c = ((i, picture(i)) for i in (1, 2, 3))
-    alone = {stamp: codec.encode_image(image) for stamp, image in (a, b, c)}
-    seen = []
-
-    def run():
-        seen.extend(cache.encode(f) for f in (frames(a, a), frames(a, b), frames(b, c)))
-
-    assert count_calls(codec, run) == 3
-    for latents, stamps in zip(seen, ((1, 1), (1, 2), (2, 3)), strict=True):
-        assert torch.equal(latents, torch.stack([alone[stamp] for stamp in stamps]))
-
-
-def test_frames_no_longer_seen_and_cleared_ones_are_encoded_again(codec):
-    cache = FrameCache(codec)
+def test_frames_become_the_latents_of_each_alone(codec):
     a, b = ((i, picture(i)) for i in (1, 2))
-    assert count_calls(codec, lambda: [cache.encode(frames(f)) for f in (a, b, a)]) == 3
-    assert count_calls(codec, lambda: cache.encode(frames(a))) == 0
-    cache.clear()
-    assert count_calls(codec, lambda: cache.encode(frames(a))) == 1
+    expected = torch.stack([codec.encode_image(image) for _, image in (a, b)])
+    assert torch.equal(codec.encode(frames(a, b)), expected)
+
+
+def test_latents_become_a_token_for_each_patch_of_each_frame(codec):
+    inputs = codec.encode(frames((1, picture(1)), (2, picture(2))))[None]
+    assert codec.embed(inputs).shape == (1, codec.token_count, 128) == (1, 2 * 2 * 3, 128)

@@ -18,24 +18,37 @@ CPU_CHUNK_ELEMENTS = 2**20
 DEVICE_CHUNK_ELEMENTS = 2**25
 
 
-def row_chunks(rows: int, elements_per_row: int, device: torch.device) -> list[slice]:
-    """Slices that cover `rows`, each of few enough rows for the device."""
+def chunk_size(elements_per_row: int, device: torch.device, shared: int = 0) -> int:
+    """Rows in a chunk: as many as the device likes, or as hold `shared` numbers if that is more."""
     most = CPU_CHUNK_ELEMENTS if device.type == "cpu" else DEVICE_CHUNK_ELEMENTS
-    step = max(1, most // elements_per_row)
-    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+    return max(1, max(most, shared) // elements_per_row)
 
 
 def run_chunks(
-    function: Callable[[slice], torch.Tensor],
-    rows: int,
+    function: Callable[..., torch.Tensor],
+    tensors: tuple[torch.Tensor, ...],
+    dim: int,
     elements_per_row: int,
-    device: torch.device,
+    shared: int = 0,
 ) -> list[torch.Tensor]:
-    """`function` of each chunk of rows; what it computes inside is not kept for the gradient."""
-    chunks = row_chunks(rows, elements_per_row, device)
-    if len(chunks) == 1 or not torch.is_grad_enabled():
-        return [function(chunk) for chunk in chunks]
+    """`function(rows, *parts)` of each chunk; what it computes inside is not kept for the gradient.
+
+    Args:
+        function: gets the chunk's rows as a slice and those rows of each tensor.
+        tensors: cut along `dim`.
+        elements_per_row: numbers in the largest tensor that `function` makes, for each row.
+        shared: numbers in what every chunk reads whole. Its gradient is as large, once for each
+            chunk; when one is wanted, chunks are large enough for this not to be the larger part.
+    """
+    rows = tensors[0].shape[dim]
+    wanted = torch.is_grad_enabled()
+    size = chunk_size(elements_per_row, tensors[0].device, shared if wanted else 0)
+    chunks = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+    # Split once: the gradient of a slice is as large as the whole, that of a split is not.
+    parts = zip(*(tensor.split(size, dim) for tensor in tensors), strict=True)
+    if len(chunks) == 1 or not wanted:
+        return [function(chunk, *part) for chunk, part in zip(chunks, parts, strict=True)]
     return [
-        checkpoint(function, chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in chunks
+        checkpoint(function, chunk, *part, use_reentrant=False, preserve_rng_state=False)
+        for chunk, part in zip(chunks, parts, strict=True)
     ]

@@ -87,16 +87,18 @@ class SigmoidAttention(EdgeFunction):
         self.project = HeadProjections(width, heads)
 
     def forward(self, src: torch.Tensor, dst: torch.Tensor, bucket: int) -> torch.Tensor:
-        queries, keys, values = (rows.transpose(1, 2) for rows in self.project(src, dst))
-        problems, heads, n, size = queries.shape
-        m = keys.shape[2]
+        # Contiguous once, not once for each chunk: (R, H, rows, d)
+        queries, keys, values = (
+            rows.transpose(1, 2).contiguous() for rows in self.project(src, dst)
+        )
+        problems, heads, m, size = keys.shape
         queries = queries * size**-0.5
 
-        def attend(rows: slice) -> torch.Tensor:
-            logits = queries[:, :, rows] @ keys.transpose(-1, -2)
-            return (logits - math.log(m)).sigmoid() @ values
+        def attend(rows: slice, queries: torch.Tensor) -> torch.Tensor:
+            return (queries @ keys.transpose(-1, -2) - math.log(m)).sigmoid() @ values
 
-        read = torch.cat(run_chunks(attend, n, problems * heads * m, src.device), dim=2)
+        per_row = problems * heads * m
+        read = torch.cat(run_chunks(attend, (queries,), 2, per_row, shared=keys.numel()), dim=2)
         return self.project.out(merge_heads(read.transpose(1, 2), like=src))
 
 

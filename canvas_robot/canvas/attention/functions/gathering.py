@@ -35,13 +35,13 @@ def attend_listed(
     Returns:
         (R, n, H, d); 0 where a list is empty.
     """
-    problems, n, heads, size = queries.shape
+    problems, _, heads, size = queries.shape
     times = problems // index.shape[0]
     scale = size**-0.5
 
-    def attend(rows: slice) -> torch.Tensor:
+    def attend(rows: slice, queries: torch.Tensor) -> torch.Tensor:
         listed = index[:, rows].repeat(times, 1, 1)
-        logits = scale * dot(queries[:, rows, None], take_rows(keys, listed))
+        logits = scale * dot(queries[:, :, None], take_rows(keys, listed))
         if count is None:
             weights = logits.softmax(2)
         else:
@@ -53,7 +53,7 @@ def attend_listed(
         return (weights[..., None] * take_rows(values, listed)).sum(2)
 
     per_row = problems * index.shape[2] * heads * size
-    return torch.cat(run_chunks(attend, n, per_row, queries.device), dim=1)
+    return torch.cat(run_chunks(attend, (queries,), 1, per_row, shared=keys.numel()), dim=1)
 
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -49,7 +49,7 @@ class Mixture(EdgeFunction):
 
     def forward(self, src: torch.Tensor, dst: torch.Tensor, bucket: int) -> torch.Tensor:
         queries, keys, values = self.project(src, dst)
-        problems, n, heads, size = queries.shape
+        problems, _, heads, size = queries.shape
         m = keys.shape[1]
         blocks, rows_each = block_sizes(m, self.options.routed_keys // CHOSEN_BLOCKS)
         chosen = min(CHOSEN_BLOCKS, blocks)
@@ -67,18 +67,19 @@ class Mixture(EdgeFunction):
         block_keys = self.route_dst(means).transpose(1, 2) * scale  # (R, d, E)
         block_queries = self.route_src(src).flatten(0, 1)  # (R, n, d)
 
-        def attend(rows: slice) -> torch.Tensor:
-            best = (block_queries[:, rows] @ block_keys).topk(chosen, dim=2)
+        def attend(rows: slice, queries: torch.Tensor, block_queries: torch.Tensor) -> torch.Tensor:
+            best = (block_queries @ block_keys).topk(chosen, dim=2)
             # (R, rows, chosen, rows of a block, H, d)
             near_keys, near_values = take_rows(keys, best.indices), take_rows(values, best.indices)
-            logits = scale * dot(queries[:, rows, None, None], near_keys)
+            logits = scale * dot(queries[:, :, None, None], near_keys)
             absent = ~present[best.indices][..., None]
             weights = logits.masked_fill(absent, -math.inf).softmax(3)
             weights = weights * F.softmax(best.values, dim=2)[..., None, None]
             return (weights[..., None] * near_values).sum((2, 3))
 
         per_row = problems * max(blocks, chosen * rows_each * heads * size)
-        read = torch.cat(run_chunks(attend, n, per_row, src.device), dim=1)
+        pieces = run_chunks(attend, (queries, block_queries), 1, per_row, shared=keys.numel())
+        read = torch.cat(pieces, dim=1)
         return self.project.out(merge_heads(read, like=src))
 
 

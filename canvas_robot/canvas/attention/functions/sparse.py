@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from canvas_robot.canvas.attention.functions.cells import CellTable
-from canvas_robot.canvas.attention.functions.chunks import row_chunks
+from canvas_robot.canvas.attention.functions.chunks import chunk_size, run_chunks
 from canvas_robot.canvas.attention.functions.gathering import attend_listed
 from canvas_robot.canvas.attention.functions.heads import (
     HeadProjections,
@@ -54,13 +54,13 @@ class SparseAttention(EdgeFunction):
 @torch.no_grad()
 def largest_logits(queries: torch.Tensor, keys: torch.Tensor, k: int) -> torch.Tensor:
     """(P, n, k) the keys (P, m, d) with the largest product with each query (P, n, d)."""
-    problems, n, _ = queries.shape
-    m = keys.shape[1]
-    found = [
-        (queries[:, rows] @ keys.transpose(1, 2)).topk(k, dim=2, sorted=False).indices
-        for rows in row_chunks(n, problems * m, queries.device)
-    ]
-    return torch.cat(found, dim=1)
+    columns = keys.transpose(1, 2).contiguous()
+
+    def search(rows: slice, queries: torch.Tensor) -> torch.Tensor:
+        return (queries @ columns).topk(k, dim=2, sorted=False).indices
+
+    per_row = keys.shape[0] * keys.shape[1]
+    return torch.cat(run_chunks(search, (queries,), 1, per_row), dim=1)
 
 
 class LocalAttention(EdgeFunction):
@@ -106,9 +106,10 @@ def neighbours(
     radii = [min(radius, far) for radius, far in zip(window, farthest, strict=True)]
     around = torch.cartesian_prod(*(torch.arange(-r, r + 1) for r in radii))  # (W, 3)
     m = geometry.dst_rows
+    size = chunk_size(geometry.groups * around.numel(), centres.device)
     found = []
-    for rows in row_chunks(geometry.src_rows, geometry.groups * around.numel(), centres.device):
-        index = table.find(centres[:, rows, None] + around)
+    for part in centres.split(size, dim=1):
+        index = table.find(part[:, :, None] + around)
         found.append(index.where(index >= 0, m).sort(-1).values)
     index = torch.cat(found, dim=1)
     count = (index < m).sum(-1)

@@ -86,13 +86,14 @@ def last_selective_state(
     # What follows row j, without row j itself; subtracting it would lose digits.
     later = F.pad(later[:, :, 1:], (0, 0, 0, 1))[..., None]
 
-    def add_up(rows: slice) -> torch.Tensor:
-        decayed = (rates * later[:, :, rows]).exp() * inputs[:, :, rows, :, None]
-        return (decayed * write[:, :, rows, None]).sum(2)
+    def add_up(
+        rows: slice, later: torch.Tensor, inputs: torch.Tensor, write: torch.Tensor
+    ) -> torch.Tensor:
+        return ((rates * later).exp() * inputs[..., None] * write[:, :, :, None]).sum(2)
 
-    batch, groups, m, width = inputs.shape
+    batch, groups, _, width = inputs.shape
     per_row = batch * groups * width * rates.shape[1]
-    return torch.stack(run_chunks(add_up, m, per_row, inputs.device)).sum(0)
+    return torch.stack(run_chunks(add_up, (later, inputs, write), 2, per_row)).sum(0)
 
 
 class RWKV(EdgeFunction):

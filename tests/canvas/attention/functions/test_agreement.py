@@ -333,6 +333,12 @@ def test_outputs_and_all_gradients_equal_the_reference(
 
 def test_the_cases_in_chunks_do_run_in_several(monkeypatch):
     monkeypatch.setattr(chunks, "CPU_CHUNK_ELEMENTS", 100)
-    slices = chunks.row_chunks(12, 2 * 3 * WIDTH, torch.device("cpu"))
-    assert len(slices) > 1
-    assert [i for s in slices for i in range(12)[s]] == list(range(12))
+    rows, seen = torch.arange(12.0).view(1, 12, 1), []
+
+    def double(chunk, part):
+        seen.append(chunk)
+        assert torch.equal(part, rows[:, chunk])
+        return 2 * part
+
+    pieces = chunks.run_chunks(double, (rows,), 1, elements_per_row=2 * 3 * WIDTH)
+    assert len(seen) == 6 and torch.equal(torch.cat(pieces, dim=1), 2 * rows)

@@ -1,0 +1,76 @@
+"""Backbones with random weights from a seed.
+
+A small one for demonstrations and tests, real-sized ones for dry runs and benchmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from accelerate import init_empty_weights
+from torch import nn
+
+from canvas_robot.backbone.configuration import BackboneConfiguration
+from canvas_robot.backbone.digest import digest_of, digest_of_module
+
+
+def drawn_by_constructors(
+    configuration: BackboneConfiguration, parts: tuple[str, ...], seed: int, dtype: torch.dtype
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """All parts as their own constructors initialise them in float32, then cast; their digests.
+
+    All parts are drawn whichever are kept, so that these are the same either way.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        modules = {part: configuration.make(part) for part in configuration.parts}
+    digests = {part: digest_of_module(modules[part]) for part in parts}
+    return {part: _cast(modules[part], dtype) for part in parts}, digests
+
+
+def drawn_uniform(
+    configuration: BackboneConfiguration, parts: tuple[str, ...], seed: int, dtype: torch.dtype
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Parts of any size, in little more memory than their weights take; their digests."""
+    modules, digests = {}, {}
+    for part in parts:
+        modules[part], digests[part] = draw_uniform(configuration, part, seed, dtype)
+    return modules, digests
+
+
+def draw_uniform(
+    configuration: BackboneConfiguration, part: str, seed: int, dtype: torch.dtype
+) -> tuple[nn.Module, str]:
+    """One part whose weights are drawn once, in float32, and cast one by one; its digest.
+
+    Matrices and kernels are uniform in +-1/sqrt(fan in), as torch initialises linear layers; norms
+    are 1, biases 0.
+    """
+    with init_empty_weights(include_buffers=False):
+        module = configuration.make(part)
+    generator = torch.Generator().manual_seed(seed)
+
+    def draws() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in sorted(module.named_parameters()):
+            drawn = _draw(name, parameter.shape, generator)
+            yield name, drawn
+            owner, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(owner), leaf, nn.Parameter(drawn.to(dtype)))
+
+    digest = digest_of(draws())
+    if part == "text_encoder":
+        module.tie_weights()
+    return _cast(module, dtype), digest
+
+
+def _cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Past diffusers' own `to`, which warns of modules to keep in float32 when there are none."""
+    return nn.Module.to(module, dtype)
+
+
+def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    if len(shape) < 2:
+        return torch.full(shape, float(name.endswith("weight")))
+    bound = shape[1:].numel() ** -0.5
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)

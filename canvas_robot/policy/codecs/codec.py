@@ -1,0 +1,143 @@
+"""What a codec is: samples to a region's tokens, and of output regions tokens to values and back.
+
+Each codec is one class in a file beside this one; registry.py names them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from canvas_robot.backbone.image_encoder import ImageEncoder
+from canvas_robot.backbone.loading import Backbone
+from canvas_robot.policy.codecs.frame_cache import FrameCache
+from canvas_robot.policy.prompts import PromptFolder
+from canvas_robot.signals import Frames, Normaliser, Statistics, StatisticsError
+from canvas_robot.signals.codecs import RegionBinding
+from canvas_robot.signals.signal import Signal
+
+
+class ModelError(ValueError):
+    """Schema, binding, statistics and backbone do not fit one another."""
+
+
+@dataclass(frozen=True, eq=False)
+class CodecSite:
+    """What a codec is built from.
+
+    region: name of the region; size: its (t, h, w) in cells.
+    bound: the codec's options; signal: its declaration, None where the codec takes none.
+    statistics: by signal name.
+    image_encoder: of the backbone's VAE, one for all cameras.
+    videos: (t, h, w) in latents of every visual region of the schema.
+    prompts: precomputed prompt embeddings, if there are any.
+    """
+
+    region: str
+    size: tuple[int, int, int]
+    bound: RegionBinding
+    signal: Signal | None
+    statistics: dict[str, Statistics]
+    backbone: Backbone
+    image_encoder: ImageEncoder
+    videos: tuple[tuple[int, int, int], ...]
+    prompts: PromptFolder | None = None
+
+    @property
+    def width(self) -> int:
+        """Token width."""
+        return self.backbone.width
+
+    @property
+    def normaliser(self) -> Normaliser:
+        """The one that the binding names; raises StatisticsError where statistics do not fit."""
+        name = self.bound.signal
+        if self.bound.normalise == "none":
+            return Normaliser(np.zeros(self.signal.size), np.ones(self.signal.size))
+        if name not in self.statistics:
+            raise StatisticsError(
+                f"statistics: region {self.region!r} needs those of signal {name!r}; "
+                f"there are {sorted(self.statistics)}"
+            )
+        normaliser = self.statistics[name].normaliser(self.bound.normalise)
+        if len(normaliser.centre) != self.signal.size:
+            raise StatisticsError(
+                f"statistics of {name!r}: expected {self.signal.size} components, "
+                f"got {len(normaliser.centre)}"
+            )
+        return normaliser
+
+
+class Codec(nn.Module, ABC):
+    """One region's codec.
+
+    token_count: tokens that it makes; they fill the first cells of the region.
+    """
+
+    token_count: int
+
+    @classmethod
+    @abstractmethod
+    def build(cls, site: CodecSite) -> Codec:
+        """The codec of a region."""
+
+    def encode(self, sample: Frames | str | None, cache: FrameCache | None = None) -> torch.Tensor:
+        """One sample to what `embed` takes, without batch dimension; no gradient flows here.
+
+        Args:
+            sample: frames, the instruction or None, by the codec's role.
+            cache: of the episode; a frame that is in it is not encoded again.
+        """
+        return torch.empty(0)
+
+    @abstractmethod
+    def embed(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Encoded samples (B, ...) to tokens (B, token_count, width)."""
+
+
+class OutputCodec(Codec):
+    """A codec whose output tokens mean a vector for each canvas step.
+
+    Args:
+        normaliser: of the signal.
+        size: (t, h, w) of the region: t steps, or the horizon of an action.
+        width: token width.
+    """
+
+    def __init__(self, normaliser: Normaliser, size: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        self.normaliser = normaliser
+        self.horizon, h, w = size
+        self.tokens_per_step = h * w
+        self.token_count = self.horizon * self.tokens_per_step
+        self.width = width
+
+    @abstractmethod
+    def decode(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Output tokens (B, token_count, width) to normalised values (B, t, size)."""
+
+    @abstractmethod
+    def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """(B, t): how far output tokens are from normalised targets (B, t, size), for training."""
+
+    def to_units(self, normalised: torch.Tensor) -> np.ndarray:
+        """Normalised (..., size) to float32 (..., size) in the signal's units."""
+        return self.normaliser.unnormalise(normalised.float().cpu().numpy())
+
+    def from_units(self, values: np.ndarray) -> torch.Tensor:
+        """The inverse of `to_units`: targets for training."""
+        return torch.from_numpy(self.normaliser.normalise(values))
+
+    def steps(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The mean of each step's tokens: (B, token_count, width) to (B, t, width)."""
+        dtype = next(self.parameters()).dtype  # a head is float32, its backbone maybe not
+        return tokens.to(dtype).unflatten(1, (self.horizon, self.tokens_per_step)).mean(dim=2)
+
+
+def learned_queries(count: int, width: int) -> nn.Parameter:
+    """(count, width) tokens to learn, as small at first as the canvas's other learned vectors."""
+    return nn.Parameter(torch.randn(count, width) * 0.02)

@@ -1,0 +1,100 @@
+"""AdaLN as plain layer norms: for a fixed timestep, scale and shift fold into weight and bias.
+
+LN(x) (1 + scale) + shift, with LN's own weight and bias, is LN with weight (1 + scale) and bias
+bias (1 + scale) + shift: exact. So a tick need not read the linear layers that make them from the
+timestep, a fifth of a block's weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from diffusers.models.normalization import CogVideoXLayerNormZero
+from torch import nn
+from torch.nn import functional as F
+
+from canvas_robot.policy.passes import by_run
+from canvas_robot.schema import Modulation, Plan
+
+Key = tuple[str, int]  # stream, timestep
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedNorm:
+    """A layer norm and the gate after what it feeds, by stream and timestep, each (D,)."""
+
+    eps: float
+    weights: dict[Key, torch.Tensor]
+    biases: dict[Key, torch.Tensor]
+    gates: dict[Key, torch.Tensor]
+
+    def normed(self, rows: torch.Tensor, runs: tuple[Modulation, ...]) -> torch.Tensor:
+        """(B, n, D), each run by its own stream and timestep."""
+
+        def norm(run: Modulation, x: torch.Tensor) -> torch.Tensor:
+            key = (run.stream, run.timestep)
+            return F.layer_norm(x, x.shape[-1:], self.weights[key], self.biases[key], self.eps)
+
+        return by_run(runs, norm, rows)
+
+    def added(
+        self, rows: torch.Tensor, update: torch.Tensor, runs: tuple[Modulation, ...]
+    ) -> torch.Tensor:
+        """rows + gate * update, (B, n, D)."""
+        gated = by_run(runs, lambda run, x: x * self.gates[run.stream, run.timestep], update)
+        return rows + gated
+
+
+class Modulator:
+    """The folded norms of a transformer's blocks for the streams and timesteps of a plan."""
+
+    def __init__(self, transformer: CogVideoXTransformer3DModel, plan: Plan) -> None:
+        self._transformer = transformer
+        self._keys: list[Key] = sorted({(g.stream, g.timestep) for g in plan.groups})
+        self._kept: dict[int, tuple[FoldedNorm, FoldedNorm]] = {}
+
+    def fold(self) -> None:
+        """Folds all blocks once and keeps that, for inference; weights must not change after."""
+        with torch.inference_mode():
+            self._kept = {
+                b: self._made(block.original)
+                for b, block in enumerate(self._transformer.transformer_blocks)
+            }
+
+    def of_block(self, b: int) -> tuple[FoldedNorm, FoldedNorm]:
+        """The norms before attention and before the feed-forward: kept, or made from the weights.
+
+        Made ones carry gradients to whatever is not frozen.
+        """
+        if b in self._kept:
+            return self._kept[b]
+        return self._made(self._transformer.transformer_blocks[b].original)
+
+    def finish(self, rows: torch.Tensor, timestep: int) -> torch.Tensor:
+        """The backbone's final norms, for rows (B, n, D) of one timestep."""
+        rows = self._transformer.norm_final(rows)
+        temb = self._embedding(timestep).expand(rows.shape[0], -1)
+        return self._transformer.norm_out(rows, temb=temb)
+
+    def _made(self, block: nn.Module) -> tuple[FoldedNorm, FoldedNorm]:
+        return self._folded(block.norm1), self._folded(block.norm2)
+
+    def _folded(self, norm: CogVideoXLayerNormZero) -> FoldedNorm:
+        weights, biases, gates = {}, {}, {}
+        for stream, timestep in self._keys:
+            parts = norm.linear(norm.silu(self._embedding(timestep)))[0].chunk(6)
+            shift, scale, gate = parts[3:] if stream == "text" else parts[:3]
+            own, bias = norm.norm.weight, norm.norm.bias
+            weight = 1 + scale
+            weights[stream, timestep] = weight if own is None else own * weight
+            biases[stream, timestep] = shift if bias is None else bias * weight + shift
+            gates[stream, timestep] = gate
+        return FoldedNorm(norm.norm.eps, weights, biases, gates)
+
+    def _embedding(self, timestep: int) -> torch.Tensor:
+        """(1, time width) in the backbone's precision."""
+        layer = self._transformer.time_embedding.linear_1.weight
+        projected = self._transformer.time_proj(torch.tensor([timestep], device=layer.device))
+        return self._transformer.time_embedding(projected.to(layer.dtype))

@@ -1,0 +1,162 @@
+"""Which regions a control tick recomputes, and what one pass over some regions' rows computes.
+
+Plain integers, as in plan.py. Keeping keys and values between ticks is `canvas_robot.policy`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import lcm
+from typing import NamedTuple
+
+from canvas_robot.schema.plan import Plan, PlanError, RowGroup, Run, joined
+
+
+class Modulation(NamedTuple):
+    """Rows start..stop-1 of a loop's rows that share a stream and a diffusion timestep."""
+
+    start: int
+    stop: int
+    stream: str
+    timestep: int
+
+
+@dataclass(frozen=True)
+class LoopPass:
+    """What one loop of a block computes.
+
+    Args:
+        rows: runs of the full row buffer, in order; "the loop's rows" counts through them.
+        groups: `start` and `stop` count the loop's rows, `reads` are rows of the full buffer.
+        modulations: runs of the loop's rows of equal stream and timestep.
+        sources: src regions whose residual edges run.
+    """
+
+    rows: tuple[Run, ...]
+    groups: tuple[RowGroup, ...]
+    modulations: tuple[Modulation, ...]
+    sources: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of all blocks over some regions: what each loop computes; the first has all rows."""
+
+    regions: frozenset[str]
+    loops: tuple[LoopPass, ...]
+
+    @property
+    def rows(self) -> tuple[Run, ...]:
+        """Runs of the full row buffer that the pass computes."""
+        return self.loops[0].rows
+
+
+def dirty_regions(plan: Plan, tick: int, events: Iterable[str] = ()) -> frozenset[str]:
+    """Regions that tick `tick` since the reset must compute anew.
+
+    Those that are due, or that an event touched, and all that read one of them, directly or through
+    others. A region that holds is touched by its own refreshes alone.
+    """
+    events = frozenset(events)
+    unknown = events - {r.name for r in plan.regions}
+    if unknown:
+        raise PlanError(f"events: name regions {sorted(unknown)} that the plan lacks")
+    return closure(plan, {r.name for r in plan.regions if tick % r.period == 0} | events)
+
+
+def closure(plan: Plan, touched: Iterable[str]) -> frozenset[str]:
+    """The touched regions and all that read one of them, through others included."""
+    dirty = set(touched)
+    grown = True
+    while grown:
+        reached = {r.name for r in plan.regions if not r.hold and not dirty.isdisjoint(r.reads)}
+        grown = not reached <= dirty
+        dirty |= reached
+    return frozenset(dirty)
+
+
+def cycle(plan: Plan) -> int:
+    """Ticks after which the pattern of refreshes repeats."""
+    return lcm(*(r.period for r in plan.regions))
+
+
+def distinct_passes(plan: Plan, limit: int = 4096) -> tuple[frozenset[str], ...]:
+    """The different sets of regions that ticks compute, most regions first.
+
+    Looks at no more than `limit` ticks of a cycle.
+    """
+    seen = {dirty_regions(plan, tick) for tick in range(min(cycle(plan), limit))}
+    return tuple(sorted(seen, key=lambda dirty: (-len(dirty), sorted(dirty))))
+
+
+def useless_periods(plan: Plan) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
+    """Slow regions that faster ones make dirty: (region, its period, the faster regions it reads).
+
+    Their keys and values are not kept for as long as their period says.
+    """
+    period = {r.name: r.period for r in plan.regions}
+    found = []
+    for r in plan.regions:
+        faster = tuple(
+            name
+            for name in sorted(period)
+            if period[r.name] % period[name] != 0 or period[name] < r.period
+            if name != r.name and r.name in closure(plan, {name})
+        )
+        if faster and not r.hold:
+            found.append((r.name, r.period, faster))
+    return tuple(found)
+
+
+def pass_over(plan: Plan, regions: Iterable[str]) -> Pass:
+    """What computing these regions takes; regions beyond their own loop count fall out of it."""
+    regions = frozenset(regions)
+    chosen = [r for r in plan.regions if r.name in regions]
+    if not chosen or len(chosen) != len(regions):
+        raise PlanError(
+            f"pass: expected at least one of {[r.name for r in plan.regions]}, "
+            f"got {sorted(regions)}"
+        )
+    loops: list[LoopPass] = []
+    for loop in range(max(r.loops for r in chosen)):
+        active = frozenset(r.name for r in chosen if r.loops > loop)
+        if loops and active == loops[-1].sources:
+            loops.append(loops[-1])
+        else:
+            loops.append(_loop_pass(plan, active))
+    return Pass(regions, tuple(loops))
+
+
+def _loop_pass(plan: Plan, active: frozenset[str]) -> LoopPass:
+    spans = [(r.start, r.stop) for r in plan.regions if r.name in active]
+    groups: list[RowGroup] = []
+    offset = 0
+    for start, stop in spans:
+        for g in plan.groups:
+            low, high = max(start, g.start), min(stop, g.stop)
+            if low < high:
+                shift = offset - start
+                groups.append(g._replace(start=low + shift, stop=high + shift))
+        offset += stop - start
+    return LoopPass(_merged(spans), joined(groups), _modulations(groups), active)
+
+
+def _merged(spans: list[Run]) -> tuple[Run, ...]:
+    merged: list[Run] = []
+    for start, stop in spans:
+        if merged and merged[-1][1] == start:
+            merged[-1] = (merged[-1][0], stop)
+        else:
+            merged.append((start, stop))
+    return tuple(merged)
+
+
+def _modulations(groups: list[RowGroup]) -> tuple[Modulation, ...]:
+    merged: list[Modulation] = []
+    for g in groups:
+        if merged and merged[-1][2:] == (g.stream, g.timestep):
+            merged[-1] = merged[-1]._replace(stop=g.stop)
+        else:
+            merged.append(Modulation(g.start, g.stop, g.stream, g.timestep))
+    return tuple(merged)
