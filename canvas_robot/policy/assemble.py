@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from canvas_robot.backbone.loading import backbone_configuration, load_backbone
+from canvas_robot.backbone.memory import memory_table, require_memory
 from canvas_robot.policy.checkpoint import CheckpointError, load_checkpoint
 from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.policy.prompts import open_prompts
 from canvas_robot.resources import resolve_config
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ImageSignal, VectorSignal, load_binding, load_statistics
@@ -23,6 +26,8 @@ DEFAULT_SCHEMA, DEFAULT_BINDING, DEFAULT_STATISTICS = (
 # Of a node. With two busy programs beside it on two cores, 95% of decisions came within 307 ms with
 # one thread and within 3,531 ms with two (canvas-robot bench policy): each waits for the other.
 DEFAULT_THREADS = 1
+DEFAULT_LOOPS = 3
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEFAULT_SEED = 8  # of an untrained policy: one whose aimless drift stays in the camera's view
 
 
@@ -31,6 +36,10 @@ class PolicySettings:
     """What to run.
 
     Empty strings and 0 mean the checkpoint's own, or the default where there is no checkpoint.
+
+    dtype: of the frozen weights, one of DTYPES; int8: their linear layers in 8 bits.
+    prompts: folder made by `canvas-robot prompts`; the text encoder is not loaded then.
+    refresh: "inline" or "sliced", as of CanvasPolicy.
     """
 
     checkpoint: str = ""
@@ -40,6 +49,14 @@ class PolicySettings:
     device: str = "cpu"
     control_rate_hz: float = 0.0
     seed: int = DEFAULT_SEED
+    dtype: str = "float32"
+    int8: bool = False
+    prompts: str = ""
+    refresh: str = "inline"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype: expected one of {sorted(DTYPES)}, got {self.dtype!r}")
 
 
 def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
@@ -62,7 +79,14 @@ def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
     )
     if settings.checkpoint:
         policy = load_checkpoint(
-            settings.checkpoint, settings.device, binding, settings.control_rate_hz
+            settings.checkpoint,
+            settings.device,
+            binding,
+            settings.control_rate_hz,
+            DTYPES[settings.dtype],
+            settings.int8,
+            settings.prompts,
+            settings.refresh,
         )
         if schema is not None and schema != policy.schema:
             raise CheckpointError(
@@ -73,19 +97,40 @@ def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
     binding = binding or load_binding(resolve_config("bindings", DEFAULT_BINDING))
     if settings.control_rate_hz:
         binding = binding.with_control_rate(settings.control_rate_hz)
+    schema = schema or CanvasSchema.from_json(resolve_config("schemas", DEFAULT_SCHEMA))
+    dtype, text_encoder = DTYPES[settings.dtype], not settings.prompts
+    needed = memory_table(
+        backbone_configuration(settings.backbone, text_encoder=text_encoder),
+        n_rows=sum(schema.layout.region_numel(name) for name in schema.layout.regions),
+        loops=DEFAULT_LOOPS,
+        dtype=dtype,
+        sliced=settings.refresh == "sliced",
+        int8=settings.int8,
+        text_encoder=text_encoder,
+    )
+    require_memory(needed, settings.device)
+    backbone = load_backbone(
+        settings.backbone,
+        dtype,
+        device=settings.device,
+        text_encoder=text_encoder,
+        int8=settings.int8,
+    )
     return CanvasPolicy.untrained(
-        schema or CanvasSchema.from_json(resolve_config("schemas", DEFAULT_SCHEMA)),
+        schema,
         binding,
         load_statistics(resolve_config("statistics", DEFAULT_STATISTICS)),
-        backbone=settings.backbone,
+        backbone,
+        loops=DEFAULT_LOOPS,
         seed=settings.seed,
-        device=settings.device,
+        prompts=open_prompts(settings.prompts, backbone) if settings.prompts else None,
+        refresh=settings.refresh,
     )
 
 
 def warm_up(policy: CanvasPolicy, decisions: int = 3) -> float:
     """Runs a few decisions on grey images and mid-range vectors; milliseconds of the last one."""
-    policy.reset("warm up")
+    policy.reset(policy.model.text.example())
     samples = {}
     for name, signal in policy.binding.signals.items():
         if isinstance(signal, ImageSignal):

@@ -19,6 +19,7 @@ from canvas_robot.backbone.memory import memory_table, require_memory
 from canvas_robot.backbone.sources import split_revision
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.policy.prompts import open_prompts
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import (
     Binding,
@@ -84,13 +85,15 @@ def load_checkpoint(
     control_rate_hz: float = 0.0,
     dtype: torch.dtype = torch.float32,
     int8: bool = False,
-    text_encoder: bool = True,
+    prompts: str | Path = "",
+    refresh: str = "inline",
 ) -> CanvasPolicy:
     """Loads a checkpoint folder.
 
-    The backbone is looked up at the revision that the checkpoint records, and loaded as `dtype`,
-    `int8` and `text_encoder` say (see load_backbone) whatever format it was trained in; its
-    fingerprint is of the weights as stored.
+    The backbone is looked up at the revision that the checkpoint records, and loaded as `dtype` and
+    `int8` say (see load_backbone) whatever format it was trained in; its fingerprint is of the
+    weights as stored. With a folder of `prompts`, given or in the checkpoint, its text encoder is
+    not loaded. `refresh` is as of CanvasPolicy.
 
     `binding` replaces the checkpoint's own for another robot or other sources; signals, regions and
     control rate must be the same. `control_rate_hz` may only repeat the rate it was trained at; 0
@@ -114,12 +117,15 @@ def load_checkpoint(
     _require_same_signals(folder, trained_with, binding, control_rate_hz)
     statistics = load_statistics(folder / "statistics.json")
     revision = config.backbone_revision or None
+    prompts = prompts or _own_prompts(folder)
+    text_encoder = not prompts
     layout = schema.layout
     needed = memory_table(
         backbone_configuration(config.backbone, revision, text_encoder),
         n_rows=sum(layout.region_spec(name).numel for name in layout.regions),
         loops=config.loops,
         dtype=dtype,
+        sliced=refresh == "sliced",
         int8=int8,
         text_encoder=text_encoder,
     )
@@ -133,7 +139,8 @@ def load_checkpoint(
         text_encoder=text_encoder,
     )
     _require_same_backbone(folder, config, backbone)
-    model = CanvasModel(schema, binding, statistics, backbone, config.loops)
+    found = open_prompts(prompts, backbone) if prompts else None
+    model = CanvasModel(schema, binding, statistics, backbone, config.loops, found)
     _load_weights(model, folder / "weights.safetensors")
     return CanvasPolicy(
         model.to(device),
@@ -143,7 +150,13 @@ def load_checkpoint(
         backbone.source,
         config.backbone_sha256,
         config.trained,
+        refresh,
     )
+
+
+def _own_prompts(folder: Path) -> Path | None:
+    """The folder of prompts that a checkpoint may bring."""
+    return folder / "prompts" if (folder / "prompts").is_dir() else None
 
 
 def fingerprint(policy: CanvasPolicy) -> str:

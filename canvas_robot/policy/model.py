@@ -14,6 +14,7 @@ from torch import nn
 from canvas_robot.backbone.graft import graft
 from canvas_robot.backbone.image_encoder import ImageEncoder
 from canvas_robot.backbone.loading import Backbone
+from canvas_robot.backbone.schedules import SharpeningSchedule
 from canvas_robot.canvas import SpatiotemporalCanvas
 from canvas_robot.canvas.attention.canvas_attention import edge_options
 from canvas_robot.canvas.attention.residual_edges import ResidualEdges
@@ -22,6 +23,7 @@ from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.codecs.registry import CODECS
 from canvas_robot.policy.codecs.text import TextCodec
 from canvas_robot.policy.prompts import PromptFolder
+from canvas_robot.policy.rotary import rotary_places
 from canvas_robot.policy.runner import PlanRunner
 from canvas_robot.schema import CanvasSchema, Plan, compile_plan
 from canvas_robot.signals import Binding, Frames, Statistics
@@ -68,7 +70,13 @@ class CanvasModel(nn.Module):
         counts = {region: self.codec(region).token_count for region in layout.regions}
         self.plan = compile_plan(schema, loops, counts)
         graft(transformer, loops)
-        self.runner = PlanRunner(transformer, self.plan, _edges(schema, self.plan, transformer))
+        self.runner = PlanRunner(
+            transformer,
+            self.plan,
+            _edges(schema, self.plan, transformer),
+            _places(binding, schema, self.plan, transformer),
+            _sharpening(schema, loops),
+        )
         self._timesteps = {r: layout.region_spec(r).timestep for r in layout.regions}
 
     def codec(self, region: str) -> Codec:
@@ -198,6 +206,29 @@ def _edges(
         ResidualEdges(plan, schema.layout, schema.layout.d_model, heads, options)
         for _ in transformer.transformer_blocks
     ]
+
+
+def _places(
+    binding: Binding, schema: CanvasSchema, plan: Plan, transformer: CogVideoXTransformer3DModel
+) -> torch.Tensor | None:
+    """Places of the rows for a backbone with rotary position embeddings; None for any other."""
+    if not transformer.config.use_rotary_positional_embeddings:
+        return None
+    bound = binding.regions.items()
+    videos = {name for name, of in bound if of.native and of.role == "frames"}
+    return rotary_places(transformer, schema.layout, plan, videos)
+
+
+def _sharpening(schema: CanvasSchema, loops: int) -> list[float] | None:
+    """Inverse temperature of each loop, as the schema's metadata says under "sharpening"."""
+    declared = schema.metadata.get("sharpening")
+    if declared is None:
+        return None
+    try:
+        schedule = SharpeningSchedule(max_loops=loops, **declared)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"schema: metadata.sharpening: {error}") from error
+    return [schedule(loop) for loop in range(loops)]
 
 
 def _check_backbone(schema: CanvasSchema, backbone: Backbone) -> None:

@@ -5,24 +5,30 @@ Observations in, action chunks out.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from canvas_robot.backbone.loading import load_backbone
+from canvas_robot.backbone.loading import Backbone, load_backbone
 from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.model import CanvasModel, ModelInputs
-from canvas_robot.schema import CanvasSchema
+from canvas_robot.policy.prompts import PromptFolder
+from canvas_robot.policy.ticks import TickRunner
+from canvas_robot.schema import CanvasSchema, useless_periods
 from canvas_robot.signals import (
     ActionChunk,
     Binding,
+    Frames,
     History,
     NotReadyError,
     Observation,
     Statistics,
 )
+
+_LOG = logging.getLogger(__name__)
 
 
 class NoInstructionError(RuntimeError):
@@ -30,14 +36,17 @@ class NoInstructionError(RuntimeError):
 
 
 class CanvasPolicy:
-    """One robot's policy: a model, the instruction it follows and the frames it has encoded.
+    """One robot's policy: a model, the instruction it follows and what it has seen and computed.
 
     Args:
-        model: the weights; it is put into evaluation mode.
+        model: the weights; it is put into evaluation mode, and they must not change while it acts.
         schema, binding: the declarations that the model was built from.
         statistics: normalisation statistics by signal name.
-        source: name, folder or hub id of the backbone; sha256: its fingerprint.
+        source: name, folder or hub id of the backbone; sha256: its fingerprint by part.
         trained: whether any training made these weights; every output says so.
+        refresh: how slow regions are computed: "inline" in their tick, "sliced" between ticks.
+    Raises:
+        RefreshError: the schema's slow regions cannot be refreshed like that.
     """
 
     def __init__(
@@ -47,14 +56,26 @@ class CanvasPolicy:
         binding: Binding,
         statistics: dict[str, Statistics],
         source: str,
-        sha256: str,
+        sha256: dict[str, str],
         trained: bool,
+        refresh: str = "inline",
     ) -> None:
         self.model = model.eval()
         self.schema, self.binding, self.statistics = schema, binding, statistics
         self.source, self.sha256, self.trained = source, sha256, trained
         self.instruction: str | None = None
+        self._ticks = TickRunner(model.runner, refresh, outputs=[model.action_region])
+        for region, faster in useless_periods(model.plan).items():
+            if region in self._ticks.regions:
+                _LOG.warning(
+                    "region %r is computed whenever %s change, though its period is longer: it "
+                    "reads them, directly or through others",
+                    region,
+                    ", ".join(map(repr, faster)),
+                )
         self._seen = FrameCache()
+        self._frames: dict[str, Frames] = {}  # by region, what its tokens were made of
+        self._goal: str | None = None  # the instruction that the goal's tokens were made of
         self._own_history = History(schema, binding)
         self._own_tick = 0
 
@@ -64,24 +85,28 @@ class CanvasPolicy:
         schema: CanvasSchema,
         binding: Binding,
         statistics: dict[str, Statistics],
-        backbone: str = "tiny",
+        backbone: Backbone | str = "tiny",
         loops: int = 3,
         seed: int = 0,
-        device: str = "cpu",
+        prompts: PromptFolder | None = None,
+        refresh: str = "inline",
     ) -> CanvasPolicy:
-        """A policy whose loops, codecs and head are random, from a seed, on the named backbone."""
-        frozen = load_backbone(backbone)
+        """A policy whose loops, codecs and head are random, from a seed; `backbone` or its name."""
+        if isinstance(backbone, str):
+            backbone = load_backbone(backbone)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = CanvasModel(schema, binding, statistics, frozen, loops)
+            model = CanvasModel(schema, binding, statistics, backbone, loops, prompts)
+        device = next(backbone.transformer.parameters()).device
         return cls(
             model.to(device),
             schema,
             binding,
             statistics,
-            frozen.source,
-            frozen.sha256,
+            backbone.source,
+            backbone.sha256,
             trained=False,
+            refresh=refresh,
         )
 
     @property
@@ -95,21 +120,30 @@ class CanvasPolicy:
         Raises SignalError for text that the binding does not accept, PromptTooLongError for more
         tokens than the backbone's text stream holds; the policy stays as it was then.
         """
-        signal = self.binding.regions[self.binding.goal_region()].signal
-        checked = self.binding.signals[signal].checked(signal, instruction)
-        self.model.text.encode(checked)
+        accepted = self._accepted(instruction)
         self.forget()
-        self.instruction = checked
+        self.instruction = accepted
+
+    def instruct(self, instruction: str) -> None:
+        """Another goal, in the middle of an episode: it counts from the next tick on.
+
+        Raises what `reset` raises, and NoInstructionError before the first `reset`.
+        """
+        if self.instruction is None:
+            raise NoInstructionError("policy: call reset(instruction) before instruct(instruction)")
+        self.instruction = self._accepted(instruction)
 
     def forget(self) -> None:
-        """Ends the episode: no instruction, no frames."""
-        self.instruction = None
+        """Ends the episode: no instruction, no frames, nothing kept."""
+        self.instruction = self._goal = None
+        self._ticks.reset()
         self._seen.clear()
+        self._frames = {}
         self._own_history = History(self.schema, self.binding)
         self._own_tick = 0
 
     def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
-        """Decides on one observation.
+        """Decides on one observation. What did not change since the last one is not computed anew.
 
         Args:
             observation: what a `History` made for this tick; or one sample by signal name (for
@@ -120,7 +154,7 @@ class CanvasPolicy:
             The action chunk, (horizon, size) in the action signal's units.
         Raises:
             NoInstructionError before the first `reset`; SignalError, NotReadyError for samples that
-                are wrong or missing.
+                are wrong or missing; RefreshError for a tick that is not after the last one.
         """
         if self.instruction is None:
             raise NoInstructionError("policy: call reset(instruction) before act(observation)")
@@ -128,27 +162,78 @@ class CanvasPolicy:
             observation = self._observe(observation)
         started = time.perf_counter()
         with torch.inference_mode():
-            inputs = self.encode(observation)
+            changed = self._changed(observation)
+            inputs = self.model.encode(observation.frames, self.instruction, self._seen, changed)
             encoded = time.perf_counter()
-            normalised = self.model(self.model.rows(inputs))[0]
-            values = self.model.action.to_units(normalised)
+            rows = self._ticks.tick(
+                self.model.tokens(inputs),
+                self._events(changed),
+                {region: (observation.tick, frames) for region, frames in self._frames.items()},
+                observation.tick,
+            )
+            tokens = self.model.output_tokens(rows, self.model.action_region)
+            values = self.model.action.to_units(self.model.action.decode(tokens)[0])
         done = time.perf_counter()
-        timings = {"codec": (encoded - started) * 1e3, "forward": (done - encoded) * 1e3}
+        self._goal = self.instruction
+        acted = {region: label for region, label in self._ticks.acted_on.items() if label}
         return ActionChunk(
             self.binding.regions[self.binding.action_region()].signal,
             observation.tick,
             values,
-            timings,
+            {"codec": (encoded - started) * 1e3, "forward": (done - encoded) * 1e3},
+            {region: int(frames.stamps_ns[-1]) for region, (_, frames) in acted.items()},
+            {region: observation.tick - tick for region, (tick, _) in acted.items()},
         )
 
+    def work(self) -> None:
+        """Between ticks, once the action is out: this tick's share of a sliced refresh."""
+        self._ticks.work()
+
+    @property
+    def last_canvas(self) -> torch.Tensor:
+        """The input tokens (1, N, D) as the last decision left them, of each region its newest."""
+        return self._ticks.inputs
+
     def canvas(self, observation: Observation) -> torch.Tensor:
-        """The input tokens (1, N, D) of an observation, as the backbone would see them."""
+        """The input tokens (1, N, D) of an observation, all computed anew."""
         with torch.inference_mode():
             return self.model.rows(self.encode(observation))
 
     def encode(self, observation: Observation) -> ModelInputs:
-        """Runs the codecs on one observation: a batch of one."""
+        """Runs the codecs on all of one observation: a batch of one."""
         return self.model.encode(observation.frames, self.instruction, self._seen)
+
+    def _changed(self, observation: Observation) -> list[str]:
+        """The regions whose tokens are not those of the last tick, of those that the action needs.
+
+        Keeps their frames.
+        """
+        first = not self._frames
+        changed = []
+        for region in sorted(self._ticks.regions):
+            frames = observation.frames.get(region)
+            if frames is not None:
+                if not first and _same(frames, self._frames[region]):
+                    continue
+                self._frames[region] = frames
+            elif not first and not (
+                region == self.model.goal_region and self.instruction != self._goal
+            ):
+                continue
+            changed.append(region)
+        return changed
+
+    def _events(self, changed: list[str]) -> list[str]:
+        """A new goal in the middle of an episode."""
+        new_goal = self._goal is not None and self.instruction != self._goal
+        return [self.model.goal_region] if new_goal and self.model.goal_region in changed else []
+
+    def _accepted(self, instruction: str) -> str:
+        """The instruction, if signal and codec accept it; its embedding is remembered."""
+        signal = self.binding.regions[self.binding.goal_region()].signal
+        checked = self.binding.signals[signal].checked(signal, instruction)
+        self.model.text.encode(checked)
+        return checked
 
     def _observe(self, samples: Mapping[str, np.ndarray]) -> Observation:
         history, stamp_ns = self._own_history, (self._own_tick + 1) * self.binding.tick_ns
@@ -165,3 +250,11 @@ class CanvasPolicy:
         observation = history.observe(self._own_tick, stamp_ns)
         self._own_tick += 1
         return observation
+
+
+def _same(first: Frames, second: Frames) -> bool:
+    return first is second or (
+        np.array_equal(first.stamps_ns, second.stamps_ns)
+        and np.array_equal(first.missing, second.missing)
+        and np.array_equal(first.values, second.values)
+    )

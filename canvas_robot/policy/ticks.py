@@ -17,7 +17,7 @@ from canvas_robot.policy.graphs import Graphs
 from canvas_robot.policy.modulation import Modulator
 from canvas_robot.policy.passes import CompiledPass
 from canvas_robot.policy.runner import PlanRunner
-from canvas_robot.schema import Plan, closure, distinct_passes
+from canvas_robot.schema import Plan, closure, distinct_passes, needed_for
 
 REFRESHES = ("inline", "sliced")
 
@@ -32,19 +32,30 @@ class TickRunner:
     Args:
         runner: on its device, in its precision.
         refresh: "inline" computes what is due inside its tick. "sliced" computes the slow regions
-            (those no period-1 region makes dirty) in slices between ticks: a tick then acts on slow
-            inputs between P and 2P-1 ticks old, P being their shortest period.
+            (those with a period above 1) in slices between ticks: a tick then acts on slow inputs
+            between P and 2P-1 ticks old, P being their shortest period.
+        outputs: regions whose rows are wanted; what they do not read is never computed. None: all.
         batch: B.
     Raises:
         RefreshError: an unknown word, or a plan whose slow regions cannot be computed apart.
     """
 
-    def __init__(self, runner: PlanRunner, refresh: str = "inline", batch: int = 1) -> None:
+    def __init__(
+        self,
+        runner: PlanRunner,
+        refresh: str = "inline",
+        outputs: Iterable[str] | None = None,
+        batch: int = 1,
+    ) -> None:
         if refresh not in REFRESHES:
             raise RefreshError(f"refresh: expected one of {REFRESHES}, got {refresh!r}")
         self.plan, self.runner, self.refresh = runner.plan, runner, refresh
-        self.slow = slow_regions(self.plan) if refresh == "sliced" else frozenset()
-        weight = runner.transformer.transformer_blocks[0].original.attn1.to_q.weight
+        names = [r.name for r in self.plan.regions]
+        self.regions = needed_for(self.plan, names if outputs is None else outputs)
+        self.slow = frozenset()
+        if refresh == "sliced":
+            self.slow = slow_regions(self.plan, self.regions)
+        weight = runner.transformer.patch_embed.proj.weight
         config = runner.transformer.config
         self._blocks = len(runner.transformer.transformer_blocks)
         self._caches = [
@@ -63,7 +74,9 @@ class TickRunner:
         self._modulator = Modulator(runner.transformer, self.plan)
         self._modulator.fold()
         self._passes: dict[frozenset[str], CompiledPass] = {}
-        self._spans = {r.name: slice(r.start, r.stop) for r in self.plan.regions}
+        self._spans = {
+            r.name: slice(r.start, r.stop) for r in self.plan.regions if r.name in self.regions
+        }
         slow_rows = sum(r.stop - r.start for r in self.plan.regions if r.name in self.slow)
         self._sampled = torch.zeros_like(self._inputs[:, :slow_rows])
         periods = [r.period for r in self.plan.regions if r.name in self.slow]
@@ -85,51 +98,71 @@ class TickRunner:
         return len(self._graphs)
 
     @property
-    def ticks_done(self) -> int:
-        """Ticks since the reset: the number of the next one."""
-        return self._tick + 1
-
-    @property
     def age(self) -> int:
         """Ticks since the slow inputs were taken that the last tick acted on; 0 without slices."""
         return self._tick - self._published if self.slow and self._tick >= 0 else 0
 
+    @property
+    def inputs(self) -> torch.Tensor:
+        """(B, N, D), a copy: the newest input tokens of all rows; 0 for regions never computed."""
+        return self._inputs.clone()
+
+    @property
+    def acted_on(self) -> dict[str, object]:
+        """By region, the label of the tokens that the last tick acted on."""
+        return {name: self._readable.get(name, label) for name, label in self._labels.items()}
+
     def reset(self) -> None:
         """Starts over: the next tick must bring tokens of every region."""
         self._tick = -1
-        self._known: set[str] = set()
+        self._labels: dict[str, object] = {}  # of the newest tokens of each region
+        self._sampled_labels: dict[str, object] = {}  # of the slow pass that is under way
+        self._readable: dict[str, object] = {}  # of the published slow pass
         self._published = -1  # tick whose slow inputs the readable cache holds; -1: none
         self._work: Iterator[None] | None = None
         self._begun = self._done = 0
         self._current = 0
 
     @torch.inference_mode()
-    def tick(self, tokens: Mapping[str, torch.Tensor], events: Iterable[str] = ()) -> torch.Tensor:
+    def tick(
+        self,
+        tokens: Mapping[str, torch.Tensor],
+        events: Iterable[str] = (),
+        labels: Mapping[str, object] | None = None,
+        number: int | None = None,
+    ) -> torch.Tensor:
         """One control tick: the last block's output (B, N, D) of all rows, valid until the next.
 
         Args:
             tokens: input tokens (B, n, D) of the regions that are due, by region.
             events: regions among them that changed out of turn (a new goal): they count at once,
                 in slices too.
+            labels: what the tokens are of, for `acted_on` to tell.
+            number: of the tick since the reset, where ticks may be left out; None: the next one.
         Raises:
-            RefreshError: the first tick lacks a region, or an event brings no tokens.
+            RefreshError: the first tick lacks a region, an event brings no tokens, or the number is
+                not above the last one.
         """
-        self._take(tokens, frozenset(events))
-        self._tick += 1
+        before, number = self._tick, self._tick + 1 if number is None else number
+        if number <= before:
+            raise RefreshError(f"tick: expected a number above {before}, got {number}")
+        self._take(tokens, frozenset(events), labels or {})
+        self._tick = number
         if not self.slow:
-            self._run(closure(self.plan, tokens), 0)
+            self._run(closure(self.plan, tokens) & self.regions, 0)
             return self._caches[0].out
-        boundary = self._tick % self.period == 0
+        boundary = before < 0 or number // self.period != before // self.period
         if boundary:
             self._publish()
         if self._published < 0 or not self.slow.isdisjoint(closure(self.plan, events)):
             self._work = None
-            self._run(frozenset(self._spans), self._current)
-            self._published = self._tick
+            self._run(self.regions, self._current)
+            self._published = number
+            self._readable = {name: self._labels[name] for name in self.slow}
         else:
             if boundary:
                 self._begin()
-            self._run(frozenset(self._spans) - self.slow, self._current)
+            self._run(self.regions - self.slow, self._current)
         return self._caches[self._current].out
 
     @torch.inference_mode()
@@ -138,7 +171,7 @@ class TickRunner:
         if self._work is None:
             return
         share = ceil((self._tick - self._begun + 1) * self.slices / self.period)
-        while self._done < share:
+        while self._done < min(share, self.slices):
             next(self._work)
             self._done += 1
 
@@ -148,18 +181,22 @@ class TickRunner:
         loops = max((r.loops for r in self.plan.regions if r.name in self.slow), default=0)
         return self._blocks * loops
 
-    def _take(self, tokens: Mapping[str, torch.Tensor], events: frozenset[str]) -> None:
+    def _take(
+        self,
+        tokens: Mapping[str, torch.Tensor],
+        events: frozenset[str],
+        labels: Mapping[str, object],
+    ) -> None:
         unknown = (set(tokens) | events) - set(self._spans)
-        missing = set(self._spans) - self._known - set(tokens)
-        if unknown or missing or events - set(tokens):
+        missing = (set(self._spans) - set(self._labels) - set(tokens)) | (events - set(tokens))
+        if unknown or missing:
             raise RefreshError(
                 f"tick: expected tokens of {sorted(self._spans)} at first, later of those that "
-                f"changed; missing {sorted(missing | (events - set(tokens)))}, "
-                f"unknown {sorted(unknown)}"
+                f"changed; missing {sorted(missing)}, unknown {sorted(unknown)}"
             )
         for region, values in tokens.items():
             self._inputs[:, self._spans[region]] = values
-        self._known |= set(tokens)
+            self._labels[region] = labels.get(region)
 
     def _begin(self) -> None:
         """Begins a slow pass from the slow inputs as they are at this tick."""
@@ -167,6 +204,7 @@ class TickRunner:
         self._sampled.copy_(self._inputs.index_select(1, rows))
         spare = 1 - self._current
         self._work = self._graphs.steps(("slice", spare), lambda: self._slices(spare))
+        self._sampled_labels = {name: self._labels[name] for name in self.slow}
         self._begun, self._done = self._tick, 0
 
     def _slices(self, half: int) -> Iterator[None]:
@@ -186,6 +224,7 @@ class TickRunner:
             pass
         self._work = None
         self._current, self._published = 1 - self._current, self._begun
+        self._readable = self._sampled_labels
 
     def _run(self, regions: frozenset[str], half: int) -> None:
         """Computes these regions from their inputs into one half of the caches."""
@@ -200,8 +239,9 @@ class TickRunner:
 
     def _capture(self) -> None:
         """Captures every pass and slice that a tick without events runs."""
-        everything = frozenset(self._spans)
-        passes = {everything, everything - self.slow} if self.slow else distinct_passes(self.plan)
+        passes = {self.regions, self.regions - self.slow}
+        if not self.slow:
+            passes |= {dirty & self.regions for dirty in distinct_passes(self.plan)}
         for half in range(len(self._caches)):
             for regions in filter(None, passes):
                 self._graphs.capture((regions, half), lambda r=regions, h=half: self._pass(r, h))
@@ -214,12 +254,12 @@ class TickRunner:
         return self._passes[regions]
 
 
-def slow_regions(plan: Plan) -> frozenset[str]:
-    """The regions that a sliced refresh computes apart: those with a period above 1.
+def slow_regions(plan: Plan, regions: Iterable[str]) -> frozenset[str]:
+    """Of some regions those that a sliced refresh computes apart: with a period above 1.
 
     Raises RefreshError where one reads a faster region: what it read would not be of one moment.
     """
-    slow = frozenset(r.name for r in plan.regions if r.period > 1)
+    slow = frozenset(r.name for r in plan.regions if r.period > 1) & frozenset(regions)
     for region in plan.regions:
         read = sorted(set(region.reads) - slow)
         if region.name in slow and read:

@@ -199,9 +199,7 @@ class ControlLoop:
             except ValueError as error:
                 return self._hold(index, stamp_ns, HoldReason.BAD_ACTION, str(error))
             self._target, self._gripper, self._moving = command.target, command.gripper, True
-            stamps = {
-                region: int(frames.stamps_ns[-1]) for region, frames in observation.frames.items()
-            }
+            stamps = chunk.stamps_ns
             return Decision(
                 index,
                 stamp_ns,
@@ -217,6 +215,10 @@ class ControlLoop:
                     "model": (done - assembled) * 1e3,
                 },
             )
+
+    def work(self) -> None:
+        """Between ticks, once the decision is out: the model's work that no tick waits for."""
+        self._policy.work()
 
     def hold(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision:
         """Stops the motion for a reason that only the caller can see.

@@ -58,6 +58,18 @@ PARAMETERS = {
         "backbone of an untrained policy: a name in config/backbones, a folder or a hub id",
     ),
     "device": ("cpu", "torch device of the model, such as cpu or cuda:0"),
+    "dtype": ("float32", "precision of the frozen weights: float32, bfloat16 or float16"),
+    "int8": (False, "the frozen linear layers in 8 bits"),
+    "prompts": (
+        "",
+        "folder made by `canvas-robot prompts`: the text encoder is not loaded, and only its "
+        "instructions are known; empty: the checkpoint's, if it has one",
+    ),
+    "refresh": (
+        "inline",
+        "inline: a region with a period above 1 is computed in the tick in which it is due; "
+        "sliced: between ticks, which then act on older pictures but are never late",
+    ),
     "instruction": ("", "instruction at activation; empty: hold until one comes on ~/instruction"),
     "base_frame": ("", "frame_id of the commanded pose; empty: the binding's base_frame"),
     "ee_frame": ("", "frame that the commanded pose places; empty: the binding's ee_frame"),
@@ -111,6 +123,10 @@ def read_settings(node: Node) -> Settings:
         backbone=value["backbone"],
         device=value["device"],
         control_rate_hz=value["control_rate"],
+        dtype=value["dtype"],
+        int8=value["int8"],
+        prompts=value["prompts"],
+        refresh=value["refresh"],
     )
     return Settings(
         policy,

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64, String
@@ -52,6 +56,23 @@ def _logged(transition):
     return wrapper
 
 
+@contextmanager
+def _relayed(logger: RcutilsLogger) -> Iterator[None]:
+    """What the package says while it loads a policy goes to the node's log."""
+    handler, package = logging.Handler(), logging.getLogger("canvas_robot")
+    handler.emit = lambda record: (
+        logger.warning if record.levelno >= logging.WARNING else logger.info
+    )(record.getMessage())
+    level = package.level
+    package.setLevel(logging.INFO)
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        package.setLevel(level)
+
+
 class AutostartError(ValueError):
     """A node that was to start by itself could not."""
 
@@ -86,7 +107,8 @@ class PolicyNode(LifecycleNode):
         if settings.threads:
             torch.set_num_threads(settings.threads)
         self.get_logger().info(f"loading {settings.describe()}")
-        policy = assemble_policy(settings.policy)
+        with _relayed(self.get_logger()):
+            policy = assemble_policy(settings.policy)
         self._arm = Arm.load(policy.binding.robot.arm)
         check_sources(policy.binding, self._arm)
         milliseconds = warm_up(policy)
@@ -218,6 +240,16 @@ class PolicyNode(LifecycleNode):
             decision = self._loop.hold(index, stamp_ns, HoldReason.INTERNAL_ERROR, detail)
         if self._ticker is not None:  # else the node was deactivated while the model computed
             self._publish(decision)
+        if decision.chunk is not None:
+            self._work(index, stamp_ns)
+
+    def _work(self, index: int, stamp_ns: int) -> None:
+        try:
+            self._loop.work()
+        except Exception as error:  # what it left half done must not be acted on
+            self.get_logger().error(traceback.format_exc())
+            detail = f"between ticks: {type(error).__name__}: {error}"
+            self._publish(self._loop.hold(index, stamp_ns, HoldReason.MODEL_ERROR, detail))
 
     def _on_clock_stopped(self) -> None:
         now = self.get_clock().now().nanoseconds
@@ -282,6 +314,7 @@ class PolicyNode(LifecycleNode):
             values["target"] = decision.command.target.position.tolist()
             values["gripper"] = decision.command.gripper
         if decision.chunk is not None:
+            values |= {f"age_ticks.{r}": age for r, age in decision.chunk.ages.items()}
             values["action_chunk"] = np.asarray(decision.chunk.values, np.float64).tolist()
         return DiagnosticStatus(
             level=DiagnosticStatus.OK if active else DiagnosticStatus.WARN,

@@ -50,12 +50,16 @@ class ActionChunk:
     name: signal name of the action.
     values: (horizon, size) float32 in the signal's units; row j is for control tick `tick` + j.
     timings_ms: milliseconds by stage of the decision.
+    stamps_ns: by observed region, the newest sample's stamp of what was acted on.
+    ages: by observed region, ticks since what was acted on was observed.
     """
 
     name: str
     tick: int
     values: np.ndarray
     timings_ms: dict[str, float] = field(default_factory=dict)
+    stamps_ns: dict[str, int] = field(default_factory=dict)
+    ages: dict[str, int] = field(default_factory=dict)
 
     @property
     def horizon(self) -> int:

@@ -273,7 +273,7 @@ def test_what_cannot_be_refreshed_as_asked_is_refused_by_name():
         ticks.tick({**tokens, "z": tokens["fast"]})
     flat = CanvasLayout(1, 1, 2, WIDTH, {"a": (0, 1, 0, 1, 0, 2)})
     with pytest.raises(RefreshError, match="expected a region with a period above 1"):
-        slow_regions(compile_plan(CanvasSchema(flat)))
+        slow_regions(compile_plan(CanvasSchema(flat)), ["a"])
 
 
 def test_a_reset_forgets_everything():

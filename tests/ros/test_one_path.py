@@ -121,9 +121,16 @@ class Route:
 
 
 def recording(policy: CanvasPolicy) -> list[torch.Tensor]:
-    """A list that receives every canvas the policy's model is given."""
+    """A list that receives the canvas of every decision."""
     canvases: list[torch.Tensor] = []
-    policy.model.register_forward_pre_hook(lambda model, args: canvases.append(args[0][0].clone()))
+    decide = policy.act
+
+    def act(observation):
+        chunk = decide(observation)
+        canvases.append(policy.last_canvas[0])
+        return chunk
+
+    policy.act = act
     return canvases
 
 
