@@ -307,3 +307,24 @@ def test_the_caches_take_what_the_plan_says_and_twice_that_when_sliced():
     assert TickRunner(runner).nbytes == keys_and_values + 2 * hidden
     sliced = TickRunner(runner, "sliced")
     assert sliced.nbytes == 2 * (keys_and_values + hidden) + hidden + sampled
+
+
+@settings(max_examples=10, deadline=None)
+@given(schemas())
+def test_gradients_are_the_same_with_loops_computed_again_in_the_backward_pass(schema):
+    runner = made(schema).double()
+    rows = torch.randn(2, runner.plan.n_rows, WIDTH, dtype=torch.float64)
+    wanted = [p for p in runner.parameters() if p.requires_grad]
+    gradients = []
+    for again in (True, False):
+        for block in runner.transformer.transformer_blocks:
+            block.use_gradient_checkpointing = again
+        out = runner(rows)
+        gradients.append(
+            torch.autograd.grad(
+                out.square().mean(), wanted, allow_unused=True, materialize_grads=True
+            )
+        )
+    for first, second in zip(*gradients, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-14)
+    assert any(gradient.abs().max() > 0 for gradient in gradients[0])

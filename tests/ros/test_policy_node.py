@@ -206,6 +206,9 @@ def test_every_transition_can_be_walked_twice(start_policy, robot, monitor):
         ("binding", "nobody.yaml"),
         ("schema", "none.json"),
         ("image_transport", "smoke"),
+        ("dtype", "float8"),
+        ("refresh", "sliced"),  # this schema has no slow region
+        ("prompts", "/nonexistent"),
     ],
 )
 def test_a_parameter_that_cannot_be_used_fails_configure_and_can_be_mended(
@@ -215,7 +218,8 @@ def test_a_parameter_that_cannot_be_used_fails_configure_and_can_be_mended(
 
     node = start_policy(**{name: value}).node
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
-    node.set_parameters([Parameter(name, value="raw" if name == "image_transport" else "")])
+    good = {"image_transport": "raw", "dtype": "float32", "refresh": "inline"}.get(name, "")
+    node.set_parameters([Parameter(name, value=good)])
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 
