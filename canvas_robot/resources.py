@@ -49,7 +49,20 @@ def resolve_config(kind: str, reference: str) -> Path:
 
 
 def schema_path(reference: str) -> Path:
-    """A schema's file: a user's path, or the name of a shipped one with or without .json."""
-    if Path(reference).expanduser().is_file() or reference.endswith(".json"):
-        return resolve_config("schemas", reference)
-    return resolve_config("schemas", f"{reference}.json")
+    """A schema's file: a user's path, or the name of a shipped one with or without .json.
+
+    Raises FileNotFoundError with the names there are, IsADirectoryError for a folder.
+    """
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        raise IsADirectoryError(f"{reference}: expected a schema's file, got a folder")
+    if path.exists():
+        return path
+    shipped = {file.stem: file for file in sorted((config_root() / "schemas").glob("*.json"))}
+    name = reference.removesuffix(".json")
+    if name not in shipped:
+        raise FileNotFoundError(
+            f"{reference}: no such file, and no shipped schema of that name; "
+            f"there are {', '.join(shipped)}"
+        )
+    return shipped[name]

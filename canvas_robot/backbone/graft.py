@@ -6,7 +6,7 @@ The looped blocks are in looped_block.py and looped_wrapper.py, the freeze sets 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
@@ -39,7 +39,11 @@ def graft_looped_blocks(
 ) -> tuple[list[nn.Module], ActionHead]:
     """Wraps every block in place and freezes the rest; returns the looped blocks and a new head.
 
-    With gate "identity" the model's outputs are bit for bit what they were, at any loop count.
+    With gate "identity" the model's outputs are bit for bit what they were, at any loop count: no
+    number that goes into a kernel changes. Which kernel runs is torch's choice, and freezing alone
+    can change it and with it the last digits: nn.TransformerEncoderLayer multiplies otherwise where
+    weights need no gradient, and in eval mode runs fused where nothing does. In eval mode under
+    torch.no_grad() its graft, too, equals it bit for bit.
 
     Args:
         transformer: any model with a list of blocks that take the hidden states first.
@@ -51,13 +55,14 @@ def graft_looped_blocks(
             gets the gate or True. Default: LoopedCogVideoXBlock for CogVideoX blocks,
             else LoopedBlockWrapper. What it adds to the block's parameters is what is trained.
         inner_dim: width of the hidden states. Default: as the block's layer norms say.
-        action_dim, latent_channels: sizes of the head.
+        action_dim, latent_channels: sizes of the head, see ActionHead.
         freeze: "full" trains the loops only, "half" all but the patch and position embedding,
             "none" changes nothing.
         gate: "identity" or "sigmoid" (canvas-engineering's), see loops.py.
 
     Raises GraftError, before anything is changed: no such list, no blocks in it, grafted already, a
-    width that is unknown or wrong, an unknown word, a wrapper class that cannot be called so.
+    width that is unknown or wrong, a size below 1, an unknown word, a wrapper class that cannot be
+    called so.
     """
     if freeze not in FREEZES:
         raise GraftError(f"freeze: expected one of {tuple(FREEZES)}, got {freeze!r}")
@@ -66,12 +71,12 @@ def graft_looped_blocks(
         loops.require_count("max_loops", max_loops)
         if inner_dim is not None:
             loops.require_count("inner_dim", inner_dim)
+        action_head = ActionHead(latent_channels, action_dim)
         if freeze == "half":
             input_embeddings(transformer)
     except ValueError as error:
         raise GraftError(str(error)) from error
     blocks = _blocks_of(transformer, block_attr)
-    action_head = ActionHead(latent_channels, action_dim)
     looped = _loop_all(blocks, max_loops, wrapper_class, inner_dim, gate)
     FREEZES[freeze](transformer)
     return looped, action_head
@@ -165,7 +170,8 @@ def _looped(
     if wrapper_class is None:
         cogvideox = isinstance(block, CogVideoXBlock)
         wrapper_class = LoopedCogVideoXBlock if cogvideox else LoopedBlockWrapper
-    accepted = inspect.signature(wrapper_class).parameters
+    name = getattr(wrapper_class, "__name__", repr(wrapper_class))
+    accepted = _parameters(wrapper_class, name)
     by_embed_dim = "embed_dim" in accepted and "inner_dim" not in accepted
     offered = {"gate": gate, "keep_outputs": True}
     arguments = {
@@ -174,7 +180,6 @@ def _looped(
         "embed_dim" if by_embed_dim else "inner_dim": width,
         **{name: value for name, value in offered.items() if name in accepted},
     }
-    name = getattr(wrapper_class, "__name__", repr(wrapper_class))
     _require_callable(wrapper_class, name, block, arguments)
     if gate != "identity" and "gate" not in accepted:
         raise GraftError(f"gate: {name} has a gate of its own and takes none, got {gate!r}")
@@ -188,6 +193,18 @@ def _looped(
         added for added, p in looped.named_parameters() if id(p) not in originals
     )
     return looped
+
+
+def _parameters(
+    wrapper_class: Callable[..., nn.Module], name: str
+) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(wrapper_class).parameters
+    except (TypeError, ValueError) as error:  # not callable, or built in without a signature
+        raise GraftError(
+            f"wrapper_class: expected a class or function that makes an nn.Module, got {name}; "
+            f"{error}"
+        ) from error
 
 
 def _require_callable(

@@ -53,11 +53,14 @@ def save_loop_checkpoint(
         path: missing folders are made.
         backbone_sha256, schema_sha256: fingerprints that loading can ask for.
     Raises:
-        LoopCheckpointError: a block that is not looped, or metadata for a path that ends in .json.
-        TypeError: metadata that JSON cannot hold.
+        LoopCheckpointError: a block that is not looped, numbers that are not finite, or metadata
+            for a path that ends in .json. Nothing has been written then.
+        TypeError: metadata that is no dict or that JSON cannot hold.
     """
     path = Path(path)
     beside = path.with_suffix(".json")
+    if not isinstance(metadata, dict | None):
+        raise TypeError(f"metadata: expected a dict or None, got a {type(metadata).__name__}")
     if metadata and beside == path:
         raise LoopCheckpointError(
             f"{path}: expected another suffix than .json, where the metadata goes"
@@ -71,6 +74,12 @@ def save_loop_checkpoint(
     }
     targets = {**_trained(blocks), **_head_state(action_head)}
     tensors = {name: t.detach().cpu().clone().contiguous() for name, t in targets.items()}
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise LoopCheckpointError(
+                f"{path}: {name}: expected finite numbers to save, has NaN or infinity; "
+                "has training diverged? go back to an earlier checkpoint"
+            )
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(path, lambda part: save_file(tensors, part, metadata=header))
     if metadata:
@@ -90,13 +99,17 @@ def load_loop_checkpoint(
 
     A file of canvas-engineering 0.1.0 fits blocks of gate "sigmoid" only and has no metadata.
 
+    What is frozen stays as it is, loop parameters excepted: a file with other parameters of the
+    blocks fits a graft that trains them (freeze "half" or "none").
+
     Args:
         blocks, action_head: as they were when the file was saved.
         backbone_sha256, schema_sha256: where given, the file has to hold the same.
     Raises:
         LoopCheckpointError: unreadable, truncated or far too large; another number of blocks, loop
             count, width, gate, head or fingerprint; missing, unknown, misshapen or non-finite
-            tensors. Nothing has been changed then.
+            tensors, or such as are too large for the parameter; tensors of frozen parameters.
+            Nothing has been changed then.
         FileNotFoundError: there is no such file.
     """
     path = Path(path)
@@ -112,7 +125,10 @@ def load_loop_checkpoint(
 
     content = read_loop_file(path, limit=OVERHEAD + sum(8 * t.numel() for t in targets.values()))
     _require_same_facts(path, expected, content.facts)
-    _require_same_shapes(path, {*_loop_names(blocks), *head}, targets, content.shapes)
+    loop_names = set(_loop_names(blocks))
+    _require_same_shapes(path, {*loop_names, *head}, targets, content.shapes)
+    frozen = {n for n, p in parameters.items() if not p.requires_grad} - loop_names
+    _require_trained(path, sorted(frozen.intersection(content.shapes)))
     tensors = {name: content.read(name) for name in content.shapes}
     for name, tensor in tensors.items():
         _require_usable(f"{path}: {name}", targets[name], tensor)
@@ -201,6 +217,15 @@ def _require_same_shapes(
         raise LoopCheckpointError(f"{path}: {'; '.join(problems[:5])}{more}")
 
 
+def _require_trained(path: Path, frozen: list[str]) -> None:
+    if frozen:
+        more = f" and {len(frozen) - 1} more" if len(frozen) > 1 else ""
+        raise LoopCheckpointError(
+            f"{path}: {frozen[0]}{more}: expected no tensor of a parameter that is frozen here; "
+            "load it into a graft with the freeze that it was saved from ('half' or 'none')"
+        )
+
+
 def _require_usable(where: str, target: torch.Tensor, tensor: torch.Tensor) -> None:
     """Numbers that the target can hold, all finite."""
     if tensor.layout != torch.strided or (
@@ -210,5 +235,8 @@ def _require_usable(where: str, target: torch.Tensor, tensor: torch.Tensor) -> N
         raise LoopCheckpointError(
             f"{where}: expected a dense tensor of {target.dtype}, got {tensor.dtype}"
         )
-    if not torch.isfinite(tensor).all():
-        raise LoopCheckpointError(f"{where}: expected finite numbers, got NaN or infinity")
+    if not torch.isfinite(tensor.to(target.dtype)).all():
+        raise LoopCheckpointError(
+            f"{where}: expected finite numbers of {target.dtype}, got NaN, infinity or one beyond "
+            "its range"
+        )

@@ -73,6 +73,10 @@ def _read_safetensors(path: Path) -> Content:
         metadata = json.loads(header.get("metadata", "{}"))
     except (ValueError, RecursionError) as error:
         raise LoopCheckpointError(f"{path}: metadata: expected JSON; {error}") from error
+    if not isinstance(metadata, dict):
+        raise LoopCheckpointError(
+            f"{path}: metadata: expected an object, got a {type(metadata).__name__}"
+        )
     facts = {key: header[key] for key in FACTS if key in header}
     return Content(facts, shapes, file.get_tensor, metadata)
 
@@ -88,9 +92,10 @@ def _read_saved_by_torch(path: Path, limit: int) -> Content:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile file can make it raise anything
-        reason = str(error).partition("\n")[0][:200]
+        # Its text stays out: torch's advises to load the file with its code, if you trust it.
         raise LoopCheckpointError(
-            f"{path}: expected tensors and nothing executable; {type(error).__name__}: {reason}"
+            f"{path}: expected tensors and nothing executable; torch's reader of weights alone "
+            f"refuses the file ({type(error).__name__}); do not load it by other means"
         ) from error
     blocks, head = _sections(path, state)
     tensors = {

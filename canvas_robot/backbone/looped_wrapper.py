@@ -32,7 +32,8 @@ class LoopedBlockWrapper(nn.Module):
             (canvas-engineering does so). True: a tuple as the block's, its further tensors
             mixed over the loops as the hidden states are; what cannot be mixed is the last loop's.
     Raises:
-        ValueError: a count below 1, an unknown gate, or a bias for a gate that has none.
+        ValueError: a count below 1, an unknown gate, a bias that is not finite, or one for a gate
+            that has none.
 
     `loop_emb` is (max_loops, embed_dim), `loop_gate` (max_loops, 1), both float32 and cast at use.
     Attributes it lacks are those of the block, for models that read them (nn.TransformerEncoder).
@@ -55,6 +56,7 @@ class LoopedBlockWrapper(nn.Module):
         self.max_loops = loops.require_count("max_loops", max_loops)
         self.embed_dim = loops.require_count("embed_dim", embed_dim)
         self.gate = loops.require_gate(gate)
+        loops.require_finite("gate_init_bias", gate_init_bias)
         if gate == "identity" and gate_init_bias != 0.0:
             raise ValueError(
                 f"gate_init_bias: expected 0.0 for gate 'identity', got {gate_init_bias!r}"

@@ -11,6 +11,7 @@ A block runs L times before the next one: h = (1 - w_l) h + w_l block(h + e_l). 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from operator import index
 
@@ -38,6 +39,16 @@ def require_count(name: str, value: int) -> int:
     if isinstance(value, bool) or count < 1:
         raise ValueError(f"{name}: expected an int >= 1, got {value!r}")
     return count
+
+
+def require_finite(name: str, value: float) -> None:
+    """Raises ValueError for NaN, infinity, a number beyond float's range and what is no number."""
+    try:
+        finite = not isinstance(value, bool) and math.isfinite(value)
+    except (TypeError, OverflowError):
+        finite = False
+    if not finite:
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
 
 
 def initial_embeddings(

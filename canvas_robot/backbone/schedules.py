@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 
 from canvas_robot.backbone.loops import require_count
 
@@ -86,9 +87,12 @@ class SharpeningSchedule:
                 raise ValueError(f"{name}: expected a finite number {bound}, got {beta!r}")
 
     def __call__(self, loop_idx: int) -> float:
-        """Beta of a loop, from 0. Raises ValueError outside 0..max_loops - 1."""
-        if not 0 <= loop_idx < self.max_loops:
-            raise ValueError(f"loop_idx: expected 0 to {self.max_loops - 1}, got {loop_idx!r}")
+        """Beta of a loop, from 0. Raises ValueError for what is no int in 0..max_loops - 1."""
+        whole = isinstance(loop_idx, Integral) and not isinstance(loop_idx, bool)
+        if not whole or not 0 <= loop_idx < self.max_loops:
+            raise ValueError(
+                f"loop_idx: expected an int from 0 to {self.max_loops - 1}, got {loop_idx!r}"
+            )
         if self.max_loops == 1:
             return self.beta_min
         t = loop_idx / (self.max_loops - 1)
@@ -104,5 +108,5 @@ class SharpeningSchedule:
 def _is_finite(value: object) -> bool:
     try:
         return not isinstance(value, bool) and math.isfinite(value)
-    except TypeError:
+    except (TypeError, OverflowError):  # no number, or an int beyond float's range
         return False

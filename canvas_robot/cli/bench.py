@@ -104,6 +104,27 @@ def plan(
     _report(bench_plan(size, pairs, ticks, sliced_ticks, typer.echo), json_file)
 
 
+@app.command("graft")
+def graft(
+    width: Annotated[int, typer.Option(min=16, help="Token width.")] = 1920,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 30,
+    blocks: Annotated[int, typer.Option(min=1, help="Transformer blocks.")] = 2,
+    loops: Annotated[int, typer.Option(min=1, help="Times each block runs.")] = 3,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of text and video.")] = 192,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each graft.")] = 5,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
+) -> None:
+    """Time a training step of a looped CogVideoX, and its memory, beside canvas-engineering's."""
+    from canvas_robot.evaluation.graft_bench import GraftSize, bench_graft
+
+    size = GraftSize(width, heads, blocks, loops, tokens, dtype, threads)
+    _report(bench_graft(size, steps, show=typer.echo), json_file)
+
+
 def _report(figures: dict, json_file: Path | None) -> None:
     """Prints the figures as a table and writes them to a file if there is one."""
     from rich.console import Console

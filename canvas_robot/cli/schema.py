@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from canvas_robot.cli import schema_distance
+from canvas_robot.cli.schema_distance import finite
+from canvas_robot.cli.schema_tables import Column, print_table
 from canvas_robot.resources import schema_path
+from canvas_robot.schema.plain import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from canvas_robot.schema import CanvasSchema, Plan
     from canvas_robot.schema.description import BlockRow, Description, GroupRow
     from canvas_robot.schema.difference import Difference
 
@@ -39,25 +43,24 @@ def check(
 
     Exits with 1 if any is not valid; warnings and notes do not count.
     """
-    from canvas_robot.schema import compile_plan
     from canvas_robot.schema.advice import advise
 
     failed = False
     for name in files:
+        path: str | Path = name
         try:
-            schema = _load(name)
-            plan = compile_plan(schema)
+            path = schema_path(name)
+            schema, plan = _load(name)
+            advices = advise(schema, plan)
         except (ValueError, OSError) as error:
-            print(f"{name}: error: {error}")
+            print(printable(f"{name}: error: {str(error).removeprefix(f'{path}: ')}"))
             failed = True
             continue
         layout = schema.layout
-        print(
-            f"{name}: ok, {layout.T}x{layout.H}x{layout.W} cells, {len(layout.regions)} regions, "
-            f"{plan.n_rows} tokens"
-        )
-        for advice in advise(schema, plan):
-            print(f"  {advice}")
+        size = f"{layout.T}x{layout.H}x{layout.W} cells, {len(layout.regions)} regions"
+        print(printable(f"{name}: ok, {size}, {plan.n_rows} tokens"))
+        for advice in advices:
+            print(f"  {printable(str(advice))}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -67,7 +70,9 @@ def show(
     rate: Annotated[
         float | None,
         typer.Option(
-            min=1e-3, help="Control ticks per second; default: metadata.control_rate_hz, else 5."
+            min=1e-3,
+            callback=finite,
+            help="Control ticks per second; default: metadata.control_rate_hz, else 5.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
@@ -77,9 +82,9 @@ def show(
 
     from canvas_robot.schema.description import describe
 
-    description = describe(_load(file), rate_hz=rate)
+    description = describe(*_load(file), rate_hz=rate)
     if as_json:
-        print(json.dumps(asdict(description), indent=2, ensure_ascii=False))
+        _print_json(asdict(description))
         return
     _print_description(_console(), file, description)
 
@@ -92,7 +97,8 @@ def draw(
     """Write one picture: the grid, who reads which tokens, the graph, the clock."""
     from canvas_robot.evaluation.schema_picture import draw_schema
 
-    draw_schema(_load(file), out, Path(file).stem)
+    schema, _ = _load(file)
+    draw_schema(schema, out, printable(Path(file).stem))
     print(f"wrote {out}")
 
 
@@ -107,20 +113,21 @@ def diff(
 ) -> None:
     """What differs between two schemas, and whether a checkpoint trained under A fits B.
 
-    Exits with 0 if they are equal, 1 if they differ, 2 if one cannot be read.
+    Exits with 0 if they are equal, 1 if they differ, 2 if one cannot be read or compiled.
     """
     from dataclasses import asdict
 
     from canvas_robot.schema.difference import compare
 
     try:
-        difference = compare(_load(first), _load(second), _codecs(binding))
+        (a, _), (b, _) = _load(first), _load(second)
+        difference = compare(a, b, _codecs(binding))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         raise typer.Exit(2) from error
     if as_json:
         verdict = {"verdict": difference.verdict, "reasons": difference.reasons}
-        print(json.dumps({**verdict, **asdict(difference)}, indent=2, ensure_ascii=False))
+        _print_json({**verdict, **asdict(difference)})
     elif not difference.changes:
         print("equal")
     else:
@@ -141,26 +148,28 @@ def upgrade(
 
     Without -o or --in-place the schema is printed and no file is written.
     """
-    from canvas_robot.schema import SchemaError
+    from canvas_robot.schema import PlanError, compile_plan
     from canvas_robot.schema import upgrade as upgrading
+    from canvas_robot.schema.document import read_document
 
     if out is not None and in_place:
         raise typer.BadParameter("expected one of -o and --in-place")
     path = schema_path(file)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SchemaError(f"{path}: expected a canvas schema in JSON, got {error}") from error
+    data = read_document(path)
     try:
         result = upgrading.upgrade(data, drop_unknown)
     except ValueError as error:
         raise type(error)(f"{path}: {error}") from error
     for verb, lines in (("translated", result.translated), ("dropped", result.dropped)):
         for line in lines:
-            print(f"{verb}: {line}", file=sys.stderr)
+            print(printable(f"{verb}: {line}"), file=sys.stderr)
+    try:
+        compile_plan(result.schema)
+    except PlanError as error:
+        print(f"warning: the upgraded schema cannot be executed: {error}", file=sys.stderr)
     target = path if in_place else out
     if target is None:
-        print(json.dumps(result.schema.to_dict(), indent=2, ensure_ascii=False))
+        _print_json(result.schema.to_dict())
         return
     result.schema.to_json(target)
     print(f"wrote {target}", file=sys.stderr)
@@ -169,10 +178,16 @@ def upgrade(
 app.command("distance")(schema_distance.distance)
 
 
-def _load(reference: str):
-    from canvas_robot.schema import CanvasSchema
+def _load(reference: str) -> tuple[CanvasSchema, Plan]:
+    """The schema of a file and its plan; every error names the file."""
+    from canvas_robot.schema import CanvasSchema, PlanError, compile_plan
 
-    return CanvasSchema.from_json(schema_path(reference))
+    path = schema_path(reference)
+    schema = CanvasSchema.from_json(path)
+    try:
+        return schema, compile_plan(schema)
+    except PlanError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _codecs(binding: str) -> dict[str, str] | None:
@@ -186,6 +201,15 @@ def _codecs(binding: str) -> dict[str, str] | None:
     return {region: bound.codec for region, bound in regions.items()}
 
 
+def _print_json(value: object) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # half a character, or a terminal that knows few
+        text = json.dumps(value, indent=2)
+    print(text)
+
+
 def _console() -> Console:
     from rich.console import Console
 
@@ -196,8 +220,9 @@ def _console() -> Console:
 def _print_description(console: Console, file: str, description: Description) -> None:
     grid = "x".join(str(extent) for extent in description.grid)
     console.print(
-        f"{Path(file).stem}: {grid} cells, {description.tokens} of {description.cells} covered, "
-        f"d_model {description.d_model}, t_current {description.t_current}, "
+        f"{printable(Path(file).stem)}: {grid} cells, "
+        f"{description.tokens} of {description.cells} covered, d_model {description.d_model}, "
+        f"t_current {description.t_current}, "
         f"control rate {description.control_rate_hz:g} Hz",
         soft_wrap=True,
     )
@@ -208,68 +233,94 @@ def _print_description(console: Console, file: str, description: Description) ->
 
 
 def _print_regions(console: Console, description: Description) -> None:
-    table = _table("regions", "region")
-    table.add_column("box t h w", no_wrap=True)
-    table.add_column("shape", no_wrap=True)
-    for heading in ("tokens", "share", "period", "rate", "timestep", "loss"):
-        table.add_column(heading, justify="right")
-    for heading in ("output", "stream", "default type"):
-        table.add_column(heading, overflow="fold")
+    columns = (
+        Column("region"),
+        Column("box t h w"),
+        Column("shape", spare=2),
+        Column("tokens", right=True),
+        Column("share", right=True, spare=3),
+        Column("period", right=True),
+        Column("rate", right=True, spare=7),
+        Column("timestep", right=True, spare=5),
+        Column("loss", right=True, spare=4),
+        Column("output", spare=8),
+        Column("stream", spare=6),
+        Column("default type", spare=1),
+    )
+    rows = []
     for r in description.regions:
         t0, t1, h0, h1, w0, w1 = r.bounds
-        table.add_row(
-            r.name,
-            f"{t0}:{t1} {h0}:{h1} {w0}:{w1}",
-            "x".join(str(extent) for extent in r.size),
-            str(r.tokens),
-            f"{r.share:.1%}",
-            str(r.period),
-            f"{r.rate_hz:.3g} Hz",
-            str(r.timestep),
-            f"{r.loss_weight:g}" if r.is_output else "-",
-            "yes" if r.is_output else "no",
-            r.stream,
-            r.default_attn,
+        rows.append(
+            (
+                r.name,
+                f"{t0}:{t1} {h0}:{h1} {w0}:{w1}",
+                "x".join(str(extent) for extent in r.size),
+                str(r.tokens),
+                f"{r.share:.1%}",
+                str(r.period),
+                f"{r.rate_hz:.3g} Hz",
+                str(r.timestep),
+                f"{r.loss_weight:g}" if r.is_output else "-",
+                "yes" if r.is_output else "no",
+                r.stream,
+                r.default_attn,
+            )
         )
-    console.print(table)
+    print_table(console, "regions", columns, rows)
 
 
 def _print_connections(console: Console, description: Description) -> None:
-    table = _table("connections", "region", "reads (sources)", "is read by", "meaning")
-    for r in description.regions:
-        table.add_row(
+    columns = (
+        Column("region"),
+        Column("reads (sources)", breaks=True),
+        Column("is read by", breaks=True),
+        Column("meaning", breaks=True),
+    )
+    rows = [
+        (
             r.name,
             ", ".join(str(source) for source in r.sources) or "nothing",
             ", ".join(r.readers) or "nobody",
             r.semantic_type or "-",
         )
-    console.print(table)
+        for r in description.regions
+    ]
+    print_table(console, "connections", columns, rows)
 
 
 def _print_groups(console: Console, description: Description) -> None:
-    table = _table("execution groups: one softmax each", "rows", "regions", "stream, timestep")
-    table.add_column("reads", overflow="fold")
+    columns = (
+        Column("rows"),
+        Column("regions", breaks=True),
+        Column("stream, timestep", breaks=True),
+        Column("reads", breaks=True),
+    )
+    rows = []
     for g in description.groups:
-        rows, regions, reads = _block_cells(g)
-        table.add_row(rows, regions, f"{g.stream}, {g.timestep}", reads)
-    console.print(table)
+        numbers, regions, reads = _block_cells(g)
+        rows.append((numbers, regions, f"{g.stream}, {g.timestep}", reads))
+    print_table(console, "execution groups: one softmax each", columns, rows)
 
 
 def _print_edges(console: Console, description: Description) -> None:
     if not description.edges:
         console.print("residual edges: none")
         return
-    table = _table("residual edges: each adds to its rows", "edge", "type", "weight", "rows")
-    for heading in ("regions", "reads"):
-        table.add_column(heading, overflow="fold")
+    columns = (
+        Column("edge", breaks=True),
+        Column("type"),
+        Column("weight", right=True),
+        Column("rows"),
+        Column("regions", breaks=True),
+        Column("reads", breaks=True),
+    )
+    rows = []
     for e in description.edges:
         edge = (f"{e.src} -> {e.dst}", e.fn, f"{e.weight:g}")
         for block in e.blocks:
-            table.add_row(*edge, *_block_cells(block))
+            rows.append((*edge, *_block_cells(block)))
             edge = ("", "", "")
-        if not e.blocks:
-            table.add_row(*edge, "none", "", "no canvas steps pair up")
-    console.print(table)
+    print_table(console, "residual edges: each adds to its rows", columns, rows)
 
 
 def _block_cells(block: GroupRow | BlockRow) -> tuple[str, str, str]:
@@ -281,27 +332,10 @@ def _block_cells(block: GroupRow | BlockRow) -> tuple[str, str, str]:
 
 
 def _print_difference(console: Console, difference: Difference) -> None:
-    table = _table("", "where", "what", "a checkpoint of A", "because")
-    for c in difference.changes:
-        table.add_row(c.where, c.what, c.verdict, c.reason)
-    console.print(table)
+    headings = ("where", "what", "a checkpoint of A", "because")
+    columns = tuple(Column(heading, breaks=True) for heading in headings)
+    rows = [(c.where, c.what, c.verdict, c.reason) for c in difference.changes]
+    print_table(console, "", columns, rows)
     console.print(f"A checkpoint trained under A, in B: {difference.verdict}")
     for reason in difference.reasons:
-        console.print(f"  {reason}", soft_wrap=True)
-
-
-def _table(title: str, *headings: str):
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
+        console.print(f"  {printable(reason)}", soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from canvas_robot.schema import CanvasSchema
 from canvas_robot.semantic import (
     DEFAULT_MODEL,
     Comparison,
+    EmbeddedTextError,
     compare_schemas,
     regions_to_embed,
     with_missing_embeddings,
@@ -23,11 +25,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+def finite(value: float | None) -> float | None:
+    """Refuses NaN and infinity, which pass any bound of a number on the command line."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"expected a finite number, got {value}")
+    return value
+
+
 def distance(
     mine: Annotated[str, typer.Argument(metavar="A", help="A schema's file or name.")],
     theirs: Annotated[str, typer.Argument(metavar="B", help="The one to compare it with.")],
     threshold: Annotated[
-        float, typer.Option(min=0.0, max=2.0, help="Largest distance of a compatible pair.")
+        float,
+        typer.Option(
+            min=0.0, max=2.0, callback=finite, help="Largest distance of a compatible pair."
+        ),
     ] = 0.3,
     model: Annotated[
         str, typer.Option(help="Embeds what has no embedding yet: a hub id or a folder.")
@@ -40,9 +52,12 @@ def distance(
     files = {"mine": schema_path(mine), "theirs": schema_path(theirs)}
     schemas = {side: CanvasSchema.from_json(file) for side, file in files.items()}
     embedded = {side: regions_to_embed(schema) for side, schema in schemas.items()}
-    comparison = compare_schemas(
-        *(with_missing_embeddings(schema, model) for schema in schemas.values()), threshold
-    )
+    for side, file in files.items():
+        try:
+            schemas[side] = with_missing_embeddings(schemas[side], model)
+        except EmbeddedTextError as error:
+            raise EmbeddedTextError(f"{file}: {error}") from error
+    comparison = compare_schemas(schemas["mine"], schemas["theirs"], threshold)
     if as_json:
         embedded_now = {"model": model, **embedded}
         named = {side: str(file) for side, file in files.items()}

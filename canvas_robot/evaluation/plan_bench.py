@@ -218,8 +218,8 @@ def _sliced(runner: PlanRunner, ticks: int, device: torch.device, dtype: torch.d
     sliced.tick(tokens)
     slow_pass = [_timed(lambda: sliced.tick(tokens, events=SLOW), device) for _ in range(3)]
     bare, slices, whole = [], [], []
-    for _ in range(ticks):
-        due = tokens if (sliced.ticks_done % sliced.period == 0) else {FAST: tokens[FAST]}
+    for number in range(len(slow_pass) + 1, len(slow_pass) + 1 + ticks):
+        due = tokens if number % sliced.period == 0 else {FAST: tokens[FAST]}
         bare.append(_timed(lambda due=due: sliced.tick(due), device))
         slices.append(_timed(sliced.work, device))
         whole.append(bare[-1] + slices[-1])

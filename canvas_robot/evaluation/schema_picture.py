@@ -6,13 +6,14 @@ What the panels show is computed in `canvas_robot.schema.description`; here it i
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -42,6 +43,9 @@ HATCHES = ("////", "....", "\\\\\\\\", "xxxx", "++++", "oooo")
 
 
 MANY_ARROWS = 60  # beyond, arrows are thin and their time offsets are left to `schema show`
+MOST_ARROWS = 600  # beyond, they are lines without heads
+MOST_NAMES = 24  # below a block of the grid
+MOST_WEIGHTS = 8  # in the key of the attention
 
 
 class Cell(NamedTuple):
@@ -72,7 +76,10 @@ def draw_schema(schema: CanvasSchema, path: str | Path, title: str) -> None:
     path = Path(path)
     if path.suffix.lower() not in (".png", ".svg"):
         raise ValueError(f"{path}: expected a file that ends with .png or .svg")
-    schema_figure(schema, title).savefig(path, dpi=100)
+    figure = schema_figure(schema, title)
+    with warnings.catch_warnings():  # a letter that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)
+        figure.savefig(path, dpi=100)
 
 
 @rc_context({"text.parse_math": False})  # a name may hold dollar signs
@@ -82,7 +89,7 @@ def schema_figure(schema: CanvasSchema, title: str) -> Figure:
     colours = region_colours(schema)
     fns = _other_types(schema)
     top, gap, bottom = 1.5, 1.35, 0.8  # inches, for titles and keys
-    panel = 4.8 + 0.1 * max(0, len(plan.regions) - 6)
+    panel = 4.8 + 0.1 * min(60, max(0, len(plan.regions) - 6))
     height = top + 2 * panel + gap + bottom
     figure = Figure(figsize=(17, height), facecolor="white")
     grid = figure.add_gridspec(
@@ -168,7 +175,7 @@ def draw_grid(axes: Axes, schema: CanvasSchema, colours: Mapping[str, str]) -> N
     segments = _segments(schema)
     line = 0.185 if len(layout.regions) <= 9 else 0.165
     shape = _BlockShape(layout.H, layout.W)
-    most = max(len(names) for *_, names in segments)
+    most = min(MOST_NAMES + 1, max(len(names) for *_, names in segments))
     scale = (height - (most + 2.2) * line) / shape.height
     while sum(_advance(shape, scale, s, line) for s in segments) > width and scale > 0.2:
         scale *= 0.97
@@ -265,6 +272,11 @@ def _label_segment(axes, schema, segment, colours, place: tuple[float, float, fl
     now = " now" if t0 == schema.layout.t_current else ""
     size = 54 * line
     axes.text(x, y, steps + now, size=size + 0.5, weight="bold", color=INK, va="center")
+    left_out = len(names) - MOST_NAMES
+    if left_out > 0:
+        names = names[:MOST_NAMES]
+        at = y + line * (MOST_NAMES + 1.15)
+        axes.text(x, at, f"... and {left_out} more", size=size, color=QUIET, va="center")
     for i, name in enumerate(names):
         at = y + line * (i + 1.15)
         axes.add_patch(Rectangle((x, at - 0.3 * line), 0.55 * line, 0.6 * line, fc=colours[name]))
@@ -288,8 +300,10 @@ def draw_mask(
     bands = _bands(schema, plan)
     marks = mask_marks(schema, plan)
     strip = 0.025
+    named = _apart(axes, {name: (start + stop) / 2 for name, (start, stop, _) in bands.items()})
     for name, (start, stop, steps) in bands.items():
-        _band(axes, name, colours[name], start, stop, strip, small=len(bands) > 9)
+        label = name if name in named else ""
+        _band(axes, label, colours[name], start, stop, strip, small=len(bands) > 9)
         for at in [at for at in steps.values() if at[1] - at[0] > 0.012][1:]:
             for xs, ys in (((at[0],) * 2, (0, 1)), ((0, 1), (at[0],) * 2)):
                 axes.plot(xs, ys, color=LINE, lw=0.3, zorder=1)
@@ -299,7 +313,11 @@ def draw_mask(
     for fn in ("cross_attention", *fns):
         _draw_marks(axes, [mark for mark in marks if mark.fn == fn], bands, fns, colours)
     axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, ec=INK, lw=1.0, zorder=5))
-    handles = [Patch(fc=_tint(INK, w), label=f"softmax, weight {w:g}") for w in sorted(weights)]
+    keyed = sorted(weights)[:MOST_WEIGHTS]
+    handles = [Patch(fc=_tint(INK, w), label=f"softmax, weight {w:g}") for w in keyed]
+    if len(weights) > MOST_WEIGHTS:
+        more = f"... and {len(weights) - MOST_WEIGHTS} more"
+        handles.append(Patch(fc=_tint(INK, max(weights)), label=more))
     handles += [
         Patch(fc="white", ec=colour, hatch=hatch, label=fn)
         for fn, (colour, hatch) in _hatches(fns).items()
@@ -329,6 +347,20 @@ def _band(axes, name, colour, start, stop, strip: float, small: bool) -> None:
     axes.add_patch(Rectangle((start, -strip), stop - start, strip - gap, fc=colour, lw=0))
     axes.add_patch(Rectangle((-strip, start), strip - gap, stop - start, fc=colour, lw=0))
     axes.text(-strip - 0.012, middle, name, size=size, color=INK, ha="right", va="center")
+
+
+def _apart(axes, middles: Mapping[str, float], size: float = 13.0) -> set[str]:
+    """Names at those heights (0 to 1) of a panel that do not run into the one before.
+
+    size: what a line of text takes, in points.
+    """
+    height = axes.get_position(original=True).height * axes.figure.get_size_inches()[1] * 72
+    named, free = set(), -math.inf
+    for name, middle in middles.items():
+        if middle * height >= free:
+            named.add(name)
+            free = middle * height + size
+    return named
 
 
 def _draw_marks(axes, marks: list[Mark], bands, fns: tuple[str, ...], colours) -> None:
@@ -389,16 +421,20 @@ def draw_graph(
     axes: Axes, schema: CanvasSchema, plan: Plan, colours: Mapping[str, str], fns: tuple[str, ...]
 ) -> None:
     """Connections between regions; `fns` as `_other_types` gives them."""
-    _heading(
-        axes,
-        "Topology",
-        "arrow: from reader to what it reads; two heads: both ways; ring: itself; width: weight",
-    )
     places = _places([r.name for r in plan.regions])
     edges = {name: connections_from(schema, name) for name in places}
-    radius = 17 if len(places) <= 9 else 14
+    radius = 17 if len(places) <= 9 else 14 if len(places) <= 40 else 8
     arrows = _between(edges)
-    many = sum(len(kinds) for kinds in arrows.values()) > MANY_ARROWS
+    count = sum(len(kinds) for kinds in arrows.values())
+    many = count > MANY_ARROWS
+    meaning = (
+        "arrow: from reader to what it reads; two heads: both ways; ring: itself; width: weight"
+    )
+    if count > MOST_ARROWS:
+        meaning = f"{count} connections as lines: `schema show` says which way and how much"
+        _draw_lines(axes, places, arrows, fns)
+        arrows = {}
+    _heading(axes, "Topology", meaning)
     for (src, dst), sources in arrows.items():
         for i, (fn, weight, offsets, both) in enumerate(sources):
             colour, style = _line_style(fn, fns)
@@ -426,9 +462,11 @@ def draw_graph(
             )
             if offsets and not many:
                 _offset_label(axes, places[src], places[dst], bend, ", ".join(offsets))
+    named = _named_places(places)
     for name, (x, y) in places.items():
         axes.plot(x, y, "o", ms=radius, mfc=colours[name], mec="white", mew=1.5, zorder=4)
-        _node_label(axes, name, x, y)
+        if name in named:
+            _node_label(axes, name, x, y)
     used = {fn: _line_style(fn, fns) for fn in ("cross_attention", *fns)}
     handles = [
         Line2D([], [], color=colour, linestyle=style, lw=2, label=fn)
@@ -445,6 +483,32 @@ def _places(names: list[str]) -> dict[str, tuple[float, float]]:
         return {names[0]: (0.0, 0.0)}
     angles = [math.pi / 2 - 2 * math.pi * i / count for i in range(count)]
     return {n: (1.15 * math.cos(a), math.sin(a)) for n, a in zip(names, angles, strict=True)}
+
+
+def _named_places(places: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Of more than 40 regions those whose names stay apart: near the top and bottom they crowd."""
+    if len(places) <= 40:
+        return list(places)
+    kept: list[str] = []
+    for name, (x, y) in places.items():
+        others = (places[k] for k in kept)
+        if all(abs(y - b) > 0.045 or (x * a < 0 and abs(x) > 0.25) for a, b in others):
+            kept.append(name)
+    return kept
+
+
+def _draw_lines(axes, places, arrows, fns: tuple[str, ...]) -> None:
+    """Thousands of connections as one collection; which way they go, `schema show` says."""
+    pairs = [(src, dst, fn) for (src, dst), kinds in arrows.items() for fn, *_ in kinds]
+    axes.add_collection(
+        LineCollection(
+            [(places[src], places[dst]) for src, dst, _ in pairs],
+            colors=[_line_style(fn, fns)[0] for *_, fn in pairs],
+            linewidths=0.4,
+            alpha=max(0.06, min(0.5, 300 / len(pairs))),
+            zorder=2,
+        )
+    )
 
 
 def _between(edges: Mapping[str, tuple[Source, ...]]) -> dict[tuple[str, str], list[tuple]]:
@@ -517,11 +581,13 @@ def draw_timeline(axes: Axes, schema: CanvasSchema, plan: Plan, colours: Mapping
     )
     _heading(axes, "Clock", f"control ticks at {rate:g} Hz; {shown}")
     count = len(line.states)
+    rows = max(count, 4) + 0.6
+    named = _apart(axes, {name: row / rows for row, name in enumerate(line.states)}, size=15.0)
     for row, (name, states) in enumerate(line.states.items()):
-        axes.text(-0.25, row + 0.5, name, size=11, color=INK, ha="right", va="center")
-        period = schema.layout.region_spec(name).period
-        note = f"{rate / period:.3g} Hz"
-        axes.text(line.ticks + 0.25, row + 0.5, note, size=10, color=QUIET, va="center")
+        if name in named:
+            axes.text(-0.25, row + 0.5, name, size=11, color=INK, ha="right", va="center")
+            note = f"{rate / schema.layout.region_spec(name).period:.3g} Hz"
+            axes.text(line.ticks + 0.25, row + 0.5, note, size=10, color=QUIET, va="center")
         for tick, state in enumerate(states):
             style = {"fc": PAPER, "ec": LINE}
             if state == OBSERVES:
@@ -538,5 +604,5 @@ def draw_timeline(axes: Axes, schema: CanvasSchema, plan: Plan, colours: Mapping
         Patch(fc=PAPER, ec=LINE, label="as before"),
     ]
     _legend(axes, handles, columns=3)
-    axes.set(xlim=(-0.28 * line.ticks, line.ticks * 1.1), ylim=(max(count, 4) + 0.6, 0))
+    axes.set(xlim=(-0.28 * line.ticks, line.ticks * 1.1), ylim=(rows, 0))
     axes.axis("off")

@@ -5,6 +5,7 @@ from canvas_robot.schema.attention_types import (
     AttentionType,
     UnknownAttentionTypeError,
 )
+from canvas_robot.schema.edge_options import EdgeOptions, EdgeOptionsError
 from canvas_robot.schema.layout import CanvasLayout, LayoutError, UnknownRegionError
 from canvas_robot.schema.plan import (
     EdgeBlock,
@@ -24,7 +25,9 @@ from canvas_robot.schema.schedule import (
     closure,
     dirty_regions,
     distinct_passes,
+    needed_for,
     pass_over,
+    useless_periods,
 )
 from canvas_robot.schema.schema import CanvasSchema, SchemaError
 from canvas_robot.schema.topology import CanvasTopology, Connection, TopologyError
@@ -38,6 +41,8 @@ __all__ = [
     "CanvasTopology",
     "Connection",
     "EdgeBlock",
+    "EdgeOptions",
+    "EdgeOptionsError",
     "LayoutError",
     "LoopPass",
     "Modulation",
@@ -59,6 +64,8 @@ __all__ = [
     "compile_plan",
     "dirty_regions",
     "distinct_passes",
+    "needed_for",
     "pass_over",
     "transfer_distance",
+    "useless_periods",
 ]

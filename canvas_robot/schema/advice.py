@@ -31,6 +31,7 @@ def advise(schema: CanvasSchema, plan: Plan) -> tuple[Advice, ...]:
     """Likely mistakes, warnings first, each with the reason and the remedy."""
     pairs = reading_pairs(schema, plan)
     found = [*_reading(schema, pairs), *_periods(schema, plan, pairs), *_outputs(schema)]
+    found += _connections_without_steps(schema)
     unnamed = [
         name for name in schema.layout.regions if not schema.layout.region_spec(name).semantic_type
     ]
@@ -109,6 +110,27 @@ def _periods(schema: CanvasSchema, plan: Plan, pairs: frozenset[tuple[str, str]]
                 f"changes in between; give that a multiple of {period} or let it not be read",
             )
         )
+    return found
+
+
+def _connections_without_steps(schema: CanvasSchema) -> list[Advice]:
+    """Connections whose offsets pair no canvas step of src with one of dst."""
+    found, layout = [], schema.layout
+    for c in schema.topology.connections if schema.topology is not None else ():
+        fn = schema.topology.resolve_fn(c, layout)
+        if c.weight == 0 or fn == "none" or not c.temporal:
+            continue
+        t0, t1, *_ = layout.region_spec(c.dst).bounds
+        read = (c.readable_steps(t, layout.T) for t in layout.region_timesteps(c.src))
+        if not any(max(t0, steps.start) < min(t1, steps.stop) for steps in read):
+            found.append(
+                Advice(
+                    "warning",
+                    f"connection {c.src!r} -> {c.dst!r} ({fn}): t_src {c.t_src} and t_dst "
+                    f"{c.t_dst} pair no canvas steps of the two within T={layout.T}, so it reads "
+                    "nothing; correct the offsets or leave it out",
+                )
+            )
     return found
 
 

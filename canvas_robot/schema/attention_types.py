@@ -5,6 +5,8 @@ No execution lives here.
 
 from __future__ import annotations
 
+from canvas_robot.schema.plain import shown
+
 
 class UnknownAttentionTypeError(ValueError):
     """A connection or region names a function type that is not in ATTENTION_TYPES."""
@@ -52,5 +54,5 @@ def require_attention_type(name: str, where: str) -> None:
     """Raises UnknownAttentionTypeError, naming `where`, unless `name` is registered."""
     if not isinstance(name, str) or name not in ATTENTION_TYPES:
         raise UnknownAttentionTypeError(
-            f"{where}: expected one of {', '.join(ATTENTION_TYPES)}; got {name!r}"
+            f"{where}: expected one of {', '.join(ATTENTION_TYPES)}; got {shown(name)}"
         )

@@ -6,13 +6,17 @@ Nothing is printed or drawn here, and nothing is judged: likely mistakes live in
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import islice, takewhile
+from operator import attrgetter
 
+from canvas_robot.schema.metadata import declared_rate_hz
+from canvas_robot.schema.plain import plain_number, shown
 from canvas_robot.schema.plan import EdgeBlock, Plan, RowGroup, Run, compile_plan
-from canvas_robot.schema.schema import CanvasSchema, SchemaError
+from canvas_robot.schema.schema import CanvasSchema
 from canvas_robot.schema.topology import Connection
 
-DEFAULT_RATE_HZ = 5.0
 OBSERVES, RECOMPUTED, UNCHANGED = "observes", "recomputed", "unchanged"
 
 
@@ -170,18 +174,9 @@ class Timeline:
 def control_rate_hz(schema: CanvasSchema) -> float:
     """Control ticks per second the periods are meant for: metadata.control_rate_hz, else 5.
 
-    Raises SchemaError where the metadata's value is no number above 0.
+    Raises SchemaError where the metadata's value is no finite number above 0.
     """
-    declared = schema.metadata.get("control_rate_hz", DEFAULT_RATE_HZ)
-    try:
-        rate = float(declared)
-    except (TypeError, ValueError):
-        rate = math.nan
-    if not 0.0 < rate < math.inf:
-        raise SchemaError(
-            f"metadata.control_rate_hz: expected ticks per second above 0, got {declared!r}"
-        )
-    return rate
+    return declared_rate_hz(schema.metadata)
 
 
 def describe(
@@ -195,10 +190,13 @@ def describe(
         rate_hz: control ticks per second; None asks `control_rate_hz`.
     Raises:
         PlanError: the schema does not compile.
+        ValueError: a rate that is no finite number above 0.
     """
     layout = schema.layout
     plan = plan or compile_plan(schema)
-    rate = rate_hz or control_rate_hz(schema)
+    rate = control_rate_hz(schema) if rate_hz is None else plain_number(rate_hz)
+    if rate is None or not 0 < rate < math.inf:
+        raise ValueError(f"rate_hz: expected a finite number above 0, got {shown(rate_hz)}")
     sources = {name: connections_from(schema, name) for name in layout.regions}
     rows = []
     for region in plan.regions:
@@ -262,15 +260,14 @@ def connections_from(schema: CanvasSchema, region: str) -> tuple[Source, ...]:
 def spans_of(schema: CanvasSchema, plan: Plan, run: Run) -> tuple[Span, ...]:
     """The canvas steps of regions that rows run[0]..run[1]-1 of a plan belong to, in row order."""
     spans = []
-    for region in plan.regions:
+    first = bisect_right(plan.regions, run[0], key=attrgetter("stop"))
+    for region in takewhile(lambda r: r.start < run[1], islice(plan.regions, first, None)):
         low, high = max(run[0], region.start), min(run[1], region.stop)
-        if low >= high:
-            continue
         t0, _, h0, h1, w0, w1 = schema.layout.region_spec(region.name).bounds
         plane = (h1 - h0) * (w1 - w0)  # rows of one canvas step; the last may be part covered
-        first, last = (low - region.start) // plane, (high - 1 - region.start) // plane
+        start, last = (low - region.start) // plane, (high - 1 - region.start) // plane
         whole = (low, high) == (region.start, region.stop)
-        spans.append(Span(region.name, t0 + first, t0 + last + 1, whole))
+        spans.append(Span(region.name, t0 + start, t0 + last + 1, whole))
     return tuple(spans)
 
 
@@ -290,10 +287,12 @@ def reading_pairs(schema: CanvasSchema, plan: Plan) -> frozenset[tuple[str, str]
 def timeline(schema: CanvasSchema, plan: Plan | None = None, most_ticks: int = 32) -> Timeline:
     """Who takes new samples at which tick, and who must be computed anew because of it.
 
-    One cycle, at least 8 and at most `most_ticks` ticks.
+    A region that holds is computed at its own refreshes alone. One cycle, at least 8 and at most
+    `most_ticks` ticks.
     """
     plan = plan or compile_plan(schema)
-    pairs = reading_pairs(schema, plan)
+    held = {region.name for region in plan.regions if region.hold}
+    pairs = frozenset(pair for pair in reading_pairs(schema, plan) if pair[0] not in held)
     cycle = math.lcm(*(region.period for region in plan.regions))
     ticks = min(most_ticks, cycle * math.ceil(8 / cycle))
     states: dict[str, list[str]] = {region.name: [] for region in plan.regions}

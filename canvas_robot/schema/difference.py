@@ -2,7 +2,8 @@
 
 Decided from the declarations alone, by what a checkpoint holds (`canvas_robot.policy.model`): one
 modality vector per region in their order, a linear layer per vector region that makes its h x w
-tokens, the action head, the loops, and the gate and projections of each residual edge.
+tokens, a learned query per token of thought and reward, the heads (that of a diffused action draws
+whole chunks), the loops, and the gate and projections of each residual edge.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from canvas_robot.schema.description import Source, connections_from, spans_of
+from canvas_robot.schema.edge_options import declared_options
 from canvas_robot.schema.plan import Plan, PlanError, compile_plan
 from canvas_robot.schema.region import RegionSpec
 from canvas_robot.schema.schema import CanvasSchema
@@ -19,8 +21,7 @@ from canvas_robot.schema.schema import CanvasSchema
 FITS = "fits"
 OTHER_FUNCTION = "loads, but is another function"
 DOES_NOT_FIT = "does not fit"
-# Options of metadata.attention that size weights: the type that has them and the default.
-_SHAPING_OPTIONS = {"latents": ("perceiver", 32), "state_size": ("mamba", 16)}
+_SHAPING_OPTIONS = {"latents": "perceiver", "state_size": "mamba"}  # size weights of that type
 _SEVERITY = (FITS, OTHER_FUNCTION, DOES_NOT_FIT)
 
 
@@ -48,8 +49,8 @@ class Difference:
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why, of the changes that decide the verdict, each once."""
-        deciding = [c.reason for c in self.changes if c.verdict == self.verdict]
-        return tuple(dict.fromkeys(deciding))
+        worst = self.verdict
+        return tuple(dict.fromkeys(c.reason for c in self.changes if c.verdict == worst))
 
 
 def compare(
@@ -173,17 +174,8 @@ def _region_verdict(
 ) -> tuple[str, str]:
     if name != "bounds":
         return _REGION_REASONS[name]
-    if a.size[1:] != b.size[1:]:
-        observed = a.stream == "video" and not a.is_output
-        if codec == "vector" or (codec is None and observed):
-            made, asked = a.size[1] * a.size[2], b.size[1] * b.size[2]
-            unless = "" if codec else ", unless a camera fills it (say so with a binding)"
-            if made != asked:
-                return (
-                    DOES_NOT_FIT,
-                    f"the linear layer of {region!r} makes h x w = {made} tokens a canvas step, "
-                    f"{asked} are asked{unless}",
-                )
+    if fixed := _fixed_by_weights(a, b, region, codec):
+        return DOES_NOT_FIT, fixed
     if a.size != b.size:
         return OTHER_FUNCTION, f"{region!r} holds other tokens: {a.size} and {b.size} (t, h, w)"
     native = codec in ("text", "visual") or (codec is None and a.stream == b.stream == "text")
@@ -192,20 +184,44 @@ def _region_verdict(
     return OTHER_FUNCTION, "positions and canvas steps follow the box"
 
 
+def _fixed_by_weights(a: RegionSpec, b: RegionSpec, region: str, codec: str | None) -> str | None:
+    """Why the codec's weights cannot fill a box of b's size, or None where they can."""
+    if codec in ("thought", "reward") and a.numel != b.numel:
+        return f"{region!r} has a learned query for each of {a.numel} tokens, {b.numel} are asked"
+    if codec == "action_diffusion" and a.size[0] != b.size[0]:
+        return (
+            f"the diffusion head of {region!r} draws whole chunks of {a.size[0]} steps, "
+            f"{b.size[0]} are asked"
+        )
+    made, asked = a.size[1] * a.size[2], b.size[1] * b.size[2]
+    observed = a.stream == "video" and not a.is_output
+    if made != asked and (codec == "vector" or (codec is None and observed)):
+        unless = "" if codec else ", unless a camera fills it (say so with a binding)"
+        return (
+            f"the linear layer of {region!r} makes h x w = {made} tokens a canvas step, "
+            f"{asked} are asked{unless}"
+        )
+    return None
+
+
 def _connection_changes(first: CanvasSchema, second: CanvasSchema) -> list[Change]:
-    try:
-        plans = compile_plan(first), compile_plan(second)
-    except PlanError as error:
-        return [Change("plan", "does not compile", DOES_NOT_FIT, str(error))]
+    plans = []
+    for which, schema in (("first", first), ("second", second)):
+        try:
+            plans.append(compile_plan(schema))
+        except PlanError as error:
+            reason = f"the {which} schema: {error}"
+            return [Change("plan", "does not compile", DOES_NOT_FIT, reason)]
     same_reads = _softmax(first, plans[0]) == _softmax(second, plans[1])
     names = list(dict.fromkeys([*first.layout.regions, *second.layout.regions]))
     changes = []
     for src in names:
-        before, after = _sources(first, src), _sources(second, src)
+        before, after = (_by_region(_sources(schema, src)) for schema in (first, second))
         for dst in names:
-            old = [s for s in before if s.region == dst]
-            new = [s for s in after if s.region == dst]
-            changes += _pair_changes(src, dst, old, new, same_reads)
+            if dst in before or dst in after:
+                changes += _pair_changes(
+                    src, dst, before.get(dst, []), after.get(dst, []), same_reads
+                )
     kinds = [[(e.src, e.dst, e.fn) for e in plan.edges] for plan in plans]
     if kinds[0] != kinds[1] and Counter(kinds[0]) == Counter(kinds[1]):
         alike = [fn for *_, fn in kinds[0]] == [fn for *_, fn in kinds[1]]
@@ -269,6 +285,13 @@ def _sources(schema: CanvasSchema, region: str) -> tuple[Source, ...]:
     return connections_from(schema, region) if region in schema.layout.regions else ()
 
 
+def _by_region(sources: tuple[Source, ...]) -> dict[str, list[Source]]:
+    found: dict[str, list[Source]] = {}
+    for source in sources:
+        found.setdefault(source.region, []).append(source)
+    return found
+
+
 def _softmax(schema: CanvasSchema, plan: Plan) -> dict[tuple[str, int], frozenset]:
     """(region, canvas step) -> the ((region, canvas step), weight) that its rows read."""
     result = {}
@@ -308,11 +331,15 @@ def _metadata_verdict(key: str, first: CanvasSchema, second: CanvasSchema) -> tu
     before, after = first.metadata.get(key), second.metadata.get(key)
     if key == "framing" and (before or "image") != (after or "image"):
         return OTHER_FUNCTION, "another framing encodes camera frames to other latents"
+    if key == "sharpening":
+        return OTHER_FUNCTION, "it sharpens the attention of each loop, and stores no weight"
     if key == "attention":
         types = {s.fn for name in first.layout.regions for s in _sources(first, name) if s.active}
-        sizes = [options if isinstance(options, dict) else {} for options in (before, after)]
-        for option, (fn, default) in _SHAPING_OPTIONS.items():
-            if fn in types and sizes[0].get(option, default) != sizes[1].get(option, default):
+        options = [declared_options(schema.metadata) for schema in (first, second)]
+        if options[0] == options[1]:
+            return FITS, "the default of an option, written down or not"
+        for option, fn in _SHAPING_OPTIONS.items():
+            if fn in types and getattr(options[0], option) != getattr(options[1], option):
                 return DOES_NOT_FIT, f"{option} is a size of the weights of each {fn} edge"
         if types - {"cross_attention"}:
             return OTHER_FUNCTION, "the options of the residual edges say what each of them reads"

@@ -5,17 +5,20 @@ The one tensor made here, the loss weights, is only filled.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from canvas_robot.schema.plain import MOST_INT, plain_int, shown, unsafe_characters
 from canvas_robot.schema.region import RegionError, RegionSpec
 
 if TYPE_CHECKING:
     import torch
 
 MAX_POSITIONS = 2**20  # a slip of the pen must not fill the memory
+MAX_NAME = 200  # characters
 Bounds = tuple[int, int, int, int, int, int]
 
 
@@ -40,12 +43,13 @@ class CanvasLayout:
     Args:
         T, H, W: grid extents in cells.
         d_model: token width.
-        regions: name -> RegionSpec or bounds.
+        regions: name -> RegionSpec or bounds; names are any text that can be printed safely.
         t_current: canvas step of the current control tick; observed regions end there, action
             regions start there.
 
     Raises:
-        LayoutError: an extent or the width is not a positive int, or a region leaves the grid.
+        LayoutError: an extent or the width is not a positive int, a region leaves the grid, or a
+            name is empty, longer than 200 characters or holds control characters.
     """
 
     T: int
@@ -57,19 +61,29 @@ class CanvasLayout:
 
     def __post_init__(self) -> None:
         for name in ("T", "H", "W", "d_model"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise LayoutError(f"{name}: expected an int >= 1, got {value!r}")
+            setattr(self, name, self._extent(name))
         if self.num_positions > MAX_POSITIONS:
             raise LayoutError(
                 f"T, H, W: expected at most {MAX_POSITIONS} cells, got {self.num_positions}"
             )
-        if not isinstance(self.t_current, int) or not 0 <= self.t_current < self.T:
+        now = plain_int(self.t_current)
+        if now is None or not 0 <= now < self.T:
             raise LayoutError(
-                f"t_current: expected a canvas step in 0..{self.T - 1}, got {self.t_current!r}"
+                f"t_current: expected a canvas step in 0..{self.T - 1}, got {shown(self.t_current)}"
+            )
+        self.t_current = now
+        if not isinstance(self.regions, Mapping):
+            raise LayoutError(
+                "regions: expected a dict, name -> RegionSpec or bounds, "
+                f"got {type(self.regions).__name__}"
             )
         for name in self.regions:
+            _check_name(name)
             self._check_inside(name)
+        self.regions = {
+            name: region if isinstance(region, RegionSpec) else self.region_spec(name).bounds
+            for name, region in self.regions.items()
+        }
 
     @property
     def num_positions(self) -> int:
@@ -154,14 +168,39 @@ class CanvasLayout:
         starts = ((t * self.H + h) * self.W for t in steps for h in lines)
         return list(chain.from_iterable(range(s + w0, s + w1) for s in starts))
 
+    def _extent(self, name: str) -> int:
+        declared = getattr(self, name)
+        value = plain_int(declared)
+        if value is None or value < 1:
+            raise LayoutError(f"{name}: expected an int >= 1, got {shown(declared)}")
+        if value > MOST_INT:
+            raise LayoutError(f"{name}: expected at most {MOST_INT}, got {shown(declared)}")
+        return value
+
     def _check_inside(self, name: str) -> None:
         _, t1, _, h1, _, w1 = self.region_spec(name).bounds
         for axis, high, extent in (("T", t1, self.T), ("H", h1, self.H), ("W", w1, self.W)):
             if high > extent:
                 raise LayoutError(
                     f"region {name!r}: expected bounds within {axis}={extent}, "
-                    f"got an end of {high}; enlarge the grid or move the region"
+                    f"got an end of {shown(high)}; enlarge the grid or move the region"
                 )
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise LayoutError(f"regions: expected names of at least one character, got {shown(name)}")
+    if len(name) > MAX_NAME:
+        raise LayoutError(
+            f"region {name[:20]!r}...: expected a name of at most {MAX_NAME} characters, "
+            f"got {len(name)}"
+        )
+    unsafe = unsafe_characters(name)
+    if unsafe:
+        raise LayoutError(
+            f"region {name!r}: expected a name that can be printed safely, got {unsafe!r} in it; "
+            "leave that out"
+        )
 
 
 @lru_cache(maxsize=1024)

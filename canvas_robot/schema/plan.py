@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
@@ -16,6 +16,7 @@ from operator import or_
 from typing import NamedTuple
 
 from canvas_robot.schema.layout import CanvasLayout
+from canvas_robot.schema.plain import plain_int, shown
 from canvas_robot.schema.schema import CanvasSchema
 from canvas_robot.schema.topology import Connection
 
@@ -114,12 +115,13 @@ class Plan:
         return tuple(r.name for r in self.regions if tick % r.period == 0)
 
     def __str__(self) -> str:
-        lines = [f"plan: {self.n_rows} rows, {len(self.groups)} groups, {self.loops} loops"]
+        counts = ((self.n_rows, "row"), (len(self.groups), "group"), (self.loops, "loop"))
+        lines = [f"plan: {', '.join(_counted(*count) for count in counts)}"]
         for r in self.regions:
             lines.append(
                 f"  region {r.name}: rows {r.start}..{r.stop - 1}, period {r.period}, {r.stream}"
                 + (", held" if r.hold else "")
-                + (f", {r.loops} loops" if r.loops != self.loops else "")
+                + (f", {_counted(r.loops, 'loop')}" if r.loops != self.loops else "")
             )
         for g in self.groups:
             lines.append(
@@ -132,6 +134,10 @@ class Plan:
                 f"    rows {b.start}..{b.stop - 1} read {_described(b.reads)}" for b in e.blocks
             ]
         return "\n".join(lines)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _described(reads: tuple[Run, ...], weights: tuple[float, ...] | None = None) -> str:
@@ -155,13 +161,20 @@ def compile_plan(
 
     Raises:
         OverlapError: two regions share a cell; both and the first shared cell are named.
-        PlanError: loops < 1, a token count does not fit, or the boxes of a copy do not match.
+        PlanError: no schema, loops < 1, a token count that does not fit or is no int, or the boxes
+            of a copy do not match.
     """
-    if loops < 1:
-        raise PlanError(f"loops: expected an int >= 1, got {loops}")
+    if not isinstance(schema, CanvasSchema):
+        raise PlanError(
+            f"schema: expected a CanvasSchema, got {type(schema).__name__}; "
+            "CanvasSchema(layout, topology) makes one"
+        )
+    count = plain_int(loops)
+    if count is None or count < 1:
+        raise PlanError(f"loops: expected an int >= 1, got {shown(loops)}")
     layout = schema.layout
     _refuse_overlap(layout)
-    regions = _place_rows(layout, loops, tokens or {})
+    regions = _place_rows(layout, count, _checked_tokens(layout, tokens))
     steps = _Steps(layout, regions)
     softmax, others = _sorted_by_kind(schema)
     edges = tuple(filter(None, (_edge(fn, connection, steps) for fn, connection in others)))
@@ -172,7 +185,26 @@ def compile_plan(
         groups += made
         read = steps.regions_in(seen) | {e.dst for e in edges if e.src == region.name}
         finished.append(replace(region, reads=tuple(sorted(read))))
-    return Plan(steps.n_rows, loops, tuple(finished), joined(groups), edges)
+    return Plan(steps.n_rows, count, tuple(finished), joined(groups), edges)
+
+
+def _checked_tokens(layout: CanvasLayout, tokens: Mapping[str, int] | None) -> dict[str, int]:
+    if tokens is None:
+        return {}
+    if not isinstance(tokens, Mapping):
+        raise PlanError(f"tokens: expected a dict, region -> tokens, got {shown(tokens)}")
+    unknown = [name for name in tokens if name not in layout.regions]
+    if unknown:
+        raise PlanError(
+            f"tokens: names regions {shown(sorted(unknown, key=str))} that the layout lacks"
+        )
+    counts = {name: plain_int(count) for name, count in tokens.items()}
+    for name, count in counts.items():
+        if count is None:
+            raise PlanError(
+                f"region {name!r}: expected an int of tokens, got {shown(tokens[name])}"
+            )
+    return counts
 
 
 def _refuse_overlap(layout: CanvasLayout) -> None:
@@ -190,9 +222,6 @@ def _refuse_overlap(layout: CanvasLayout) -> None:
 
 
 def _place_rows(layout: CanvasLayout, loops: int, tokens: dict[str, int]) -> list[RegionRows]:
-    unknown = sorted(set(tokens) - set(layout.regions))
-    if unknown:
-        raise PlanError(f"tokens: names regions {unknown} that the layout lacks")
     order = sorted(layout.regions, key=lambda name: -layout.region_spec(name).period)
     rows, start = [], 0
     for name in order:
@@ -200,7 +229,7 @@ def _place_rows(layout: CanvasLayout, loops: int, tokens: dict[str, int]) -> lis
         count = tokens.get(name, spec.numel)
         if not 0 < count <= spec.numel:
             raise PlanError(
-                f"region {name!r}: its codec makes {count} tokens, its box {spec.size} "
+                f"region {name!r}: its codec makes {shown(count)} tokens, its box {spec.size} "
                 f"holds 1..{spec.numel}; enlarge the box or choose another codec"
             )
         own_loops = min(spec.loops or loops, loops)
@@ -410,16 +439,25 @@ def _require_matching_boxes(edge: ResidualEdge, layout: CanvasLayout) -> None:
     """Raises PlanError unless dst rows can be handed to src rows place by place."""
     (_, *src), (_, *dst) = layout.region_size(edge.src), layout.region_size(edge.dst)
     for block in edge.blocks:
-        there = sum(stop - start for start, stop in block.reads)
-        src_box = (Fraction(block.stop - block.start, src[0] * src[1]), *src)
+        here, there = block.stop - block.start, sum(stop - start for start, stop in block.reads)
+        src_box = (Fraction(here, src[0] * src[1]), *src)
         dst_box = (Fraction(there, dst[0] * dst[1]), *dst)
-        if any(theirs not in (1, mine) for mine, theirs in zip(src_box, dst_box, strict=True)):
+        if all(theirs in (1, mine) for mine, theirs in zip(src_box, dst_box, strict=True)):
+            continue
+        if here % (src[0] * src[1]) or there % (dst[0] * dst[1]):
             raise PlanError(
-                f"connection {edge.src!r} -> {edge.dst!r}: copy hands tokens over place by place: "
-                f"expected a dst box equal to the src box (t, h, w) = {_size(src_box)}, or 1 along "
-                f"an axis, got {_size(dst_box)}; change a box, or the type (pooling, perceiver)"
+                f"connection {edge.src!r} -> {edge.dst!r}: copy hands tokens over place by place, "
+                f"and a region is filled in part: {here} tokens of {edge.src!r} "
+                f"({src[0] * src[1]} to a canvas step) would take {there} tokens of {edge.dst!r} "
+                f"({dst[0] * dst[1]} to a canvas step); give both as many tokens as their boxes "
+                "hold, or change the type (pooling, perceiver)"
             )
+        raise PlanError(
+            f"connection {edge.src!r} -> {edge.dst!r}: copy hands tokens over place by place: "
+            f"expected a dst box equal to the src box (t, h, w) = {_size(src_box)}, or 1 along "
+            f"an axis, got {_size(dst_box)}; change a box, or the type (pooling, perceiver)"
+        )
 
 
 def _size(box: tuple) -> str:
-    return "(" + ", ".join(f"{float(extent):g}" for extent in box) + ")"
+    return "(" + ", ".join(str(extent) for extent in box) + ")"

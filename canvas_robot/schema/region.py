@@ -9,7 +9,9 @@ import sys
 from dataclasses import dataclass
 
 from canvas_robot.schema.attention_types import require_attention_type
+from canvas_robot.schema.plain import MOST_INT, plain_int, plain_list, plain_number, shown
 
+MOST_LOSS_WEIGHT = 1e30  # sums of float32 losses stay finite
 STREAMS = ("video", "text")
 
 
@@ -38,7 +40,8 @@ class RegionSpec:
 
     Raises:
         RegionError: bounds that are empty or not six non-negative ints, period or loops < 1, a
-            non-finite or negative loss weight, an unknown stream or a negative timestep.
+            loss weight outside 0..1e30, an unknown stream, a negative timestep, or a value of
+            another type. Numbers of numpy's types are taken and stored as plain ones.
         UnknownAttentionTypeError: `default_attn` is not one of ATTENTION_TYPES.
     """
 
@@ -56,29 +59,47 @@ class RegionSpec:
     loops: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bounds", _checked_bounds(self.bounds))
-        if not _is_int(self.period) or self.period < 1:
-            raise RegionError(f"period: expected an int >= 1 (control ticks), got {self.period!r}")
-        if not _is_number(self.loss_weight) or not 0.0 <= self.loss_weight < float("inf"):
+        self._store("bounds", _checked_bounds(self.bounds))
+        self._store("period", self._count("period", 1, ">= 1 (control ticks)"))
+        self._store("timestep", self._count("timestep", 0, ">= 0 (0 is clean)"))
+        if self.loops is not None:
+            self._store("loops", self._count("loops", 1, ">= 1 or nothing"))
+        weight = plain_number(self.loss_weight)
+        if weight is None or not 0 <= weight <= MOST_LOSS_WEIGHT:
             raise RegionError(
-                f"loss_weight: expected a finite number >= 0, got {self.loss_weight!r}"
+                f"loss_weight: expected a number from 0 to {MOST_LOSS_WEIGHT:g}, "
+                f"got {shown(self.loss_weight)}"
             )
+        self._store("loss_weight", weight)
         if self.stream not in STREAMS:
-            raise RegionError(f"stream: expected one of {STREAMS}, got {self.stream!r}")
-        if not _is_int(self.timestep) or self.timestep < 0:
-            raise RegionError(f"timestep: expected an int >= 0 (0 is clean), got {self.timestep!r}")
-        if not isinstance(self.hold, bool):
-            raise RegionError(f"hold: expected true or false, got {self.hold!r}")
-        if self.loops is not None and (not _is_int(self.loops) or self.loops < 1):
-            raise RegionError(f"loops: expected an int >= 1 or nothing, got {self.loops!r}")
+            raise RegionError(f"stream: expected one of {STREAMS}, got {shown(self.stream)}")
+        for name in ("is_output", "hold"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise RegionError(f"{name}: expected true or false, got {shown(value)}")
+        if self.semantic_type is not None and not isinstance(self.semantic_type, str):
+            raise RegionError(
+                f"semantic_type: expected words or nothing, got {shown(self.semantic_type)}"
+            )
+        if not isinstance(self.embedding_model, str) or not self.embedding_model:
+            raise RegionError(
+                f"embedding_model: expected a model's name, got {shown(self.embedding_model)}"
+            )
         if self.semantic_embedding is not None:
-            if not _are_numbers(self.semantic_embedding):
-                raise RegionError(
-                    "semantic_embedding: expected a list of finite numbers, "
-                    f"got {self.semantic_embedding!r}"
-                )
-            object.__setattr__(self, "semantic_embedding", tuple(self.semantic_embedding))
+            self._store("semantic_embedding", _checked_embedding(self.semantic_embedding))
         require_attention_type(self.default_attn, where="default_attn")
+
+    def _store(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _count(self, name: str, low: int, what: str) -> int:
+        declared = getattr(self, name)
+        value = plain_int(declared)
+        if value is None or value < low:
+            raise RegionError(f"{name}: expected an int {what}, got {shown(declared)}")
+        if value > MOST_INT:
+            raise RegionError(f"{name}: expected at most {MOST_INT}, got {shown(declared)}")
+        return value
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -93,28 +114,26 @@ class RegionSpec:
         return t * h * w
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _checked_embedding(declared: object) -> tuple[float, ...]:
+    values = [plain_number(value) for value in plain_list(declared) or ()]
+    limit = sys.float_info.max
+    if plain_list(declared) is None or not all(v is not None and abs(v) <= limit for v in values):
+        raise RegionError(
+            f"semantic_embedding: expected a list of finite numbers, got {shown(declared)}"
+        )
+    return tuple(values)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _are_numbers(values: object) -> bool:
-    return isinstance(values, list | tuple) and all(
-        _is_number(v) and abs(v) <= sys.float_info.max for v in values
-    )
-
-
-def _checked_bounds(bounds) -> tuple[int, int, int, int, int, int]:
-    bounds = tuple(bounds) if isinstance(bounds, list | tuple) else (bounds,)
-    if len(bounds) != 6 or not all(_is_int(b) for b in bounds):
-        raise RegionError(f"bounds: expected six ints (t0, t1, h0, h1, w0, w1), got {bounds!r}")
+def _checked_bounds(declared: object) -> tuple[int, int, int, int, int, int]:
+    bounds = tuple(plain_int(bound) for bound in plain_list(declared) or ())
+    if len(bounds) != 6 or None in bounds:
+        raise RegionError(
+            f"bounds: expected six ints (t0, t1, h0, h1, w0, w1), got {shown(declared)}"
+        )
     for axis, low, high in zip("thw", bounds[::2], bounds[1::2], strict=True):
         if not 0 <= low < high:
             raise RegionError(
                 f"bounds: expected 0 <= {axis}0 < {axis}1 (half open), "
-                f"got {axis}0={low}, {axis}1={high}"
+                f"got {axis}0={shown(low)}, {axis}1={shown(high)}"
             )
     return bounds

@@ -90,23 +90,34 @@ def distinct_passes(plan: Plan, limit: int = 4096) -> tuple[frozenset[str], ...]
     return tuple(sorted(seen, key=lambda dirty: (-len(dirty), sorted(dirty))))
 
 
-def useless_periods(plan: Plan) -> tuple[tuple[str, int, tuple[str, ...]], ...]:
-    """Slow regions that faster ones make dirty: (region, its period, the faster regions it reads).
+def needed_for(plan: Plan, outputs: Iterable[str]) -> frozenset[str]:
+    """The outputs and all regions that they read, directly or through others."""
+    reads = {r.name: r.reads for r in plan.regions}
+    needed, open_ends = set(), list(outputs)
+    while open_ends:
+        name = open_ends.pop()
+        if name not in reads:
+            raise PlanError(f"outputs: name region {name!r}, which the plan lacks")
+        if name not in needed:
+            needed.add(name)
+            open_ends += reads[name]
+    return frozenset(needed)
 
-    Their keys and values are not kept for as long as their period says.
-    """
+
+def useless_periods(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Slow regions and the faster ones that make them dirty: their period saves nothing."""
     period = {r.name: r.period for r in plan.regions}
-    found = []
-    for r in plan.regions:
+    holds = {r.name for r in plan.regions if r.hold}
+    found = {}
+    for name in period:
         faster = tuple(
-            name
-            for name in sorted(period)
-            if period[r.name] % period[name] != 0 or period[name] < r.period
-            if name != r.name and r.name in closure(plan, {name})
+            other
+            for other in sorted(period)
+            if period[other] < period[name] and name in closure(plan, {other})
         )
-        if faster and not r.hold:
-            found.append((r.name, r.period, faster))
-    return tuple(found)
+        if faster and name not in holds:
+            found[name] = faster
+    return found
 
 
 def pass_over(plan: Plan, regions: Iterable[str]) -> Pass:

@@ -6,14 +6,13 @@ import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from canvas_robot.schema.document import SchemaError, read_document
 from canvas_robot.schema.layout import CanvasLayout
+from canvas_robot.schema.metadata import check_metadata
+from canvas_robot.schema.plain import shown
 from canvas_robot.schema.region import RegionSpec
 from canvas_robot.schema.topology import CanvasTopology, Connection
 from canvas_robot.schema.transfer import TransferError, transfer_distance
-
-
-class SchemaError(ValueError):
-    """A schema names what it does not declare, or its JSON is not a schema."""
 
 
 @dataclass
@@ -24,11 +23,14 @@ class CanvasSchema:
         layout: the grid and its regions.
         topology: the connections; None means that nobody reads anybody.
         version: version of the JSON form.
-        metadata: free strings; "framing" names the VAE framing of visual regions ("image").
+        metadata: free, but for "framing", the VAE framing of visual regions ("image"); "attention",
+            the fields of EdgeOptions; "control_rate_hz", the ticks per second that the periods are
+            meant for; and "sharpening", fields of SharpeningSchedule.
 
     Raises:
-        SchemaError: the topology names a region that the layout lacks, or embeddings that one model
-            made differ in length.
+        SchemaError: an argument of another type, a topology that names a region which the layout
+            lacks, embeddings of one model that differ in length, or unusable metadata.
+        EdgeOptionsError: metadata.attention has unknown or wrong options.
     """
 
     layout: CanvasLayout
@@ -37,6 +39,8 @@ class CanvasSchema:
     metadata: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_types()
+        check_metadata(self.metadata)
         _require_equal_lengths(self.layout)
         if self.topology is None:
             return
@@ -46,6 +50,19 @@ class CanvasSchema:
                 f"topology: names regions {unknown} that the layout lacks; declared regions: "
                 f"{sorted(self.layout.regions)}. Fix the spelling or declare them."
             )
+
+    def _check_types(self) -> None:
+        kinds = {
+            "layout": (CanvasLayout, "a CanvasLayout"),
+            "topology": (CanvasTopology | None, "a CanvasTopology or None"),
+            "version": (str, "text"),
+            "metadata": (dict, "a dict"),
+        }
+        for name, (kind, expected) in kinds.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                where = "schema_version" if name == "version" else name
+                raise SchemaError(f"{where}: expected {expected}, got {shown(value)}")
 
     def compatible_regions(
         self, other: CanvasSchema, threshold: float = 0.3
@@ -117,10 +134,7 @@ class CanvasSchema:
     @classmethod
     def from_json(cls, path: str | Path) -> CanvasSchema:
         """Reads a schema file; raises SchemaError naming the file when it is not a schema."""
-        try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise SchemaError(f"{path}: expected a canvas schema in JSON, got {error}") from error
+        data = read_document(path)
         if not isinstance(data, dict):
             raise SchemaError(f"{path}: expected a JSON object, got {type(data).__name__}")
         try:
@@ -189,6 +203,7 @@ def _require_keys(data: dict, required: set[str], optional: set[str], where: str
     missing, unknown = required - set(data), set(data) - required - optional
     if missing or unknown:
         raise SchemaError(
-            f"{where}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}; "
+            f"{where}: missing fields {sorted(missing)}, "
+            f"unknown fields {shown(sorted(unknown, key=str))}; "
             f"expected {sorted(required)} and optionally {sorted(optional)}"
         )

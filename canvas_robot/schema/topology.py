@@ -5,16 +5,19 @@ Declarations only: running them lives in `canvas_robot.canvas.attention`.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from canvas_robot.schema.attention_types import require_attention_type
 from canvas_robot.schema.layout import CanvasLayout
+from canvas_robot.schema.plain import MOST_INT, plain_int, plain_number, shown
 
 if TYPE_CHECKING:
     import torch
+
+# Any weight but 0. Its logarithm, and what it multiplies, must stay finite and above 0 in float32.
+WEIGHTS = (1e-30, 1e30)
 
 
 class TopologyError(ValueError):
@@ -27,11 +30,15 @@ class Connection:
 
     Args:
         src, dst: region names.
-        weight: attention weight, >= 0; shifts each key's logit by log(weight), 0 removes the edge.
+        weight: 0, which removes the edge, or 1e-30 to 1e30; shifts each key's logit by log(weight).
         t_src, t_dst: canvas-step offsets from a shared reference step; both None is dense in time;
             both ints pair rows at ref + t_src with columns at ref + t_dst for every ref; one None
             lets that side take all its steps.
         fn: function type; None means the src region's `default_attn`.
+
+    Raises:
+        TopologyError: a name, weight or offset that is none.
+        UnknownAttentionTypeError: `fn` is not one of ATTENTION_TYPES.
     """
 
     src: str
@@ -42,22 +49,35 @@ class Connection:
     fn: str | None = None
 
     def __post_init__(self) -> None:
-        label = f"connection {self.src!r} -> {self.dst!r}"
         for name in ("src", "dst"):
-            if not isinstance(getattr(self, name), str):
-                raise TopologyError(f"{label}: expected a region's name as {name}")
-        if (
-            not isinstance(self.weight, int | float)
-            or not math.isfinite(self.weight)
-            or self.weight < 0
-        ):
-            raise TopologyError(f"{label}: expected a finite weight >= 0, got {self.weight!r}")
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise TopologyError(
+                    f"{self._label}: {name}: expected a region's name, got {shown(value)}"
+                )
+        weight = plain_number(self.weight)
+        if weight is None or not (weight == 0 or WEIGHTS[0] <= weight <= WEIGHTS[1]):
+            raise TopologyError(
+                f"{self._label}: weight: expected 0 or a number from {WEIGHTS[0]:g} to "
+                f"{WEIGHTS[1]:g}, got {shown(self.weight)}"
+            )
+        object.__setattr__(self, "weight", weight)
         for name in ("t_src", "t_dst"):
             offset = getattr(self, name)
-            if offset is not None and (not isinstance(offset, int) or isinstance(offset, bool)):
-                raise TopologyError(f"{label}: {name}: expected canvas steps, got {offset!r}")
+            if offset is None:
+                continue
+            steps = plain_int(offset)
+            if steps is None or abs(steps) > MOST_INT:
+                raise TopologyError(
+                    f"{self._label}: {name}: expected canvas steps, an int, got {shown(offset)}"
+                )
+            object.__setattr__(self, name, steps)
         if self.fn is not None:
-            require_attention_type(self.fn, where=label)
+            require_attention_type(self.fn, where=self._label)
+
+    @property
+    def _label(self) -> str:
+        return f"connection {shown(self.src)} -> {shown(self.dst)}"
 
     @property
     def temporal(self) -> bool:
@@ -82,9 +102,25 @@ class Connection:
 
 @dataclass
 class CanvasTopology:
-    """A list of connections; the declared compute graph of a canvas."""
+    """A list of connections; the declared compute graph of a canvas.
+
+    Raises TopologyError for what is no list of connections.
+    """
 
     connections: list[Connection] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.connections, list | tuple):
+            raise TopologyError(
+                f"connections: expected a list of Connection, got {shown(self.connections)}"
+            )
+        for i, connection in enumerate(self.connections):
+            if not isinstance(connection, Connection):
+                raise TopologyError(
+                    f"connections[{i}]: expected a Connection, got {shown(connection)}; "
+                    "a file's JSON form is read by CanvasSchema.from_dict"
+                )
+        self.connections = list(self.connections)
 
     @classmethod
     def dense(cls, regions: list[str]) -> CanvasTopology:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+from canvas_robot.schema.layout import MAX_POSITIONS
+from canvas_robot.schema.plain import shown
 from canvas_robot.schema.region import RegionSpec
 from canvas_robot.schema.schema import CanvasSchema, SchemaError
 from canvas_robot.schema.topology import Connection
@@ -102,7 +104,7 @@ def _layout(layout: Mapping, notes: _Notes) -> tuple[dict, int]:
         shape = layout["spatial_shape"]
         if not isinstance(shape, list) or len(shape) not in (1, 2):
             raise UpgradeError(
-                f"layout: spatial_shape: expected [H, W] or [W], got {shape!r}; "
+                f"layout: spatial_shape: expected [H, W] or [W], got {shown(shape)}; "
                 "a canvas here has one or two spatial dimensions: fold the others into these"
             )
         dimensions = len(shape)
@@ -139,7 +141,7 @@ def _connection(
     """The connection, or None where it names a region that the file lacks: there it is ignored."""
     connection = _object({"connection": connection}, "connection")
     src, dst = connection.get("src"), connection.get("dst")
-    where = f"connection {src!r} -> {dst!r}"
+    where = f"connection {shown(src)} -> {shown(dst)}"
     missing = [n for n in (src, dst) if not (isinstance(n, str) and n in regions)]
     if missing and src is not None and dst is not None:
         notes.dropped.append(f"{where}: names {missing}, no region of this file: it was ignored")
@@ -158,7 +160,7 @@ def _connection(
             "canvas step is filled from others; here they count canvas steps and skip those"
         )
     elif "temporal_fill" in connection or "interpolation_order" in connection:
-        notes.dropped.append(f"{where}: temporal_fill {fill!r}, which has no step to fill")
+        notes.dropped.append(f"{where}: temporal_fill {shown(fill)}, which has no step to fill")
     return result
 
 
@@ -177,6 +179,10 @@ def _is_filled(connection: dict, fill: str, layout: dict, regions: dict) -> bool
     if not all(isinstance(period, int) and period > 0 for period in periods):
         return False  # malformed: from_dict says how
     try:
+        if not all(
+            0 <= t0 < t1 <= layout["T"] <= MAX_POSITIONS for t0, t1 in map(_steps, (src, dst))
+        ):
+            return False  # malformed: from_dict says how
         for ref in range(layout["T"]):
             if t_src is not None and not _has_step(src, ref + t_src):
                 continue
@@ -191,14 +197,19 @@ def _is_filled(connection: dict, fill: str, layout: dict, regions: dict) -> bool
     }
 
 
-def _has_step(region: dict, t: int) -> bool:
+def _steps(region: dict) -> tuple[int, int]:
     t0, t1 = region["bounds"][:2]
+    return t0, t1
+
+
+def _has_step(region: dict, t: int) -> bool:
+    t0, t1 = _steps(region)
     return t0 <= t < t1
 
 
 def _filled(dst: dict, tick: int, fill: str) -> int | str | None:
     """The canvas step of dst at that tick; where it has none, what fills it from tick 0 on."""
-    t0, t1 = dst["bounds"][:2]
+    t0, t1 = _steps(dst)
     ticks = {t * dst.get("period", 1): t for t in range(t0, t1)}
     if tick in ticks:
         return ticks[tick]
@@ -221,7 +232,7 @@ def _sort_out(
     for name in source:
         if name in known:
             continue
-        text = f"{where}: {name} {source[name]!r}"
+        text = f"{where}: {name} {shown(source[name])}"
         if name in labels:
             notes.dropped.append(f"{text}, a label that nothing computes with")
         elif source[name] in defaults.get(name, ()):
@@ -236,5 +247,5 @@ def _keep(source: Mapping, result: dict, names: set[str]) -> None:
 
 def _object(data: Mapping, name: str) -> Mapping:
     if not isinstance(data.get(name), Mapping):
-        raise UpgradeError(f"{name}: expected an object, got {data.get(name)!r}")
+        raise UpgradeError(f"{name}: expected an object, got {shown(data.get(name))}")
     return data[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from canvas_robot.schema import CanvasSchema, RegionSpec
+from canvas_robot.schema.plain import plain_number, shown
 from canvas_robot.schema.transfer import BridgingCost, bridging_cost
 
 
@@ -56,8 +57,9 @@ def compare_schemas(mine: CanvasSchema, theirs: CanvasSchema, threshold: float =
         ValueError: a threshold outside [0, 2].
         TransferError: embeddings of one model that differ in length or have no direction.
     """
-    if not 0.0 <= threshold <= 2.0:
-        raise ValueError(f"threshold: expected a number in [0, 2], got {threshold!r}")
+    limit = plain_number(threshold)
+    if limit is None or not 0.0 <= limit <= 2.0:
+        raise ValueError(f"threshold: expected a number in [0, 2], got {shown(threshold)}")
     distances = mine.compatible_regions(theirs, threshold=2.0)  # all that can be compared
     pairs = tuple(
         Pair(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import overload
 
 from canvas_robot.schema import CanvasSchema
+from canvas_robot.schema.plain import shown
 from canvas_robot.semantic.models import DEFAULT_MODEL, model_folder, model_name
 
 
@@ -29,15 +30,15 @@ def embed(text, model=DEFAULT_MODEL):
         model: a hub id, or a folder, in sentence-transformers' layout.
 
     Raises:
-        EmbeddedTextError: a text is empty or longer than the model reads.
+        EmbeddedTextError: a text is no text, empty or longer than the model reads.
         SemanticModelError: the model is not here or cannot be run; says what to do.
     """
+    texts = _checked_texts(text)
     from canvas_robot.semantic.sentence_model import load_sentence_model
 
     sentence_model = load_sentence_model(model_folder(model).resolve())
-    texts = [text] if isinstance(text, str) else text
     for one in texts:
-        _check_text(one, sentence_model, model)
+        _check_length(one, sentence_model, model)
     vectors = [tuple(sentence_model.vector(one).tolist()) for one in texts]
     return vectors[0] if isinstance(text, str) else vectors
 
@@ -75,20 +76,40 @@ def regions_to_embed(schema: CanvasSchema) -> list[str]:
 def _embedded(schema: CanvasSchema, names: list[str], model: str) -> CanvasSchema:
     if not names:
         return schema
-    specs = {name: schema.layout.region_spec(name) for name in names}
-    vectors = embed([spec.semantic_type for spec in specs.values()], model)
     recorded = model_name(model)
-    embedded = {
-        name: replace(spec, semantic_embedding=vector, embedding_model=recorded)
-        for (name, spec), vector in zip(specs.items(), vectors, strict=True)
-    }
+    embedded = {}
+    for name in names:
+        spec = schema.layout.region_spec(name)
+        try:
+            vector = embed(spec.semantic_type, model)
+        except EmbeddedTextError as error:
+            raise EmbeddedTextError(f"region {name!r}: semantic_type: {error}") from error
+        embedded[name] = replace(spec, semantic_embedding=vector, embedding_model=recorded)
     layout = replace(schema.layout, regions={**schema.layout.regions, **embedded})
     return replace(schema, layout=layout)
 
 
-def _check_text(text: str, sentence_model, model: str) -> None:
-    if not text.strip():
-        raise EmbeddedTextError(f"text: expected words that say what a region means, got {text!r}")
+def _checked_texts(declared: object) -> list[str]:
+    """What `embed` was given, as a list of texts with words in them."""
+    texts = [declared] if isinstance(declared, str) else declared
+    if not isinstance(texts, list | tuple):
+        raise EmbeddedTextError(f"text: expected a text or a list of texts, got {shown(declared)}")
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise EmbeddedTextError(
+                f"text: expected words that say what a region means, got {shown(text)}"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise EmbeddedTextError(
+                f"text: expected Unicode text, got half a character at place {error.start} of "
+                f"{shown(text)}; a wrong decoding made it"
+            ) from error
+    return list(texts)
+
+
+def _check_length(text: str, sentence_model, model: str) -> None:
     count, limit = sentence_model.count_tokens(text), sentence_model.max_tokens
     if count > limit:
         raise EmbeddedTextError(

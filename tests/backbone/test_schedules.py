@@ -136,6 +136,7 @@ def test_betas_go_from_the_first_to_the_last_without_turning(n, first, last, sch
         ({"max_loops": 0}, "max_loops: expected an int >= 1, got 0"),
         ({"beta_min": -1.0}, "beta_min: expected a finite number >= 0, got -1.0"),
         ({"beta_max": math.nan}, "beta_max: expected a finite number >= 0, got nan"),
+        ({"beta_max": 10**400}, f"beta_max: expected a finite number >= 0, got {10**400}"),
         (
             {"beta_min": 0.0, "schedule": "exponential"},
             "beta_min: expected a finite number > 0, got 0.0",
@@ -148,8 +149,8 @@ def test_a_wrong_sharpening_is_refused_when_it_is_made(arguments, message):
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("loop", [-1, 4])
+@pytest.mark.parametrize("loop", [-1, 4, 1.5, 1.0, True, "x", None, math.nan])
 def test_a_loop_that_is_not_there_has_no_beta(loop):
     with pytest.raises(ValueError) as error:
         SharpeningSchedule(max_loops=4)(loop)
-    assert str(error.value) == f"loop_idx: expected 0 to 3, got {loop}"
+    assert str(error.value) == f"loop_idx: expected an int from 0 to 3, got {loop!r}"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from canvas_robot.cli import app
 from canvas_robot.resources import config_path
-from canvas_robot.schema import ATTENTION_TYPES, CanvasSchema, compile_plan
+from canvas_robot.schema import ATTENTION_TYPES, CanvasSchema, PlanError, compile_plan
 
 TINY = config_path("schemas", "widowx_tiny.json")
 OVERLAP = {
@@ -46,10 +47,12 @@ def test_check_goes_on_after_an_error_and_exits_with_1(tmp_path):
     result = run("check", bad, overlap, "nosuch", TINY)
     lines = result.stdout.splitlines()
     assert result.exit_code == 1
-    assert lines[0].startswith(f"{bad}: error: {bad}: expected a canvas schema in JSON")
+    assert lines[0].startswith(f"{bad}: error: expected a canvas schema in JSON, got ")
     assert lines[1].startswith(f"{overlap}: error: regions 'a' and 'b' overlap")
-    assert lines[2].startswith("nosuch: error: schemas/nosuch.json: not in")
-    assert "widowx_tiny.json" in lines[2]
+    assert lines[2].startswith(
+        "nosuch: error: no such file, and no shipped schema of that name; there are bimanual, "
+    )
+    assert lines[2].endswith("widowx_tiny") and lines[0].count(str(bad)) == 1
     assert lines[3].startswith(f"{TINY}: ok")
 
 
@@ -73,11 +76,25 @@ def test_show_fits_120_columns_and_names_everything(name):
         assert heading in result.stdout
 
 
+@pytest.mark.parametrize("columns", [80, 60, 40, 20])
+def test_show_names_every_region_as_often_however_narrow(columns, monkeypatch):
+    def names():
+        words = Counter(re.findall(r"[\w.]+", run("show", "multi_robot").stdout))
+        return {region: words[region] for region in schema.layout.regions}
+
+    schema = CanvasSchema.from_json(config_path("schemas", "multi_robot.json"))
+    monkeypatch.setenv("COLUMNS", "500")
+    wide = names()
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert names() == wide
+
+
 def test_show_takes_the_rate_from_the_command_the_metadata_or_the_default():
     assert "control rate 50 Hz" in run("show", "bimanual").stdout
     assert "control rate 20 Hz" in run("show", "bimanual", "--rate", 20).stdout
     assert "control rate 5 Hz" in run("show", "widowx_tiny").stdout
-    assert run("show", "bimanual", "--rate", 0).exit_code == 2
+    for rate in ("0", "-1", "inf", "nan", "fast"):
+        assert run("show", "bimanual", "--rate", rate).exit_code == 2
 
 
 def test_show_prints_the_same_as_json():
@@ -110,14 +127,93 @@ def test_draw_writes_a_picture_of_the_kind_its_name_says(tmp_path, ending):
     assert out.read_bytes().startswith(b"\x89PNG" if ending == "png" else b"<?xml")
 
 
+DOES_NOT_COMPILE = {
+    "overlap": (OVERLAP, "regions 'a' and 'b' overlap"),
+    "copy": (
+        {
+            "layout": {"T": 1, "H": 3, "W": 2, "d_model": 8},
+            "regions": {"a": {"bounds": [0, 1, 0, 1, 0, 2]}, "b": {"bounds": [0, 1, 1, 3, 0, 2]}},
+            "topology": [{"src": "a", "dst": "b", "fn": "copy"}],
+        },
+        "connection 'a' -> 'b': copy hands tokens over",
+    ),
+}
+
+
+@pytest.mark.parametrize("data, text", DOES_NOT_COMPILE.values(), ids=DOES_NOT_COMPILE)
+def test_a_file_that_does_not_compile_is_named_by_every_command(tmp_path, data, text):
+    path = written(tmp_path, "wrong.json", data)
+    for arguments in (("show", path), ("draw", path, "-o", tmp_path / "x.png")):
+        result = run(*arguments)
+        assert isinstance(result.exception, PlanError)
+        assert str(result.exception).startswith(f"{path}: {text}")
+    for pair in ((path, TINY), (TINY, path), (path, path)):
+        result = run("diff", *pair)
+        assert result.exit_code == 2 and result.output.startswith(f"error: {path}: {text}")
+    assert run("check", path).stdout.startswith(f"{path}: error: {text}")
+
+
+def test_what_a_schema_says_cannot_command_the_terminal(tmp_path):
+    data = json.loads(TINY.read_text())
+    data["regions"]["action"]["semantic_type"] = "\x1b[31mred\u202e \ud800"
+    data["metadata"] = {"note": "\x1b]0;title\x07"}
+    path = written(tmp_path, "loud.json", data)
+    for arguments in (("show", path), ("show", path, "--json"), ("diff", TINY, path)):
+        result = run(*arguments)
+        assert not isinstance(result.exception, UnicodeError)
+        assert "\x1b" not in result.stdout and "\u202e" not in result.stdout
+    assert "\\x1b[31mred\\u202e" in run("show", path).stdout
+
+
+HOSTILE = {
+    "a weight of 400 digits": lambda data: data["topology"][0].update(weight=10**400),
+    "a rate of 400 digits": lambda data: data.update(metadata={"control_rate_hz": 10**400}),
+    "a period of 400 digits": lambda data: data["regions"]["goal"].update(period=10**400),
+    "a loss weight of 400 digits": lambda data: data["regions"]["goal"].update(loss_weight=10**400),
+    "a number for words": lambda data: data["regions"]["goal"].update(semantic_type=5),
+    "half a character for a name": lambda data: data["regions"].update(
+        {"\ud800": {"bounds": [0, 1, 18, 19, 0, 1]}}
+    ),
+    "a list for metadata": lambda data: data.update(metadata=[]),
+    "options that there are not": lambda data: data.update(metadata={"attention": {"latent": 2}}),
+    "a grid without end": lambda data: data["layout"].update(T=10**15),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_no_file_ends_a_command_but_by_an_error_that_names_it(tmp_path, change):
+    data = json.loads(TINY.read_text())
+    change(data)
+    path = written(tmp_path, "hostile.json", data)
+    for arguments in (
+        ("show", path),
+        ("draw", path, "-o", tmp_path / "x.png"),
+        ("upgrade", path),
+        ("distance", path, TINY),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 1 and isinstance(result.exception, ValueError)
+        assert "hostile.json: " in str(result.exception) and len(str(result.exception)) < 700
+    assert run("diff", path, TINY).exit_code == 2
+    result = run("check", path, TINY)
+    assert result.exit_code == 1 and result.exception.__class__ is SystemExit
+    assert result.stdout.startswith(f"{path}: error: ") and f"{TINY}: ok" in result.stdout
+
+
+def test_a_folder_is_no_schema(tmp_path):
+    result = run("check", tmp_path, TINY)
+    assert result.stdout.startswith(f"{tmp_path}: error: expected a schema's file, got a folder")
+    assert f"{TINY}: ok" in result.stdout
+
+
 def test_diff_exits_as_diff_does(tmp_path):
     assert run("diff", TINY, "widowx_tiny").exit_code == 0
     assert run("diff", TINY, "widowx_tiny").stdout == "equal\n"
     assert run("diff", TINY, "widowx_bridge_2b").exit_code == 1
     missing = run("diff", TINY, "nosuch")
-    assert missing.exit_code == 2 and "error: schemas/nosuch.json" in missing.output
+    assert missing.exit_code == 2 and "error: nosuch: no such file, and no" in missing.output
     help_text = run("diff", "--help").output
-    assert "0 if they are equal, 1 if they differ, 2 if one cannot be read" in " ".join(
+    assert "0 if they are equal, 1 if they differ, 2 if one cannot be read or compiled" in " ".join(
         help_text.split()
     )
 
@@ -177,6 +273,15 @@ def test_upgrade_refuses_by_name_and_writes_nothing(tmp_path):
     result = run("upgrade", path, "-o", out, "--drop-unknown")
     assert "dropped: connection 'a' -> 'a': write_mode 'gate'" in result.stderr
     assert CanvasSchema.from_json(out).layout.W == 2
+
+
+def test_upgrade_warns_of_a_schema_that_it_writes_and_nobody_can_execute(tmp_path):
+    for name, (data, text) in DOES_NOT_COMPILE.items():
+        path, out = written(tmp_path, f"{name}.json", data), tmp_path / "out.json"
+        result = run("upgrade", path, "-o", out)
+        assert result.exit_code == 0 and CanvasSchema.from_json(out).layout.T == 1
+        assert f"warning: the upgraded schema cannot be executed: {text}" in result.stderr
+    assert "warning" not in run("upgrade", TINY).stderr
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '"\\ud800"', "[" * 100000], ids=range(4))

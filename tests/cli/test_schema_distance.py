@@ -127,4 +127,12 @@ def test_a_model_that_cannot_run_is_an_error_with_the_remedy(model, text):
 
 
 def test_a_threshold_outside_the_scale_is_a_usage_error(files):
-    assert run(*files, "--threshold", "3").exit_code == 2
+    for threshold in ("3", "-1", "nan", "inf", "near"):
+        assert run(*files, "--threshold", threshold).exit_code == 2
+
+
+@needs_minilm
+def test_words_that_cannot_be_embedded_are_named_with_their_file_and_region(files, schema_file):
+    empty = schema_file("empty", {"cam": {"semantic_type": " "}})
+    result = run(files[0], empty)
+    assert str(result.exception).startswith(f"{empty}: region 'cam': semantic_type: text: expected")

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import FancyArrowPatch
 
 from canvas_robot.evaluation.schema_picture import (
     PALETTE,
@@ -84,9 +85,23 @@ def test_every_shipped_schema_is_drawn_with_all_its_names_in_all_panels(path, tm
         assert text.lower().count(colour) >= 4, name
 
 
-@pytest.mark.parametrize("path", SCHEMAS, ids=[path.stem for path in SCHEMAS])
-def test_labels_stay_inside_the_picture_and_off_one_another(path):
-    figure = schema_figure(CanvasSchema.from_json(path), path.stem)
+def crowd(count, connect=True):
+    """Many regions, all connected with many different weights."""
+    regions = {
+        f"region_{i}": RegionSpec((0, 2, i, i + 1, 0, 1), period=1 + i % 3) for i in range(count)
+    }
+    pairs = itertools.product(regions, regions) if connect else ()
+    connections = [Connection(a, b, weight=1 + i % 37 / 10) for i, (a, b) in enumerate(pairs)]
+    return CanvasSchema(CanvasLayout(2, count, 1, 8, regions), CanvasTopology(connections))
+
+
+DRAWN = {path.stem: CanvasSchema.from_json(path) for path in SCHEMAS}
+DRAWN |= {"20 regions": crowd(20, connect=False), "100 regions": crowd(100, connect=False)}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_labels_stay_inside_the_picture_and_off_one_another(name):
+    figure = schema_figure(DRAWN[name], name)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
@@ -134,6 +149,25 @@ def test_a_schema_without_connections_or_with_many_regions_is_drawn():
     schema = CanvasSchema(CanvasLayout(2, 20, 1, 8, regions))
     assert len(schema_figure(schema, "many").axes) == 4
     assert len(set(region_colours(schema).values())) == len(PALETTE)
+
+
+def test_a_crowd_is_drawn_with_short_keys_that_say_how_many_they_leave_out():
+    figure = schema_figure(crowd(40), "crowd")
+    assert figure.get_size_inches()[1] < 25
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert texts.count("... and 16 more") == 2  # below each of the two blocks of the grid
+    keys = [t.get_text() for a in figure.axes if a.get_legend() for t in a.get_legend().get_texts()]
+    assert len(keys) < 20 and "... and 29 more" in keys
+    arrows = [p for axes in figure.axes for p in axes.patches if isinstance(p, FancyArrowPatch)]
+    assert not arrows  # 1600 connections are lines of one collection
+
+
+def test_a_letter_that_the_font_lacks_is_no_warning(tmp_path):
+    regions = {"手": (0, 1, 0, 1, 0, 1), "🤖 arm": (0, 1, 1, 2, 0, 1)}
+    schema = CanvasSchema(CanvasLayout(1, 2, 1, 8, regions))
+    for ending in ("png", "svg"):
+        draw_schema(schema, tmp_path / f"picture.{ending}", "手")
+        assert (tmp_path / f"picture.{ending}").stat().st_size > 10_000
 
 
 def test_a_picture_of_another_kind_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from canvas_robot.schema import (
     RegionSpec,
     SchemaError,
     compile_plan,
+    dirty_regions,
 )
 from canvas_robot.schema.advice import advise
 from canvas_robot.schema.description import (
@@ -97,7 +99,13 @@ def test_the_timeline_follows_the_periods_and_every_reader_of_what_is_computed(s
     for group in describe(schema).groups:
         for tick in range(line.ticks):
             if any(line.states[read.span.region][tick] != UNCHANGED for read in group.reads):
-                assert all(line.states[span.region][tick] != UNCHANGED for span in group.spans)
+                assert all(
+                    line.states[span.region][tick] != UNCHANGED or plan.region(span.region).hold
+                    for span in group.spans
+                )
+    for tick in range(line.ticks):
+        computed = {name for name, states in line.states.items() if states[tick] != UNCHANGED}
+        assert computed == dirty_regions(plan, tick)
     assert plan.n_rows == sum(r.tokens for r in describe(schema).regions)
 
 
@@ -116,6 +124,17 @@ def test_a_reader_of_a_reader_is_recomputed_too():
     assert states["slow"][:4] == (OBSERVES, UNCHANGED, RECOMPUTED, UNCHANGED)
 
 
+def test_a_region_that_holds_saves_what_its_period_says_and_is_not_warned_of():
+    for hold in (False, True):
+        regions = {
+            "slow": spec((0, 1, 0, 1, 0, 1), period=4, hold=hold),
+            "fast": spec((0, 1, 1, 2, 0, 1)),
+        }
+        schema = schema_of(regions, [Connection("slow", "fast"), Connection("fast", "slow")])
+        assert timeline(schema).states["slow"].count(UNCHANGED) == (6 if hold else 0)
+        assert any("saves nothing" in text for text in texts(schema)) == (not hold)
+
+
 def test_a_long_cycle_is_cut_and_a_short_one_repeated():
     regions = {f"r{p}": spec((0, 1, i, i + 1, 0, 1), period=p) for i, p in enumerate((5, 7))}
     line = timeline(schema_of(regions, []))
@@ -127,9 +146,15 @@ def test_a_long_cycle_is_cut_and_a_short_one_repeated():
 def test_the_control_rate_comes_from_the_metadata_and_is_checked():
     assert control_rate_hz(schema_of(FAST, [])) == 5.0
     assert control_rate_hz(schema_of(FAST, [], control_rate_hz="50")) == 50.0
-    for wrong in ("fast", "0", "-1", "inf", "nan", None):
+    for wrong in ("fast", "0", "-1", "inf", "nan", None, True, math.nan, math.inf, 10**400, []):
         with pytest.raises(SchemaError, match=r"metadata\.control_rate_hz: expected ticks"):
-            control_rate_hz(schema_of(FAST, [], control_rate_hz=wrong))
+            schema_of(FAST, [], control_rate_hz=wrong)
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, math.nan, math.inf, "5", True])
+def test_a_rate_that_is_asked_for_must_be_finite_and_above_0(rate):
+    with pytest.raises(ValueError, match="rate_hz: expected a finite number above 0, got"):
+        describe(schema_of(FAST, []), rate_hz=rate)
 
 
 def test_sources_are_written_with_what_is_not_default():
@@ -219,3 +244,21 @@ def test_an_output_away_from_the_current_step_is_named():
     assert [t.split(":")[0] for t in found] == sorted(
         (t.split(":")[0] for t in found), reverse=True
     )
+
+
+@given(st.data())
+def test_a_connection_is_warned_of_by_name_if_its_offsets_leave_it_nothing_to_read(
+    strategies, data
+):
+    schema = data.draw(strategies["executable_schemas"])
+    for c in schema.topology.connections if schema.topology else ():
+        alone = CanvasTopology([c])
+        fn = alone.resolve_fn(c, schema.layout)
+        on = c.weight > 0 and fn != "none"
+        empty = not alone.to_attention_mask(schema.layout).any()
+        warned = [
+            text
+            for text in texts(CanvasSchema(schema.layout, alone))
+            if f"connection {c.src!r} -> {c.dst!r} ({fn}): t_src {c.t_src} and t_dst" in text
+        ]
+        assert bool(warned) == (on and empty)

@@ -2,14 +2,15 @@
 
 import copy
 import json
+from collections import Counter
 
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from canvas_robot.backbone.loading import load_backbone
-from canvas_robot.canvas.attention.functions.interface import EdgeOptions
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.resources import config_path
 from canvas_robot.schema import CanvasSchema
@@ -18,9 +19,13 @@ from canvas_robot.schema.difference import (
     DOES_NOT_FIT,
     FITS,
     OTHER_FUNCTION,
+    Change,
+    Difference,
     compare,
 )
+from canvas_robot.schema.edge_options import EdgeOptions
 from canvas_robot.signals import load_binding, load_statistics
+from canvas_robot.signals.binding import binding_from_yaml
 
 BASE = json.loads(config_path("schemas", "widowx_tiny.json").read_text())
 BINDING = load_binding(config_path("bindings", "widowx.yaml"))
@@ -41,10 +46,10 @@ def set_connection(index, **fields):
     return lambda data: data["topology"][index].update(fields)
 
 
-def own_shapes(schema):
+def own_shapes(schema, binding=BINDING):
     """What a checkpoint of the schema holds: the shape of each of the model's own weights."""
     torch.set_num_threads(1)
-    model = CanvasModel(schema, BINDING, STATISTICS, load_backbone("tiny"), loops=2)
+    model = CanvasModel(schema, binding, STATISTICS, load_backbone("tiny"), loops=2)
     return {name: tuple(p.shape) for name, p in model.own_parameters().items()}
 
 
@@ -94,6 +99,52 @@ def test_the_verdict_agrees_with_the_shapes_of_the_models_own_weights(change, ve
     assert difference.verdict == verdict
     assert difference.changes and all(difference.reasons)
     assert (own_shapes(schema) == base_shapes) == (verdict != DOES_NOT_FIT)
+
+
+def with_codec(region, codec, bounds=None):
+    """The binding with another codec for a region, and a schema that has this region."""
+    binding = yaml.safe_load(BINDING.to_yaml())
+    fields = {"codec": codec}
+    if codec == "reward":
+        progress = {"kind": "vector", "names": ["progress"], "units": ["1"], "low": [0.0]}
+        binding["signals"]["progress"] = {**progress, "high": [1.0], "frame": "task"}
+        fields["signal"] = "progress"
+    elif codec == "action_diffusion":
+        fields["signal"] = "action"
+    binding["regions"][region] = fields
+    data = copy.deepcopy(BASE)
+    if bounds is not None:
+        data["regions"][region] = {"bounds": bounds}
+        data["topology"].append({"src": region, "dst": "visual"})
+    return binding_from_yaml(yaml.safe_dump(binding)), data
+
+
+THOUGHT = with_codec("plan", "thought", bounds=[1, 2, 16, 17, 4, 8])
+REWARD = with_codec("progress", "reward", bounds=[1, 5, 16, 17, 4, 5])
+DIFFUSED = with_codec("action", "action_diffusion")
+THOUGHT_PLAN, PROGRESS, CHUNK = (THOUGHT, "plan"), (REWARD, "progress"), (DIFFUSED, "action")
+WITH_CODECS = {
+    "tokens of a thought": (*THOUGHT_PLAN, [1, 2, 16, 17, 4, 9], DOES_NOT_FIT),
+    "steps of a thought": (*THOUGHT_PLAN, [0, 2, 16, 17, 4, 8], DOES_NOT_FIT),
+    "form of a thought": (*THOUGHT_PLAN, [0, 2, 16, 17, 4, 6], OTHER_FUNCTION),
+    "place of a thought": (*THOUGHT_PLAN, [2, 3, 16, 17, 4, 8], OTHER_FUNCTION),
+    "tokens of a reward": (*PROGRESS, [1, 5, 16, 17, 4, 6], DOES_NOT_FIT),
+    "steps of a reward": (*PROGRESS, [1, 4, 16, 17, 4, 5], DOES_NOT_FIT),
+    "place of a reward": (*PROGRESS, [1, 5, 16, 17, 9, 10], OTHER_FUNCTION),
+    "steps of a diffused action": (*CHUNK, [1, 4, 16, 17, 1, 3], DOES_NOT_FIT),
+    "tokens of a diffused step": (*CHUNK, [1, 5, 16, 17, 1, 5], OTHER_FUNCTION),
+}
+
+
+@pytest.mark.parametrize("base, region, bounds, verdict", WITH_CODECS.values(), ids=WITH_CODECS)
+def test_the_verdict_knows_what_each_codecs_weights_fix(base, region, bounds, verdict):
+    binding, data = base
+    first = CanvasSchema.from_dict(data)
+    second = changed(set_region(region, bounds=bounds), data)
+    codecs = {name: bound.codec for name, bound in binding.regions.items()}
+    assert compare(first, second, codecs).verdict == verdict
+    same = own_shapes(first, binding) == own_shapes(second, binding)
+    assert same == (verdict != DOES_NOT_FIT)
 
 
 WITHOUT_MODEL = {
@@ -185,10 +236,34 @@ def test_options_that_size_weights_decide_only_where_their_type_is_used():
     assert compare(perceiver, with_edges(("goal", "perceiver"), **default)).verdict != DOES_NOT_FIT
 
 
-def test_the_defaults_of_those_options_are_the_functions_own():
-    options = EdgeOptions()
-    for name, (_, default) in _SHAPING_OPTIONS.items():
-        assert getattr(options, name) == default
+def test_an_option_that_is_written_down_with_its_default_changes_nothing():
+    for name, fn in _SHAPING_OPTIONS.items():
+        plain, written = with_edges(("goal", fn)), with_edges(("goal", fn))
+        written.metadata["attention"] = {name: getattr(EdgeOptions(), name)}
+        assert compare(plain, written).verdict == FITS
+
+
+def test_another_sharpening_is_another_function():
+    sharper = with_edges(sharpening={"beta_max": 2.0})
+    assert compare(with_edges(), sharper).verdict == OTHER_FUNCTION
+
+
+def test_ten_thousand_connections_are_compared_with_one_look_at_each(monkeypatch):
+    looks = Counter()
+    reading = Difference.verdict.fget
+    monkeypatch.setattr(
+        Difference, "verdict", property(lambda self: looks.update(["verdict"]) or reading(self))
+    )
+    changes = tuple(Change("connection", "removed", FITS, str(i)) for i in range(10_000))
+    assert len(Difference(changes).reasons) == 10_000
+    assert looks["verdict"] == 1
+
+
+def test_a_schema_that_does_not_compile_is_named_as_the_first_or_the_second():
+    twice = changed(set_region("proprio", bounds=BASE["regions"]["action"]["bounds"]))
+    for pair, which in (((twice, with_edges()), "first"), ((with_edges(), twice), "second")):
+        (plan,) = [c for c in compare(*pair).changes if c.where == "plan"]
+        assert plan.reason.startswith(f"the {which} schema: regions ")
 
 
 def test_time_offsets_reach_other_steps_on_a_longer_canvas():

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,6 +105,9 @@ def test_raw_bounds_mean_a_region_with_defaults():
         ({"W": True}, "W: expected an int >= 1, got True"),
         ({"d_model": -8}, "d_model: expected an int >= 1, got -8"),
         ({"t_current": 2}, "t_current: expected a canvas step in 0..1, got 2"),
+        ({"t_current": True}, "t_current: expected a canvas step in 0..1, got True"),
+        ({"d_model": 10**400}, "d_model: expected at most 2147483647, got 1" + 156 * "0" + "..."),
+        ({"regions": ["r"]}, "regions: expected a dict, name -> RegionSpec or bounds, got list"),
         ({"t_current": -1}, "t_current: expected a canvas step in 0..1, got -1"),
         (
             {"regions": {"r": (0, 3, 0, 1, 0, 1)}},
@@ -146,3 +150,51 @@ def test_an_unknown_region_is_refused_with_those_that_there_are():
         assert str(error.value) == "region 'hand': not in this layout; declared regions: a, b"
     with pytest.raises(UnknownRegionError, match="declared regions: none"):
         CanvasLayout(1, 1, 1, 8).region_spec("hand")
+
+
+BOX = (0, 1, 0, 1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.b", "left hand", "Ünïcode", "手", "[red]", "'", '"', "$x$", "\\", "🤖", "می\u200cخواهم"],
+)
+def test_a_name_that_can_be_printed_is_legal(name):
+    assert CanvasLayout(1, 1, 1, 8, {name: BOX}).region_numel(name) == 1
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("", "regions: expected names of at least one character, got ''"),
+        (5, "regions: expected names of at least one character, got 5"),
+        (None, "regions: expected names of at least one character, got None"),
+        ("n" * 201, "region 'nnnnnnnnnnnnnnnnnnnn'...: expected a name of at most 200 characters"),
+        ("\x1b[31m", r"region '\x1b[31m': expected a name that can be printed safely, got '\x1b'"),
+        ("a\0", r"region 'a\x00': expected a name that can be printed safely, got '\x00' in it"),
+        ("a\nb", r"region 'a\nb': expected a name that can be printed safely, got '\n' in it"),
+        ("\u202eb", r"region '\u202eb': expected a name that can be printed safely, got '\u202e'"),
+        ("\ud800", r"region '\ud800': expected a name that can be printed safely, got '\ud800'"),
+    ],
+)
+def test_a_name_that_a_terminal_would_obey_or_no_one_could_read_is_refused(name, text):
+    with pytest.raises(LayoutError) as error:
+        CanvasLayout(1, 1, 1, 8, {name: BOX})
+    assert str(error.value).startswith(text) and str(error.value).isprintable()
+
+
+def test_numbers_and_arrays_of_numpy_are_taken_and_kept_as_plain_python():
+    sizes = np.array([2, 1, 1])
+    layout = CanvasLayout(
+        *sizes, np.int32(8), {"r": np.array(BOX), "s": [1, 2, 0, 1, 0, 1]}, sizes[1]
+    )
+    assert layout == CanvasLayout(2, 1, 1, 8, {"r": BOX, "s": (1, 2, 0, 1, 0, 1)}, 1)
+    assert {type(x) for x in (layout.T, layout.H, layout.W, layout.d_model)} == {int}
+    assert {type(bound) for bounds in layout.regions.values() for bound in bounds} == {int}
+
+
+def test_a_layout_keeps_its_own_regions():
+    regions = {"r": BOX}
+    layout = CanvasLayout(1, 1, 1, 8, regions)
+    regions["s"] = BOX
+    assert list(layout.regions) == ["r"]

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -313,6 +314,45 @@ def test_token_counts_of_unknown_regions_and_less_than_one_loop_are_refused():
     assert str(error.value) == "loops: expected an int >= 1, got 0"
 
 
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ({"schema": ONE}, "schema: expected a CanvasSchema, got CanvasLayout; CanvasSchema("),
+        ({"loops": 1.0}, "loops: expected an int >= 1, got 1.0"),
+        ({"loops": True}, "loops: expected an int >= 1, got True"),
+        ({"loops": "2"}, "loops: expected an int >= 1, got '2'"),
+        ({"tokens": 3}, "tokens: expected a dict, region -> tokens, got 3"),
+        ({"tokens": {5: 1, "z": 1}}, "tokens: names regions [5, 'z'] that the layout lacks"),
+        ({"tokens": {"a": 1.0}}, "region 'a': expected an int of tokens, got 1.0"),
+        ({"tokens": {"a": True}}, "region 'a': expected an int of tokens, got True"),
+        ({"tokens": {"a": None}}, "region 'a': expected an int of tokens, got None"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_by_name(arguments, text):
+    with pytest.raises(PlanError) as error:
+        compile_plan(**{"schema": one()} | arguments)
+    assert str(error.value).startswith(text)
+
+
+def test_whole_numbers_of_numpy_count_as_ints():
+    plan = compile_plan(one(), loops=np.int64(2), tokens={"a": np.int32(1)})
+    assert plan == compile_plan(one(), loops=2, tokens={"a": 1})
+    assert type(plan.loops) is int and type(plan.region("a").stop) is int
+
+
+def test_a_copy_of_a_region_that_is_filled_in_part_is_refused_in_tokens():
+    schema = one(Connection("a", "b", fn="copy"))
+    compile_plan(schema, tokens={"a": 1, "b": 1})
+    with pytest.raises(PlanError) as error:
+        compile_plan(schema, tokens={"b": 1, "a": 2})
+    assert str(error.value) == (
+        "connection 'a' -> 'b': copy hands tokens over place by place, and a region is filled in "
+        "part: 2 tokens of 'a' (2 to a canvas step) would take 1 tokens of 'b' (2 to a canvas "
+        "step); give both as many tokens as their boxes hold, or change the type (pooling, "
+        "perceiver)"
+    )
+
+
 def test_the_shipped_schema_compiles_to_the_plan_that_it_reads_like():
     """Row counts by hand: 16 x 16 patches, 128 text tokens, 2 states, 4 x 2 queries."""
     plan = compile_plan(CanvasSchema.from_json(config_path("schemas", "widowx_tiny.json")), loops=3)
@@ -338,6 +378,7 @@ def test_the_printed_plan_says_rows_groups_loops_edges_and_who_reads_nothing():
         "  rows 0..1 (video, timestep 0) read 2..3",
         "  rows 2..3 (video, timestep 0) read nothing",
     ]
+    assert str(compile_plan(one())).startswith("plan: 4 rows, 1 group, 1 loop\n")
     edges = [
         Connection("a", "b", weight=0.5),
         Connection("a", "a"),

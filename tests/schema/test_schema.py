@@ -13,14 +13,21 @@ from canvas_robot.schema import (
     CanvasSchema,
     CanvasTopology,
     LayoutError,
+    PlanError,
     RegionError,
     RegionSpec,
     SchemaError,
     TopologyError,
     UnknownAttentionTypeError,
+    compile_plan,
 )
+from canvas_robot.schema.advice import advise
+from canvas_robot.schema.description import describe
 
 TINY = config_path("schemas", "widowx_tiny.json")
+
+
+LAYOUT = CanvasLayout(1, 1, 1, 8, {"a": (0, 1, 0, 1, 0, 1)})
 
 
 def document(**changes) -> dict:
@@ -141,7 +148,7 @@ def test_a_topology_may_name_only_declared_regions():
         (
             document(topology=[{"src": "a", "dst": "b", "weight": -1}]),
             TopologyError,
-            "connection 'a' -> 'b': expected a finite weight >= 0, got -1",
+            "connection 'a' -> 'b': weight: expected 0 or a number from 1e-30 to 1e+30, got -1",
         ),
     ],
 )
@@ -178,6 +185,42 @@ def test_a_file_that_is_not_json_is_refused_by_its_path(tmp_path, content):
         SchemaError, match=re.escape(f"{path}: expected a canvas schema in JSON, got")
     ):
         CanvasSchema.from_json(path)
+
+
+@pytest.mark.parametrize(
+    "content, text",
+    [
+        (b"", "an empty file"),
+        (b" \n", "an empty file"),
+        (b'{"T": 1,}', "line 1 column 9 (char 8); correct it there: JSON has neither comments nor"),
+        (b"// canvas\n{}", "line 1 column 1 (char 0); correct it there: JSON has neither comments"),
+        (b'{"a": "\x85"}', "bytes that are no UTF-8, first at byte 7; save it as UTF-8"),
+        (b"[" * 100_000, "lists or objects nested too deep; a schema nests three deep"),
+        (b'{"T": ' + b"1" * 5000 + b"}", "an int of thousands of digits; shorten it"),
+        (b'{"a": {"b": 1, "c": 2, "b": 1}}', "the keys ['b'] twice in one object; keep one"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_with_the_place_or_the_remedy(tmp_path, content, text):
+    path = tmp_path / "schema.json"
+    path.write_bytes(content)
+    with pytest.raises(SchemaError) as error:
+        CanvasSchema.from_json(path)
+    assert str(error.value).startswith(f"{path}: expected a canvas schema in JSON, got ")
+    assert text in str(error.value)
+
+
+def test_a_region_declared_twice_is_refused_by_name(tmp_path):
+    path = tmp_path / "schema.json"
+    text = json.dumps(document())
+    path.write_text(text.replace('"b": {', '"a": {', 1))
+    with pytest.raises(SchemaError, match=r"the keys \['a'\] twice in one object"):
+        CanvasSchema.from_json(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_schema(tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(document()), encoding="utf-8-sig")
+    assert CanvasSchema.from_json(path) == CanvasSchema.from_dict(document())
 
 
 def test_a_file_that_holds_no_object_is_refused(tmp_path):
@@ -219,7 +262,12 @@ def test_a_value_of_another_json_type_is_refused_as_no_schema(tmp_path, data):
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 300)
+    | st.sampled_from([10**30, 10**400, -(10**400)])
+    | st.floats()
+    | st.text(max_size=3),
     lambda inner: (
         st.lists(inner, max_size=7) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
     ),
@@ -253,6 +301,35 @@ def test_whatever_stands_in_place_of_a_value_it_is_a_schema_or_refused(data):
         assert str(error)
         return
     assert CanvasSchema.from_dict(schema.to_dict()).to_dict() == schema.to_dict()
+    try:
+        plan = compile_plan(schema)
+    except PlanError as error:
+        assert str(error)
+        return
+    assert describe(schema, plan).tokens == plan.n_rows
+    assert all(str(advice) for advice in advise(schema, plan))
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ((None,), "layout: expected a CanvasLayout, got None"),
+        (({"T": 1},), "layout: expected a CanvasLayout, got {'T': 1}"),
+        ((LAYOUT, []), "topology: expected a CanvasTopology or None, got []"),
+        ((LAYOUT, None, 2), "schema_version: expected text, got 2"),
+        ((LAYOUT, None, "0.2.0", None), "metadata: expected a dict, got None"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_by_name(arguments, text):
+    with pytest.raises(SchemaError) as error:
+        CanvasSchema(*arguments)
+    assert str(error.value) == text
+
+
+@pytest.mark.parametrize("version", [2, None, True, ["0.2.0"]])
+def test_a_version_that_is_no_text_is_refused(version):
+    with pytest.raises(SchemaError, match="schema_version: expected text, got"):
+        CanvasSchema.from_dict({**document(), "schema_version": version})
 
 
 @pytest.mark.parametrize("offset", ["now", 1.5])

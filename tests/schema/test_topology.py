@@ -1,10 +1,18 @@
 """Laws of CanvasTopology: what its constructors connect, what connections mean, the dense mask."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canvas_robot.schema import CanvasLayout, CanvasSchema, CanvasTopology, Connection, RegionSpec
+from canvas_robot.schema import (
+    CanvasLayout,
+    CanvasSchema,
+    CanvasTopology,
+    Connection,
+    RegionSpec,
+    TopologyError,
+)
 
 names = st.lists(st.text(min_size=1, max_size=3), unique=True, max_size=5)
 
@@ -142,3 +150,20 @@ def test_the_mask_ignores_regions_that_the_layout_lacks_but_a_schema_refuses_the
         assert "['z']" in str(error)
     else:
         raise AssertionError("a schema took a topology that names an unknown region")
+
+
+@pytest.mark.parametrize(
+    "connections, text",
+    [
+        (5, "connections: expected a list of Connection, got 5"),
+        (
+            [Connection("a", "b"), {"src": "a"}],
+            "connections[1]: expected a Connection, got {'src': 'a'}; "
+            "a file's JSON form is read by CanvasSchema.from_dict",
+        ),
+    ],
+)
+def test_what_is_no_list_of_connections_is_refused(connections, text):
+    with pytest.raises(TopologyError) as error:
+        CanvasTopology(connections)
+    assert str(error.value) == text

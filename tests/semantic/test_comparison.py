@@ -71,7 +71,7 @@ def test_every_region_is_compared_or_listed(schema_of, mine, theirs, threshold):
     assert narrow.pairs == wide.pairs[: len(narrow.pairs)]
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 2.5, math.nan])
+@pytest.mark.parametrize("threshold", [-0.1, 2.5, math.nan, "near", None])
 def test_a_threshold_that_no_distance_can_have_is_refused(schema_of, threshold):
     with pytest.raises(ValueError, match=r"threshold: expected a number in \[0, 2\]"):
         compare_schemas(schema_of({}), schema_of({}), threshold)

@@ -46,10 +46,21 @@ def test_a_text_s_embedding_does_not_depend_on_its_neighbours(minilm):
     assert embed([]) == []
 
 
-@pytest.mark.parametrize("text", ["", "  \n"])
-def test_a_text_without_words_is_refused(minilm, text):
+@pytest.mark.parametrize("text", ["", "  \n", ["a", 5], ["a", None], [["a"]]])
+def test_a_text_without_words_is_refused(text):
     with pytest.raises(EmbeddedTextError, match="expected words that say what a region means"):
         embed(text)
+
+
+@pytest.mark.parametrize("text", [5, None, b"camera", {"a": "camera"}])
+def test_what_is_no_text_is_refused_before_a_model_is_looked_for(text):
+    with pytest.raises(EmbeddedTextError, match="text: expected a text or a list of texts, got"):
+        embed(text, "no/such-model")
+
+
+def test_half_a_character_is_refused_with_its_place():
+    with pytest.raises(EmbeddedTextError, match="got half a character at place 4 of 'cam "):
+        embed("cam \ud800")
 
 
 def test_importing_it_loads_no_torch():

@@ -85,3 +85,10 @@ def test_a_folder_next_to_the_user_does_not_stand_in_for_the_default_model(
     monkeypatch.chdir(tmp_path)
     make_sentence_model(Path(DEFAULT_MODEL))
     assert len(embed("joint angles")) == 384
+
+
+@pytest.mark.parametrize("model", [5, None, "", " ", Path("folder")])
+def test_what_is_no_model_s_name_is_refused(model):
+    for ask in (model_folder, model_name, lambda model: embed("camera", model)):
+        with pytest.raises(SemanticModelError, match=r"model: expected a hub id such as '.*got"):
+            ask(model)

@@ -7,45 +7,45 @@ from collections.abc import Sequence
 from itertools import chain
 
 import torch
-from torch import nn
 
+from canvas_robot.canvas.attention.functions.gathering import take_rows
+from canvas_robot.canvas.attention.static import StaticModule
 from canvas_robot.schema import EdgeBlock, RowGroup
 
+EVERY = slice(None)
 
-class RowBatch(nn.Module):
+
+class RowBatch(StaticModule):
     """G blocks of n rows each; every row of a block reads the same m rows.
-
-    The buffers move with the module and are not saved, for the plan makes them anew.
 
     Args:
         blocks: row groups or edge blocks, all with the same n and m.
+        places: (N,) int64, where each of the plan's rows lies in the tensors to take from; None:
+            they come in the plan's order.
     """
 
-    def __init__(self, blocks: Sequence[RowGroup | EdgeBlock]) -> None:
+    def __init__(
+        self, blocks: Sequence[RowGroup | EdgeBlock], places: torch.Tensor | None = None
+    ) -> None:
         super().__init__()
-        rows = torch.tensor([range(b.start, b.stop) for b in blocks])
-        reads = torch.tensor([_flat(b.reads) for b in blocks], dtype=torch.long)
-        self.register_buffer("rows", rows, persistent=False)  # (G, n)
-        self.register_buffer("reads", reads, persistent=False)  # (G, m)
+        rows, reads = indices(blocks)
+        if places is not None:
+            rows, reads = places[rows], places[reads]
         self._row_span, self._read_span = _span(rows), _span(reads)
+        self.keep_static(rows=rows, reads=reads)
 
     @property
     def silent(self) -> bool:
         """Whether these rows read nothing."""
         return self.reads.shape[1] == 0
 
-    def take_rows(self, x: torch.Tensor) -> torch.Tensor:
+    def take_rows(self, x: torch.Tensor, blocks: slice = EVERY) -> torch.Tensor:
         """(B, N, ...) to (B, G, n, ...): the blocks' own rows; a view where they lie together."""
-        return _take(x, self.rows, self._row_span)
+        return _take(x, self.rows[blocks], self._row_span)
 
-    def take_reads(self, x: torch.Tensor) -> torch.Tensor:
+    def take_reads(self, x: torch.Tensor, blocks: slice = EVERY) -> torch.Tensor:
         """(B, N, ...) to (B, G, m, ...): what they read; a view where that lies together."""
-        return _take(x, self.reads, self._read_span)
-
-
-def batches_of(blocks: Sequence[RowGroup | EdgeBlock]) -> list[RowBatch]:
-    """The blocks in batches of equal shape, in the order of each shape's first block."""
-    return [RowBatch(alike) for alike in alike_blocks(blocks)]
+        return _take(x, self.reads[blocks], self._read_span)
 
 
 def alike_blocks(blocks: Sequence[RowGroup | EdgeBlock]) -> list[list[RowGroup | EdgeBlock]]:
@@ -56,8 +56,11 @@ def alike_blocks(blocks: Sequence[RowGroup | EdgeBlock]) -> list[list[RowGroup |
     return list(shapes.values())
 
 
-def _flat(runs: tuple[tuple[int, int], ...]) -> list[int]:
-    return list(chain.from_iterable(range(start, stop) for start, stop in runs))
+def indices(blocks: Sequence[RowGroup | EdgeBlock]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The plan's rows of each block (G, n) and those that it reads (G, m), on the CPU."""
+    rows = [range(block.start, block.stop) for block in blocks]
+    reads = [list(chain.from_iterable(range(a, b) for a, b in block.reads)) for block in blocks]
+    return tuple(torch.tensor(index, dtype=torch.long, device="cpu") for index in (rows, reads))
 
 
 def _span(index: torch.Tensor) -> slice | None:
@@ -65,11 +68,12 @@ def _span(index: torch.Tensor) -> slice | None:
     if len(index) != 1 or index.shape[1] == 0:
         return None
     start = int(index[0, 0])
-    together = torch.equal(index[0], torch.arange(start, start + index.shape[1]))
-    return slice(start, start + index.shape[1]) if together else None
+    stop = start + index.shape[1]
+    together = torch.equal(index[0], torch.arange(start, stop, device=index.device))
+    return slice(start, stop) if together else None
 
 
 def _take(x: torch.Tensor, index: torch.Tensor, span: slice | None) -> torch.Tensor:
     if span is not None:
         return x[:, None, span]
-    return x.index_select(1, index.flatten()).unflatten(1, index.shape)
+    return take_rows(x, index.expand(x.shape[0], *index.shape))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
+from canvas_robot.canvas.attention.functions.gathering import take_rows
 from canvas_robot.canvas.attention.functions.interface import EdgeOptions
 from canvas_robot.canvas.attention.residual_edges import ResidualEdges
 from canvas_robot.canvas.attention.softmax import GroupedSoftmax
+from canvas_robot.canvas.attention.static import StaticModule
 from canvas_robot.schema import CanvasSchema, compile_plan
+from canvas_robot.schema.edge_options import declared_options
+from canvas_robot.schema.plain import plain_int, shown
+
+CAST_BY_AUTOCAST = {torch.float32, torch.float16, torch.bfloat16}
 
 
-class CanvasAttention(nn.Module):
+class CanvasAttention(StaticModule):
     """Multi-head attention of a canvas's tokens, by the schema's connections.
 
     Connections of type cross_attention are one softmax per row over the union of what they allow,
@@ -28,7 +36,8 @@ class CanvasAttention(nn.Module):
     Raises:
         OverlapError: two regions share a cell.
         PlanError: a token count or the boxes of a copy do not fit.
-        ValueError: n_heads does not divide d_model, or there are no regions.
+        ValueError: an argument of another type, n_heads does not divide d_model, or there are no
+            regions.
     """
 
     def __init__(
@@ -39,32 +48,28 @@ class CanvasAttention(nn.Module):
         options: EdgeOptions | None = None,
     ) -> None:
         super().__init__()
+        _require_usable(schema, n_heads, tokens, options)
         layout, width = schema.layout, schema.layout.d_model
-        if n_heads < 1 or width % n_heads:
-            raise ValueError(
-                f"n_heads: expected a divisor of the schema's d_model {width}, got {n_heads}"
-            )
-        if not layout.regions:
-            raise ValueError("schema: expected at least one region, got a layout without any")
         self.plan = compile_plan(schema, tokens=tokens)
-        self.n_positions, self.n_heads = layout.num_positions, n_heads
+        self.n_positions, self.width, self.n_heads = layout.num_positions, width, n_heads
         self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
-        self.softmax = GroupedSoftmax(self.plan.groups)
+        # Tokens stay in the canvas's order; the plan's rows are looked up in it, never moved.
+        cells = [cell for region in self.plan.regions for cell in region.cells]
+        cells, order = torch.tensor(cells, device="cpu").sort()
+        places = order.argsort()
+        self.softmax = GroupedSoftmax(self.plan.groups, places)
         self.edges = None
         if self.plan.edges:
             options = options if options is not None else edge_options(schema)
-            self.edges = ResidualEdges(self.plan, layout, width, n_heads, options)
-        cells = torch.tensor([c for r in self.plan.regions for c in r.cells], dtype=torch.long)
-        speaks = torch.tensor(
-            [[bool(g.reads)] for g in self.plan.groups for _ in range(g.start, g.stop)]
-        )
-        self.register_buffer("cells", cells, persistent=False)  # of the plan's rows
-        self.register_buffer("order", cells.argsort(), persistent=False)
-        self.register_buffer("ranks", cells.argsort().argsort(), persistent=False)
-        self.register_buffer("speaks", None if speaks.all() else speaks, persistent=False)
+            self.edges = ResidualEdges(self.plan, layout, width, n_heads, options, places)
+        speaks = [bool(g.reads) for g in self.plan.groups for _ in range(g.start, g.stop)]
+        speaks = torch.tensor(speaks, device="cpu")[order, None]
+        self.keep_static(cells=cells, speaks=None if speaks.all() else speaks)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Tokens to attention outputs, of the same shape; no residual stream is added.
+
+        Under autocast the result has autocast's dtype, as that of nn.Linear has.
 
         Args:
             x: the full canvas (B, T * H * W, d_model), where uncovered cells are neither read nor
@@ -72,34 +77,73 @@ class CanvasAttention(nn.Module):
                 order of their cells.
 
         Raises:
-            ValueError: any other number of tokens.
+            ValueError: any other shape, or another dtype than the parameters'.
         """
+        self._require_tokens(x)
         if x.shape[1] == len(self.cells):
-            return self._rows(x.index_select(1, self.ranks)).index_select(1, self.order)
-        if x.shape[1] == self.n_positions:
-            out = self._rows(x.index_select(1, self.cells))
-            return torch.zeros_like(x).index_copy(1, self.cells, out)
-        raise ValueError(
-            f"x: expected (B, {self.n_positions}, d_model), the full canvas, or "
-            f"(B, {len(self.cells)}, d_model), its covered cells; got {tuple(x.shape)}"
-        )
+            return self._covered(x)
+        out = self._covered(take_rows(x, self.cells.expand(x.shape[0], -1)))
+        return out.new_zeros(x.shape).index_copy(1, self.cells, out)
 
-    def _rows(self, rows: torch.Tensor) -> torch.Tensor:
-        heads = (self.n_heads, -1)
-        q, k, v = (to(rows).unflatten(2, heads) for to in (self.to_q, self.to_k, self.to_v))
+    def _covered(self, x: torch.Tensor) -> torch.Tensor:
+        heads = (self.n_heads, self.width // self.n_heads)
+        q, k, v = (to(x).unflatten(2, heads) for to in (self.to_q, self.to_k, self.to_v))
         out = self.to_out(self.softmax(q, k, v).flatten(2))
         if self.speaks is not None:
             out = out * self.speaks
-        return out if self.edges is None else out + self.edges(rows)
+        return out if self.edges is None else out + self.edges(x).to(out.dtype)
+
+    def _require_tokens(self, x: torch.Tensor) -> None:
+        if not isinstance(x, torch.Tensor):
+            raise ValueError(f"x: expected a tensor, got {type(x).__name__}")
+        full, covered, shape = self.n_positions, len(self.cells), tuple(x.shape)
+        if len(shape) != 3 or shape[1] not in (full, covered) or shape[2] != self.width:
+            raise ValueError(
+                f"x: expected (B, {full}, {self.width}), the full canvas, or "
+                f"(B, {covered}, {self.width}), its covered cells; got {shape}"
+            )
+        own = self.to_q.weight.dtype
+        if x.dtype != own and not (_autocast(x) and {x.dtype, own} <= CAST_BY_AUTOCAST):
+            raise ValueError(
+                f"x: expected {own}, as the parameters are, got {x.dtype}; "
+                "convert x, or the module by .to(dtype)"
+            )
 
 
 def edge_options(schema: CanvasSchema) -> EdgeOptions:
     """What the schema's metadata says under "attention", else the defaults.
 
-    Raises ValueError for fields that there are not.
+    Raises EdgeOptionsError for fields that there are not and values out of their range.
     """
-    declared = schema.metadata.get("attention", {})
-    try:
-        return EdgeOptions(**declared)
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"schema: metadata.attention: {error}") from error
+    return declared_options(schema.metadata)
+
+
+def _require_usable(
+    schema: CanvasSchema,
+    n_heads: int,
+    tokens: Mapping[str, int] | None,
+    options: EdgeOptions | None,
+) -> None:
+    """The types of CanvasAttention's arguments; whether token counts fit is the plan's question."""
+    if not isinstance(schema, CanvasSchema):
+        raise ValueError(f"schema: expected a CanvasSchema, got {type(schema).__name__}")
+    if not schema.layout.regions:
+        raise ValueError("schema: expected at least one region, got a layout without any")
+    width, heads = schema.layout.d_model, plain_int(n_heads)
+    if heads is None or heads < 1 or width % heads:
+        raise ValueError(
+            f"n_heads: expected an int that divides the schema's d_model {width}, "
+            f"got {shown(n_heads)}"
+        )
+    if tokens is not None and not isinstance(tokens, Mapping):
+        raise ValueError(f"tokens: expected a dict of region names to ints, got {shown(tokens)}")
+    for name, count in (tokens or {}).items():
+        if plain_int(count) is None:
+            raise ValueError(f"tokens: region {name!r}: expected an int, got {shown(count)}")
+    if options is not None and not isinstance(options, EdgeOptions):
+        raise ValueError(f"options: expected EdgeOptions, got {shown(options)}")
+
+
+def _autocast(x: torch.Tensor) -> bool:
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)

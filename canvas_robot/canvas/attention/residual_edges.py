@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from canvas_robot.canvas.attention.batches import RowBatch, alike_blocks
+from canvas_robot.canvas.attention.batches import RowBatch, alike_blocks, indices
 from canvas_robot.canvas.attention.functions import EDGE_FUNCTIONS
 from canvas_robot.canvas.attention.functions.interface import EdgeGeometry, EdgeOptions
 from canvas_robot.schema import CanvasLayout, EdgeBlock, Plan, ResidualEdge
@@ -28,28 +28,38 @@ class ResidualEdges(nn.Module):
         width: channels of a row.
         heads: attention heads of the functions that have heads.
         options: sizes of windows, subsets and states.
+        places: (N,) int64 on the CPU, where each of the plan's rows lies in the rows given; None:
+            they come in the plan's order.
     """
 
     def __init__(
-        self, plan: Plan, layout: CanvasLayout, width: int, heads: int, options: EdgeOptions
+        self,
+        plan: Plan,
+        layout: CanvasLayout,
+        width: int,
+        heads: int,
+        options: EdgeOptions,
+        places: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         self.gates = nn.Parameter(torch.zeros(len(plan.edges)))
         self.weights = [edge.weight for edge in plan.edges]
         self.functions = nn.ModuleList()
         self.batches = nn.ModuleList()
-        cells = torch.tensor([cell for region in plan.regions for cell in region.cells])
+        cells = [cell for region in plan.regions for cell in region.cells]
+        cells = torch.tensor(cells, device="cpu")
         for edge in plan.edges:
             alike = alike_blocks(edge.blocks)
             geometries = [_geometry(edge, blocks, cells, layout) for blocks in alike]
             function = EDGE_FUNCTIONS[edge.fn](width, heads, geometries, options)
             self.functions.append(function)
-            self.batches.append(nn.ModuleList(RowBatch(blocks) for blocks in alike))
+            self.batches.append(nn.ModuleList(RowBatch(blocks, places) for blocks in alike))
 
     def forward(self, rows: torch.Tensor, chosen: Sequence[int] | None = None) -> torch.Tensor:
-        """Rows (B, N, width) in the plan's order to what they gain, of the same shape.
+        """Rows (B, N, width) to what they gain, of the same shape.
 
-        It is computed in the parameters' precision and returned in the rows' own.
+        It is computed in the parameters' precision, under autocast in autocast's, summed in the
+        parameters' and returned in the rows' own.
 
         Args:
             rows: what the functions read.
@@ -61,18 +71,18 @@ class ResidualEdges(nn.Module):
             function = self.functions[i]
             for bucket, batch in enumerate(self.batches[i]):
                 out = function(batch.take_rows(inputs), batch.take_reads(inputs), bucket)
-                out = out * (self.gates[i] * self.weights[i])
-                gained = gained.index_add(1, batch.rows.flatten(), out.flatten(1, 2))
+                out = out.flatten(1, 2).to(gained.dtype) * (self.gates[i] * self.weights[i])
+                gained = gained.index_add(1, batch.rows.flatten(), out)
         return gained.to(rows.dtype)
 
 
 def _geometry(
     edge: ResidualEdge, blocks: Sequence[EdgeBlock], cells: torch.Tensor, layout: CanvasLayout
 ) -> EdgeGeometry:
-    batch = RowBatch(blocks)
+    rows, reads = indices(blocks)
     return EdgeGeometry(
-        _places(cells[batch.rows], edge.src, layout),
-        _places(cells[batch.reads], edge.dst, layout),
+        _places(cells[rows], edge.src, layout),
+        _places(cells[reads], edge.dst, layout),
         layout.region_size(edge.src)[1:],
         layout.region_size(edge.dst)[1:],
     )

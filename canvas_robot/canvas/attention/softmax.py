@@ -6,80 +6,115 @@ No projections live here: the backbone brings its own, CanvasAttention has other
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from canvas_robot.canvas.attention.batches import RowBatch, alike_blocks
+from canvas_robot.canvas.attention.functions.chunks import chunk_size
+from canvas_robot.canvas.attention.functions.gathering import take_rows
+from canvas_robot.canvas.attention.static import StaticModule
 from canvas_robot.schema import RowGroup
 
 PAD_TO = 8  # fused attention kernels take head widths that are multiples of this
 
 
-class GroupedSoftmax(nn.Module):
+class GroupedSoftmax(StaticModule):
     """Attention of every row over its readable set; a row that reads nothing gets 0.
 
     Groups of equal shape run as one batch, without any mask, which would turn fused kernels off.
 
     Args:
         groups: of a plan, at least one; together they hold its rows, in order.
+        places: (N,) int64 on the CPU, where each of the plan's rows lies in q, k, v and the result;
+            None: they come in the plan's order.
     """
 
-    def __init__(self, groups: Sequence[RowGroup]) -> None:
+    def __init__(self, groups: Sequence[RowGroup], places: torch.Tensor | None = None) -> None:
         super().__init__()
-        self.batches = nn.ModuleList(SoftmaxBatch(blocks) for blocks in alike_blocks(groups))
-        order = torch.cat([batch.rows.flatten() for batch in self.batches])
-        in_order = torch.equal(order, torch.arange(len(order)))
-        self.register_buffer("places", None if in_order else order.argsort(), persistent=False)
+        self.batches = nn.ModuleList(
+            SoftmaxBatch(blocks, places) for blocks in alike_blocks(groups)
+        )
+        order = torch.cat([batch.rows.flatten() for batch in self.batches]).cpu()
+        self.n_rows = len(order)
+        in_order = torch.equal(order, torch.arange(len(order), device="cpu"))
+        self.keep_static(ranks=None if in_order else order.argsort())
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """(B, N, heads, d) each, in the plan's rows, to (B, N, heads, d)."""
-        out = [batch(q, k, v).flatten(1, 2) for batch in self.batches]
-        joined = out[0] if len(out) == 1 else torch.cat(out, dim=1)
-        return joined if self.places is None else joined.index_select(1, self.places)
+        """(B, N, heads, d) each, to (B, N, heads, d)."""
+        parts = [part for batch in self.batches for part in batch(q, k, v)]
+        if len(parts) == 1 and self.ranks is None:
+            return parts[0][1]
+        if not torch.is_grad_enabled():  # written once, where it belongs
+            out = q.new_empty(q.shape[0], self.n_rows, *q.shape[2:])
+            for rows, part in parts:
+                out.index_copy_(1, rows, part)
+            return out
+        joined = torch.cat([part for _, part in parts], dim=1)
+        return joined if self.ranks is None else take_rows(joined, self.ranks.expand(len(q), -1))
 
 
 class SoftmaxBatch(RowBatch):
     """The softmax of G groups of equal shape.
 
-    Weights ride in an extra head channel, where q is 1 and k is log(weight) * sqrt(d): the logit is
-    shifted by log(weight), exactly, forward and backward. Where all that a row reads weighs the
-    same there is nothing to shift.
+    Weights ride in two extra head channels, where q is 1 and k is log(weight) * sqrt(d), split into
+    what its dtype holds and the rest: the logit is shifted by log(weight), forward and backward,
+    to within float32 rounding even in half precision. Where all that a row reads weighs the same
+    there is nothing to shift.
     """
 
-    def __init__(self, groups: Sequence[RowGroup]) -> None:
-        super().__init__(groups)
-        weighted = any(len(set(g.weights)) > 1 for g in groups)
-        log_weights = torch.tensor([_log_weights(g) for g in groups], dtype=torch.float64)
-        self.register_buffer("log_weights", log_weights if weighted else None, persistent=False)
+    def __init__(self, groups: Sequence[RowGroup], places: torch.Tensor | None = None) -> None:
+        super().__init__(groups, places)
+        log_weights = None
+        if any(len(set(g.weights)) > 1 for g in groups):
+            log_weights = [_log_weights(g) for g in groups]
+            log_weights = torch.tensor(log_weights, dtype=torch.float64, device="cpu")
+        self.keep_static(log_weights=log_weights)  # (G, m)
 
-    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(B, N, heads, d) to parts of the result: their rows (r,), and (B, r, heads, d)."""
+        size = len(self.rows)
+        if q.device.type == "cpu" and not torch.is_grad_enabled():
+            # What a few groups read stays in the processor's cache; that of all may not.
+            taken = 2 * (self.rows.shape[1] + self.reads.shape[1]) * q.shape[2] * q.shape[3]
+            size = chunk_size(taken, q.device)
+        for start in range(0, len(self.rows), size):
+            groups = slice(start, start + size)
+            yield self.rows[groups].flatten(), self._attend(q, k, v, groups).flatten(1, 2)
+
+    def _attend(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: slice
+    ) -> torch.Tensor:
         """(B, N, heads, d) to (B, G, n, heads, d)."""
-        q = self.take_rows(q)
+        q = self.take_rows(q, groups)
         if self.silent:
             return torch.zeros_like(q)
-        k, v = self.take_reads(k), self.take_reads(v)
+        k, v = self.take_reads(k, groups), self.take_reads(v, groups)
         d = q.shape[-1]
         if self.log_weights is not None:
-            q, k, v = self._with_weights(q, k, v)
+            q, k, v = self._with_weights(q, k, v, groups)
         shape = q.shape[:2]
         q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in (q, k, v))  # (B * G, heads, n, d)
         out = F.scaled_dot_product_attention(q, k, v, scale=1.0 / math.sqrt(d))
         return out.transpose(1, 2).unflatten(0, shape)[..., :d]
 
     def _with_weights(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: slice
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         d = q.shape[-1]
-        pad = -(d + 1) % PAD_TO
-        shift = (self.log_weights * math.sqrt(d)).to(k.dtype)[None, :, :, None, None]
-        shift = shift.expand(*k.shape[:-1], 1)
+        pad = -(d + 2) % PAD_TO
+        exact = self.log_weights[groups] * math.sqrt(d)
+        shift = exact.to(k.dtype)
+        shift = torch.stack([shift, (exact - shift).to(k.dtype)], dim=-1)  # (G, m, 2)
+        shift = shift[None, :, :, None].expand(*k.shape[:-1], 2)
         return (
-            F.pad(torch.cat([q, torch.ones_like(q[..., :1])], dim=-1), (0, pad)),
+            F.pad(torch.cat([q, q.new_ones(*q.shape[:-1], 2)], dim=-1), (0, pad)),
             F.pad(torch.cat([k, shift], dim=-1), (0, pad)),
-            F.pad(v, (0, 1 + pad)),
+            F.pad(v, (0, 2 + pad)),
         )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canvas_robot.canvas.attention import CanvasAttention, EdgeOptions
-from canvas_robot.canvas.attention.functions import EDGE_FUNCTIONS
+from canvas_robot.canvas.attention.functions import EDGE_FUNCTIONS, chunks
 from canvas_robot.schema import (
     ATTENTION_TYPES,
     CanvasLayout,
@@ -205,23 +205,65 @@ def test_regions_that_overlap_are_refused():
         CanvasAttention(CanvasSchema(layout), 2)
 
 
-def test_wrong_heads_tokens_and_options_are_refused_by_what_was_expected():
-    schema = pair_schema("gated")
+def refused(function, *args, **kwargs):
     with pytest.raises(ValueError) as error:
-        CanvasAttention(schema, 3)
-    assert str(error.value) == "n_heads: expected a divisor of the schema's d_model 16, got 3"
-    layout = CanvasLayout(1, 1, 3, 8, {"a": (0, 1, 0, 1, 0, 2)})
-    with pytest.raises(ValueError) as error:
-        CanvasAttention(CanvasSchema(layout), 2)(torch.zeros(1, 4, 8))
-    assert str(error.value) == (
-        "x: expected (B, 3, d_model), the full canvas, or (B, 2, d_model), its covered cells; "
-        "got (1, 4, 8)"
+        function(*args, **kwargs)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("n_heads", [3, 0, -1, 32, 2.0, True, "4", None])
+def test_heads_that_do_not_divide_the_width_or_are_no_int_are_refused(n_heads):
+    assert refused(CanvasAttention, pair_schema("gated"), n_heads) == (
+        f"n_heads: expected an int that divides the schema's d_model 16, got {n_heads!r}"
     )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"tokens": ["a"]}, "tokens: expected a dict of region names to ints, got ['a']"),
+        ({"tokens": {"a": 2.0}}, "tokens: region 'a': expected an int, got 2.0"),
+        ({"tokens": {"a": True}}, "tokens: region 'a': expected an int, got True"),
+        ({"tokens": {"a": None}}, "tokens: region 'a': expected an int, got None"),
+        ({"options": {"latents": 3}}, "options: expected EdgeOptions, got {'latents': 3}"),
+    ],
+)
+def test_tokens_and_options_of_another_type_are_refused(arguments, message):
+    assert refused(CanvasAttention, pair_schema("gated"), 2, **arguments) == message
+
+
+def test_a_schema_without_regions_with_unknown_options_or_that_is_none_is_refused():
+    schema = pair_schema("gated")
+    assert refused(CanvasAttention, schema.layout, 2) == (
+        "schema: expected a CanvasSchema, got CanvasLayout"
+    )
+    empty = CanvasSchema(CanvasLayout(1, 1, 1, 8))
+    assert "expected at least one region" in refused(CanvasAttention, empty, 2)
     schema.metadata["attention"] = {"top_q": 4}
-    with pytest.raises(ValueError, match=r"schema: metadata.attention: .*top_q"):
-        CanvasAttention(schema, 2)
-    with pytest.raises(ValueError, match="expected at least one region"):
-        CanvasAttention(CanvasSchema(CanvasLayout(1, 1, 1, 8)), 2)
+    assert "metadata.attention: unknown options ['top_q']" in refused(CanvasAttention, schema, 2)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 8), (1, 3, 7), (3, 8), (8,), (), (1, 1, 3, 8)])
+def test_tokens_of_another_shape_are_refused(shape):
+    layout = CanvasLayout(1, 1, 3, 8, {"a": (0, 1, 0, 1, 0, 2)})
+    assert refused(CanvasAttention(CanvasSchema(layout), 2), torch.zeros(shape)) == (
+        f"x: expected (B, 3, 8), the full canvas, or (B, 2, 8), its covered cells; got {shape}"
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64, torch.complex64])
+def test_tokens_of_another_type_than_the_parameters_are_refused(dtype):
+    attention = CanvasAttention(pair_schema("gated"), 2)
+    assert refused(attention, torch.zeros(1, 48, 16, dtype=dtype)) == (
+        f"x: expected torch.float32, as the parameters are, got {dtype}; "
+        "convert x, or the module by .to(dtype)"
+    )
+    assert refused(attention, [[0.0]]) == "x: expected a tensor, got list"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        if dtype == torch.float16:
+            attention(torch.zeros(1, 48, 16, dtype=dtype))
+        else:
+            refused(attention, torch.zeros(1, 48, 16, dtype=dtype))
 
 
 def test_the_schemas_metadata_sizes_its_functions_and_an_argument_wins():
@@ -261,3 +303,106 @@ def test_a_default_function_type_of_a_region_runs():
     x = torch.randn(1, 4, 8)
     out = opened(CanvasAttention(schema, 2))(x)
     torch.testing.assert_close(out[:, 0], 0.7 * x[:, 2:].mean(dim=1))
+
+
+def both_schema(fn):
+    """ "a" reads "b" by one type and itself by the softmax, with weights to shift its logits by."""
+    schema = pair_schema(fn, weight=0.5)
+    own = [Connection("a", "a"), Connection("a", "b", weight=2.0, fn="cross_attention")]
+    return CanvasSchema(schema.layout, CanvasTopology([*schema.topology.connections, *own]))
+
+
+CHOOSING = {"sparse_attention", "mixture"}  # rounding moves which rows they choose
+every_type = pytest.mark.parametrize("fn", sorted(set(ATTENTION_TYPES) - {"none"}))
+
+
+@every_type
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_every_type_gives_its_type_and_trains_in_float32(fn, dtype):
+    torch.manual_seed(0)
+    attention = opened(CanvasAttention(both_schema(fn), 2, options=SMALL))
+    x = torch.randn(2, 48, 16, requires_grad=True)
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            out = attention(x)
+        attention.zero_grad()
+        out.float().square().sum().backward()
+        results.append((out, [p.grad for p in attention.parameters()]))
+    (exact, _), (out, gradients) = results
+    assert out.dtype == dtype
+    if fn not in CHOOSING:
+        torch.testing.assert_close(out.float(), exact, rtol=0.05, atol=0.05)
+    assert all(g.dtype == torch.float32 and g.isfinite().all() for g in gradients)
+    assert attention.edges is None or attention.edges.gates.grad.any()
+
+
+@every_type
+def test_an_empty_batch_gives_an_empty_result_and_zero_gradients(fn):
+    attention = opened(CanvasAttention(both_schema(fn), 2, options=SMALL))
+    x = torch.zeros(0, 48, 16, requires_grad=True)
+    out = attention(x)
+    assert out.shape == (0, 48, 16)
+    out.sum().backward()
+    assert x.grad.shape == x.shape
+    assert not any(p.grad.any() for p in attention.parameters() if p.grad is not None)
+
+
+@every_type
+@pytest.mark.parametrize("emptied", [False, True], ids=["assigned", "emptied and filled"])
+def test_one_made_on_the_meta_device_equals_the_one_that_it_is_loaded_from(fn, emptied):
+    attention = opened(CanvasAttention(both_schema(fn), 2, options=SMALL))
+    with torch.device("meta"):
+        empty = CanvasAttention(both_schema(fn), 2, options=SMALL)
+    assert {p.device.type for p in empty.parameters()} == {"meta"}
+    if emptied:
+        empty.to_empty(device="cpu")
+    empty.load_state_dict(attention.state_dict(), assign=not emptied)
+    x = torch.randn(1, 48, 16)
+    assert torch.equal(empty(x), attention(x))
+
+
+@every_type
+def test_it_runs_on_the_meta_device_and_saves_parameters_only(fn):
+    attention = CanvasAttention(both_schema(fn), 2, options=SMALL)
+    assert set(attention.state_dict()) == {name for name, _ in attention.named_parameters()}
+    out = attention.to("meta")(torch.zeros(2, 48, 16, device="meta"))
+    assert out.shape == (2, 48, 16)
+
+
+@pytest.mark.parametrize("first", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_weights_stay_exact_in_whatever_type_the_module_was_before(first):
+    torch.manual_seed(0)
+    layout = CanvasLayout(1, 1, 8, 8, {"a": (0, 1, 0, 1, 0, 4), "b": (0, 1, 0, 1, 4, 8)})
+    connections = [Connection("a", "a", weight=3 / 4096), Connection("a", "b", weight=0.375)]
+    schema = CanvasSchema(layout, CanvasTopology(connections))
+    attention = CanvasAttention(schema, 2).to(first).double()
+    x = torch.randn(2, 8, 8, dtype=torch.float64)
+    expected = written_out(attention, softmax_mask(schema), x)
+    torch.testing.assert_close(attention(x), expected, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_weights_are_not_rounded_to_it(dtype):
+    """All keys are alike, so that the result is the ratio of the weights."""
+    layout = CanvasLayout(1, 1, 2, 8, {"a": (0, 1, 0, 1, 0, 1), "b": (0, 1, 0, 1, 1, 2)})
+    weights = 3e-29, 1e-29
+    topology = CanvasTopology(
+        [Connection("a", name, weight=w) for name, w in zip("ab", weights, strict=True)]
+    )
+    softmax = CanvasAttention(CanvasSchema(layout, topology), 1).softmax
+    q, k = torch.zeros(2, 1, 2, 1, 64, dtype=dtype)
+    v = torch.tensor([1.0, 0.0], dtype=dtype)[None, :, None, None].expand_as(k)
+    torch.testing.assert_close(softmax(q, k, v)[:, 0], torch.full_like(q[:, 0], 0.75))
+
+
+@settings(deadline=None, max_examples=30)
+@given(softmax_schemas, st.sampled_from([1, 100, 300]))
+def test_a_few_groups_at_a_time_or_all_at_once_give_the_same(schema, elements):
+    torch.manual_seed(0)
+    attention = CanvasAttention(schema, 2)
+    x = torch.randn(2, schema.layout.num_positions, 8)
+    at_once = attention(x)  # with gradients nothing is cut
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CPU_CHUNK_ELEMENTS", elements)
+        torch.testing.assert_close(attention(x), at_once.detach())

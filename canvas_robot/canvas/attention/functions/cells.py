@@ -21,8 +21,9 @@ class CellTable:
         groups, m, _ = cells.shape
         self.low = cells.amin((0, 1))
         self.extent = cells.amax((0, 1)) - self.low + 1
-        self.table = torch.full((groups, int(self.extent.prod())), -1)
-        self.table.scatter_(1, self._flat(cells), torch.arange(m).expand(groups, m))
+        self.table = cells.new_full((groups, int(self.extent.prod())), -1)
+        rows = torch.arange(m, device=cells.device).expand(groups, m)
+        self.table.scatter_(1, self._flat(cells), rows)
         if int((self.table >= 0).sum()) != groups * m:
             raise EdgeShapeError("dst_cells: two dst rows of a group lie at the same cell")
 

@@ -21,7 +21,7 @@ DEVICE_CHUNK_ELEMENTS = 2**25
 def chunk_size(elements_per_row: int, device: torch.device, shared: int = 0) -> int:
     """Rows in a chunk: as many as the device likes, or as hold `shared` numbers if that is more."""
     most = CPU_CHUNK_ELEMENTS if device.type == "cpu" else DEVICE_CHUNK_ELEMENTS
-    return max(1, max(most, shared) // elements_per_row)
+    return max(1, max(most, shared) // max(1, elements_per_row))  # an empty batch has none
 
 
 def run_chunks(

@@ -109,6 +109,8 @@ class ImplicitFilter(nn.Module):
 def convolve_both_ways(rows: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """y_p = sum_j values(p - j) rows_j for rows (B, G, m, D), values (2m-1, D), by FFT."""
     m = rows.shape[2]
+    if rows.numel() == 0:  # an empty batch, which the FFT refuses
+        return rows
     length = 1 << (2 * m - 2).bit_length()  # a power of two, no offset meets another in the circle
     dtype = torch.promote_types(rows.dtype, torch.float32)  # there is no FFT of half precision
     around = torch.cat([values[m - 1 :], values.new_zeros(length - 2 * m + 1, values.shape[1])])
@@ -121,4 +123,4 @@ def convolve_both_ways(rows: torch.Tensor, values: torch.Tensor) -> torch.Tensor
 def _proportional_places(n: int, m: int) -> torch.Tensor:
     """(n,) row of m that lies as far along as each of n; halves round up."""
     span = 2 * max(n - 1, 1)
-    return (2 * torch.arange(n) * (m - 1) + span // 2) // span
+    return (2 * torch.arange(n, device="cpu") * (m - 1) + span // 2) // span

@@ -10,9 +10,11 @@ from canvas_robot.canvas.attention.functions.chunks import run_chunks
 def take_rows(rows: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Rows (R, m, ...) at index (R, ...) give (R, ..., ...): problem r takes from its own rows."""
     problems, m = rows.shape[:2]
-    first = torch.arange(problems, device=index.device) * m
-    flat = index + first.view(-1, *[1] * (index.dim() - 1))
-    taken = rows.reshape(problems * m, -1).index_select(0, flat.reshape(-1))
+    if problems > 1:
+        first = torch.arange(problems, device=index.device) * m
+        index = index + first.view(-1, *[1] * (index.dim() - 1))
+    # Along the first axis of all: a CPU is twice as fast as along the second.
+    taken = rows.flatten(0, 1).index_select(0, index.flatten())
     return taken.view(*index.shape, *rows.shape[2:])
 
 
@@ -36,7 +38,7 @@ def attend_listed(
         (R, n, H, d); 0 where a list is empty.
     """
     problems, _, heads, size = queries.shape
-    times = problems // index.shape[0]
+    times = problems // max(1, index.shape[0])  # an empty batch has no lists
     scale = size**-0.5
 
     def attend(rows: slice, queries: torch.Tensor) -> torch.Tensor:

@@ -10,52 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+
+from canvas_robot.canvas.attention.static import StaticModule
+from canvas_robot.schema.edge_options import EdgeOptions
+from canvas_robot.schema.edge_options import EdgeOptionsError as EdgeOptionsError  # its home here
 
 
 class EdgeShapeError(ValueError):
     """A function type cannot run between rows that lie like these."""
-
-
-class EdgeOptionsError(ValueError):
-    """An option of the edge functions is out of its range."""
-
-
-@dataclass(frozen=True)
-class EdgeOptions:
-    """Sizes of the function types that have one.
-
-    Args:
-        top_k: keys that survive for each query and head in sparse_attention.
-        window: radius of local_attention in (canvas steps, rows, columns) of the dst region.
-        latents: latents of perceiver.
-        random_keys: dst rows that each src row reads in random_fixed.
-        routed_keys: most dst rows that each src row reads in mixture, in two blocks.
-        state_size: states of each channel in mamba.
-        seed: of the subsets of random_fixed.
-    """
-
-    top_k: int = 32
-    window: tuple[int, int, int] = (1, 2, 2)
-    latents: int = 32
-    random_keys: int = 32
-    routed_keys: int = 32
-    state_size: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        lowest = {"top_k": 1, "latents": 1, "random_keys": 1, "routed_keys": 2, "state_size": 1}
-        for name, low in (lowest | {"seed": 0}).items():
-            value = getattr(self, name)
-            if not _is_int(value) or value < low:
-                raise EdgeOptionsError(f"{name}: expected an int >= {low}, got {value!r}")
-        window = tuple(self.window) if isinstance(self.window, list) else self.window
-        valid = isinstance(window, tuple) and len(window) == 3
-        if not valid or not all(_is_int(radius) and radius >= 0 for radius in window):
-            raise EdgeOptionsError(
-                f"window: expected three ints >= 0, the radius in t, h and w; got {self.window!r}"
-            )
-        object.__setattr__(self, "window", window)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +79,7 @@ class EdgeGeometry:
         return self.dst_cells.shape[1]
 
 
-class EdgeFunction(nn.Module):
+class EdgeFunction(StaticModule):
     """What a connection of one function type computes; the base class of all of them.
 
     It owns its projections, random at start. The zero gate and the connection's weight belong to
@@ -158,12 +120,8 @@ class EdgeFunction(nn.Module):
     def keep(self, name: str, tensors: Sequence[torch.Tensor]) -> None:
         """Keeps one static tensor for each bucket: it moves with the module, is never saved."""
         for bucket, tensor in enumerate(tensors):
-            self.register_buffer(f"{name}_{bucket}", tensor, persistent=False)
+            self.keep_static(**{f"{name}_{bucket}": tensor})
 
     def kept(self, name: str, bucket: int) -> torch.Tensor:
         """What `keep` kept for the bucket."""
         return self.get_buffer(f"{name}_{bucket}")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -104,7 +104,8 @@ def neighbours(
     # In h and w no two cells of the dst region are further apart than this.
     farthest = (window[0], geometry.dst_size[0] - 1, geometry.dst_size[1] - 1)
     radii = [min(radius, far) for radius, far in zip(window, farthest, strict=True)]
-    around = torch.cartesian_prod(*(torch.arange(-r, r + 1) for r in radii))  # (W, 3)
+    reach = (torch.arange(-r, r + 1, device=centres.device) for r in radii)
+    around = torch.cartesian_prod(*reach)  # (W, 3)
     m = geometry.dst_rows
     size = chunk_size(geometry.groups * around.numel(), centres.device)
     found = []
@@ -148,10 +149,10 @@ def random_subsets(geometry: EdgeGeometry, keys: int, seed: int) -> torch.Tensor
     """
     m, keys = geometry.dst_rows, min(keys, geometry.dst_rows)
     shape = (geometry.groups, geometry.src_rows)
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.full((*shape, keys), -1)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    chosen = torch.full((*shape, keys), -1, device="cpu")
     for i, last in enumerate(range(m - keys, m)):
-        drawn = torch.randint(last + 1, shape, generator=generator)
+        drawn = torch.randint(last + 1, shape, generator=generator, device="cpu")
         taken = (chosen[..., :i] == drawn[..., None]).any(-1)
         chosen[..., i] = drawn.where(~taken, last)
     return chosen.sort(-1).values
