@@ -6,11 +6,10 @@ looped_wrapper.py.
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from canvas_robot.backbone import loops
 
@@ -24,8 +23,8 @@ class LoopedCogVideoXBlock(nn.Module):
         max_loops: largest number of runs.
         inner_dim: token width.
         gate: "identity" or "sigmoid", see loops.py.
-        use_gradient_checkpointing: with more than one loop, keep only each loop's input for the
-            backward pass and recompute the rest.
+        use_gradient_checkpointing: with more than one loop, keep little of each loop for the
+            backward pass and compute the rest again.
     Raises:
         ValueError: a count below 1 or an unknown gate.
 
@@ -81,23 +80,77 @@ class LoopedCogVideoXBlock(nn.Module):
 
         (B, N_video, D) and (B, N_text, D) in and out.
         """
-        run = loops.runner(self.use_gradient_checkpointing, self.current_loops)
         conditions = (temb, image_rotary_emb, attention_kwargs)
         streams = (hidden_states, encoder_hidden_states)
+        again = self.use_gradient_checkpointing and self.current_loops > 1
+        again = again and torch.is_grad_enabled()
         for loop in range(self.current_loops):
-            streams = run(partial(self._loop, loop, conditions), *streams)
+            if again and self._tail_is_frozen():
+                front = checkpoint(self._front, loop, conditions, *streams, use_reentrant=False)
+                new = self._tail(*front)
+            elif again:
+                new = checkpoint(self._block, loop, conditions, *streams, use_reentrant=False)
+            else:
+                new = self._block(loop, conditions, *streams)
+            g = self.loop_gate[loop]
+            mixed = (loops.mix(self.gate, g, *pair) for pair in zip(streams, new, strict=True))
+            streams = tuple(mixed)
         return streams
 
-    def _loop(
+    def _block(
         self, loop: int, conditions: tuple, video: torch.Tensor, text: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        new_video, new_text = self.original(
+        """The block itself, on rows with the loop's embeddings."""
+        return self.original(*self._shifted(loop, video, text), *conditions)
+
+    def _shifted(
+        self, loop: int, video: torch.Tensor, text: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return (
             video + self.loop_emb[loop].to(video.dtype),
             text + self.loop_emb_enc[loop].to(text.dtype),
-            *conditions,
         )
-        g = self.loop_gate[loop]
-        return loops.mix(self.gate, g, video, new_video), loops.mix(self.gate, g, text, new_text)
+
+    def _front(
+        self, loop: int, conditions: tuple, video: torch.Tensor, text: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """CogVideoXBlock.forward up to the feed-forward's activation: what is computed again.
+
+        Returns both streams, the gates of the feed-forward, and its inner rows.
+        """
+        block, (temb, rotary, attention_kwargs) = self.original, conditions
+        video, text = self._shifted(loop, video, text)
+        normed, normed_text, gate, gate_text = block.norm1(video, text, temb)
+        attended, attended_text = block.attn1(
+            hidden_states=normed,
+            encoder_hidden_states=normed_text,
+            image_rotary_emb=rotary,
+            **(attention_kwargs or {}),
+        )
+        video, text = video + gate * attended, text + gate_text * attended_text
+        normed, normed_text, gate, gate_text = block.norm2(video, text, temb)
+        inner = block.ff.net[0](torch.cat([normed_text, normed], dim=1))
+        return video, text, gate, gate_text, inner
+
+    def _tail(
+        self,
+        video: torch.Tensor,
+        text: torch.Tensor,
+        gate: torch.Tensor,
+        gate_text: torch.Tensor,
+        inner: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rest of CogVideoXBlock.forward. Being frozen it keeps nothing, so it runs once."""
+        for layer in self.original.ff.net[1:]:
+            inner = layer(inner)
+        length = text.shape[1]
+        return video + gate * inner[:, length:], text + gate_text * inner[:, :length]
+
+    def _tail_is_frozen(self) -> bool:
+        """Whether the block is CogVideoX's own and its last layers need no input for backward."""
+        if type(self.original) is not CogVideoXBlock:
+            return False
+        return not any(p.requires_grad for p in self.original.ff.net[1:].parameters())
 
     def extra_repr(self) -> str:
         return (

@@ -115,7 +115,8 @@ def random_transformer(
             num_layers=size.blocks,
             num_attention_heads=size.heads,
             attention_head_dim=size.width // size.heads,
-        ).to(dtype)
+        )
+    nn.Module.to(transformer, dtype)  # diffusers' own warns of modules that it does not have
     transformer = transformer.to_empty(device=device).eval()
     with torch.no_grad():
         for parameter in transformer.parameters():

@@ -31,7 +31,7 @@ class RowBatch(StaticModule):
         rows, reads = indices(blocks)
         if places is not None:
             rows, reads = places[rows], places[reads]
-        self._row_span, self._read_span = _span(rows), _span(reads)
+        self._first_row, self._first_read = _first(rows), _first(reads)
         self.keep_static(rows=rows, reads=reads)
 
     @property
@@ -41,11 +41,20 @@ class RowBatch(StaticModule):
 
     def take_rows(self, x: torch.Tensor, blocks: slice = EVERY) -> torch.Tensor:
         """(B, N, ...) to (B, G, n, ...): the blocks' own rows; a view where they lie together."""
-        return _take(x, self.rows[blocks], self._row_span)
+        return _take(x, self.rows, blocks, self._first_row)
 
     def take_reads(self, x: torch.Tensor, blocks: slice = EVERY) -> torch.Tensor:
         """(B, N, ...) to (B, G, m, ...): what they read; a view where that lies together."""
-        return _take(x, self.reads[blocks], self._read_span)
+        return _take(x, self.reads, blocks, self._first_read)
+
+    def put_rows(self, out: torch.Tensor, values: torch.Tensor, blocks: slice = EVERY) -> None:
+        """Writes (B, G, n, ...) to where `take_rows` took it from in `out`."""
+        rows = self.rows[blocks]
+        if self._first_row is None:
+            out.index_copy_(1, rows.flatten(), values.flatten(1, 2))
+        else:
+            start = self._first_row + (blocks.start or 0) * rows.shape[1]
+            out[:, start : start + rows.numel()].copy_(values.flatten(1, 2))
 
 
 def alike_blocks(blocks: Sequence[RowGroup | EdgeBlock]) -> list[list[RowGroup | EdgeBlock]]:
@@ -63,17 +72,18 @@ def indices(blocks: Sequence[RowGroup | EdgeBlock]) -> tuple[torch.Tensor, torch
     return tuple(torch.tensor(index, dtype=torch.long, device="cpu") for index in (rows, reads))
 
 
-def _span(index: torch.Tensor) -> slice | None:
-    """The slice that one block's index (1, n) stands for; None where there is no such slice."""
-    if len(index) != 1 or index.shape[1] == 0:
+def _first(index: torch.Tensor) -> int | None:
+    """Where a run of rows starts that the index (G, n) goes through in order; None: it is none."""
+    if index.numel() == 0:
         return None
-    start = int(index[0, 0])
-    stop = start + index.shape[1]
-    together = torch.equal(index[0], torch.arange(start, stop, device=index.device))
-    return slice(start, stop) if together else None
+    first = int(index[0, 0])
+    run = torch.arange(first, first + index.numel(), device=index.device)
+    return first if torch.equal(index.flatten(), run) else None
 
 
-def _take(x: torch.Tensor, index: torch.Tensor, span: slice | None) -> torch.Tensor:
-    if span is not None:
-        return x[:, None, span]
-    return take_rows(x, index.expand(x.shape[0], *index.shape))
+def _take(x: torch.Tensor, index: torch.Tensor, blocks: slice, first: int | None) -> torch.Tensor:
+    chosen = index[blocks]
+    if first is None:
+        return take_rows(x, chosen.expand(x.shape[0], *chosen.shape))
+    start = first + (blocks.start or 0) * index.shape[1]
+    return x[:, start : start + chosen.numel()].unflatten(1, chosen.shape)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from canvas_robot.canvas.attention.batches import RowBatch, alike_blocks
+from canvas_robot.canvas.attention.batches import EVERY, RowBatch, alike_blocks
 from canvas_robot.canvas.attention.functions.chunks import chunk_size
 from canvas_robot.canvas.attention.functions.gathering import take_rows
 from canvas_robot.canvas.attention.static import StaticModule
@@ -34,26 +34,26 @@ class GroupedSoftmax(StaticModule):
 
     def __init__(self, groups: Sequence[RowGroup], places: torch.Tensor | None = None) -> None:
         super().__init__()
+        if places is not None:  # groups that lie together one after another: fewer copies
+            groups = sorted(groups, key=lambda group: int(places[group.start]))
         self.batches = nn.ModuleList(
             SoftmaxBatch(blocks, places) for blocks in alike_blocks(groups)
         )
         order = torch.cat([batch.rows.flatten() for batch in self.batches]).cpu()
-        self.n_rows = len(order)
         in_order = torch.equal(order, torch.arange(len(order), device="cpu"))
         self.keep_static(ranks=None if in_order else order.argsort())
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """(B, N, heads, d) each, to (B, N, heads, d)."""
-        parts = [part for batch in self.batches for part in batch(q, k, v)]
-        if len(parts) == 1 and self.ranks is None:
-            return parts[0][1]
-        if not torch.is_grad_enabled():  # written once, where it belongs
-            out = q.new_empty(q.shape[0], self.n_rows, *q.shape[2:])
-            for rows, part in parts:
-                out.index_copy_(1, rows, part)
-            return out
-        joined = torch.cat([part for _, part in parts], dim=1)
-        return joined if self.ranks is None else take_rows(joined, self.ranks.expand(len(q), -1))
+        if torch.is_grad_enabled():
+            parts = [batch.attend(q, k, v, EVERY).flatten(1, 2) for batch in self.batches]
+            out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            return out if self.ranks is None else take_rows(out, self.ranks.expand(len(q), -1))
+        out = torch.empty_like(q)  # every row is written once, where it belongs
+        for batch in self.batches:
+            for groups in batch.portions(q):
+                batch.put_rows(out, batch.attend(q, k, v, groups), groups)
+        return out
 
 
 class SoftmaxBatch(RowBatch):
@@ -73,23 +73,19 @@ class SoftmaxBatch(RowBatch):
             log_weights = torch.tensor(log_weights, dtype=torch.float64, device="cpu")
         self.keep_static(log_weights=log_weights)  # (G, m)
 
-    def forward(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(B, N, heads, d) to parts of the result: their rows (r,), and (B, r, heads, d)."""
+    def portions(self, q: torch.Tensor) -> Iterator[slice]:
+        """The groups a few at a time on a CPU: what they read then stays in its cache."""
         size = len(self.rows)
-        if q.device.type == "cpu" and not torch.is_grad_enabled():
-            # What a few groups read stays in the processor's cache; that of all may not.
+        if q.device.type == "cpu":
             taken = 2 * (self.rows.shape[1] + self.reads.shape[1]) * q.shape[2] * q.shape[3]
-            size = chunk_size(taken, q.device)
+            size = _even(chunk_size(taken, q.device), len(self.rows))
         for start in range(0, len(self.rows), size):
-            groups = slice(start, start + size)
-            yield self.rows[groups].flatten(), self._attend(q, k, v, groups).flatten(1, 2)
+            yield slice(start, start + size)
 
-    def _attend(
+    def attend(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, groups: slice
     ) -> torch.Tensor:
-        """(B, N, heads, d) to (B, G, n, heads, d)."""
+        """(B, N, heads, d) each, to (B, G, n, heads, d) of some groups."""
         q = self.take_rows(q, groups)
         if self.silent:
             return torch.zeros_like(q)
@@ -116,6 +112,11 @@ class SoftmaxBatch(RowBatch):
             F.pad(torch.cat([k, shift], dim=-1), (0, pad)),
             F.pad(v, (0, 2 + pad)),
         )
+
+
+def _even(size: int, count: int) -> int:
+    """The largest size from `size` to half of it that divides the count, else `size` itself."""
+    return next((s for s in range(size, size // 2, -1) if count % s == 0), size)
 
 
 def _log_weights(group: RowGroup) -> list[float]:
