@@ -60,9 +60,14 @@ def _logged(transition):
 def _relayed(logger: RcutilsLogger) -> Iterator[None]:
     """What the package says while it loads a policy goes to the node's log."""
     handler, package = logging.Handler(), logging.getLogger("canvas_robot")
-    handler.emit = lambda record: (
-        logger.warning if record.levelno >= logging.WARNING else logger.info
-    )(record.getMessage())
+
+    def emit(record: logging.LogRecord) -> None:  # rclpy ties a severity to the line that logs
+        if record.levelno >= logging.WARNING:
+            logger.warning(record.getMessage())
+        else:
+            logger.info(record.getMessage())
+
+    handler.emit = emit
     level = package.level
     package.setLevel(logging.INFO)
     package.addHandler(handler)
