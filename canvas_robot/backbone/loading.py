@@ -22,7 +22,7 @@ from transformers import (
 from canvas_robot.backbone.configuration import PARTS, BackboneConfiguration, BackboneError
 from canvas_robot.backbone.digest import digest_of_files
 from canvas_robot.backbone.int8 import quantise_int8
-from canvas_robot.backbone.memory import require_memory, weight_rows
+from canvas_robot.backbone.memory import memory_table, require_memory, weight_rows
 from canvas_robot.backbone.random_weights import drawn_by_constructors, drawn_uniform
 from canvas_robot.backbone.sources import (
     Location,
@@ -31,8 +31,9 @@ from canvas_robot.backbone.sources import (
     require_tokenizer_library,
     weight_files,
 )
+from canvas_robot.schema import CanvasSchema
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CLASSES = {
     "transformer": CogVideoXTransformer3DModel,
     "vae": AutoencoderKLCogVideoX,
@@ -84,6 +85,42 @@ def backbone_configuration(
     return BackboneConfiguration.from_folder(found.folder)
 
 
+def load_backbone_for(
+    schema: CanvasSchema,
+    loops: int,
+    source: str,
+    dtype: torch.dtype = torch.float32,
+    *,
+    sliced: bool = False,
+    revision: str | None = None,
+    text_encoder: bool = True,
+    int8: bool = False,
+    device: str | torch.device = "cpu",
+) -> Backbone:
+    """`load_backbone`, once the device is known to hold the schema's caches too.
+
+    Args:
+        schema, loops: of the plan; all cells of its regions are counted.
+        sliced: the caches have two halves.
+        source, dtype, revision, text_encoder, int8, device: as of `load_backbone`.
+    Raises:
+        BackboneError, BackboneMemoryError: as `load_backbone`, and before anything is loaded.
+    """
+    needed = memory_table(
+        backbone_configuration(source, revision, text_encoder),
+        n_rows=sum(schema.layout.region_numel(name) for name in schema.layout.regions),
+        loops=loops,
+        dtype=dtype,
+        sliced=sliced,
+        int8=int8,
+        text_encoder=text_encoder,
+    )
+    require_memory(needed, device)
+    return load_backbone(
+        source, dtype, revision=revision, device=device, text_encoder=text_encoder, int8=int8
+    )
+
+
 def load_backbone(
     source: str,
     dtype: torch.dtype = torch.float32,
@@ -110,7 +147,7 @@ def load_backbone(
             command that fetches them and their size are named.
         BackboneMemoryError: the weights are larger than the device's free memory.
     """
-    if dtype not in DTYPES or (int8 and dtype == torch.float16):
+    if dtype not in DTYPES.values() or (int8 and dtype == torch.float16):
         raise BackboneError(
             f"backbone {source[:200]!r}: dtype: expected float32, bfloat16 or (without int8) "
             f"float16, got {dtype}"

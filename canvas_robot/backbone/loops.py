@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from operator import index
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from canvas_robot.schema.plain import plain_int
 
 GATES = ("identity", "sigmoid")
 EMBEDDING_STD = 0.02  # apart at start: equal embeddings would get equal gradients and stay tied
@@ -32,11 +33,8 @@ def require_gate(gate: str) -> str:
 
 def require_count(name: str, value: int) -> int:
     """The value as an int. Raises ValueError when it is not an integer or is below 1."""
-    try:
-        count = index(value)
-    except TypeError:
-        count = 0
-    if isinstance(value, bool) or count < 1:
+    count = plain_int(value)
+    if count is None or count < 1:
         raise ValueError(f"{name}: expected an int >= 1, got {value!r}")
     return count
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from canvas_robot.canvas.static import StaticModule
 from canvas_robot.schema import CanvasLayout
 
 
-class SpatiotemporalCanvas(nn.Module):
+class SpatiotemporalCanvas(StaticModule):
     """The grid as a tensor (B, N, d_model), N = T * H * W.
 
     Every cell starts as a learned empty token plus a 3D sinusoidal position; placed embeddings get
@@ -27,6 +28,9 @@ class SpatiotemporalCanvas(nn.Module):
             nn.Parameter(torch.randn(width) * 0.02) for _ in range(len(layout.regions))
         )
         self._order = {name: i for i, name in enumerate(layout.regions)}
+        for name, i in self._order.items():
+            cells = torch.tensor(layout.region_indices(name), device="cpu")
+            self.keep_static(**{f"cells_{i}": cells})
         self.register_buffer("positions", sinusoidal_positions(layout), persistent=False)
 
     def create_empty(self, batch_size: int) -> torch.Tensor:
@@ -38,7 +42,7 @@ class SpatiotemporalCanvas(nn.Module):
 
         The region's other cells are zero. Embeddings beyond the region's size are cut.
         """
-        cells = self.layout.region_indices(region)
+        cells = self._cells(region)
         embeddings = embeddings[:, : len(cells)]
         padded = embeddings.new_zeros(embeddings.shape[0], len(cells), embeddings.shape[2])
         padded[:, : embeddings.shape[1]] = embeddings
@@ -51,20 +55,24 @@ class SpatiotemporalCanvas(nn.Module):
 
         The inverse of `place` but for the modality vector.
         """
-        return canvas[:, self.layout.region_indices(region)]
+        return canvas[:, self._cells(region)]
 
-    def tokens(self, embeddings: torch.Tensor, region: str, cells: tuple[int, ...]) -> torch.Tensor:
-        """Input tokens (B, n, d_model) of a region's covered cells.
+    def tokens(self, embeddings: torch.Tensor, region: str) -> torch.Tensor:
+        """Input tokens (B, n, d_model) of the region's first n cells, for embeddings of that shape.
 
         They are the embeddings on top of what the empty canvas holds.
         """
-        index = torch.tensor(cells, device=embeddings.device)
         return (
             self.empty_token
-            + self.positions[index]
+            + self.positions[self._cells(region)[: embeddings.shape[1]]]
             + embeddings
             + self.modality[self._order[region]]
         )
+
+    def _cells(self, region: str) -> torch.Tensor:
+        """(n,) flat indices of the region's cells."""
+        self.layout.region_spec(region)  # an unknown name is refused with those that there are
+        return getattr(self, f"cells_{self._order[region]}")
 
 
 def sinusoidal_positions(layout: CanvasLayout) -> torch.Tensor:

@@ -9,6 +9,12 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+Width = Annotated[int, typer.Option(min=16, help="Token width.")]
+Heads = Annotated[int, typer.Option(min=1, help="Attention heads.")]
+Blocks = Annotated[int, typer.Option(min=1, help="Transformer blocks.")]
+Loops = Annotated[int, typer.Option(min=1, help="Times each block runs.")]
 
 
 @app.callback()
@@ -23,9 +29,7 @@ def policy(
     ] = "",
     decisions: Annotated[int, typer.Option(min=5, help="Decisions to time.")] = 100,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's own choice.")] = 1,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time whole decisions, codecs included, on new 640x480 pictures."""
     from canvas_robot.evaluation.policy_bench import bench_policy
@@ -36,14 +40,12 @@ def policy(
 @app.command("canvas")
 def canvas(
     runs: Annotated[int, typer.Option(min=1, help="Timings of each attention.")] = 20,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    threads: Threads = 2,
     dispatcher: Annotated[
         Path | None,
         typer.Option(help="Folder that holds canvas-engineering 0.5.0, to time its dispatcher."),
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time compiling schemas and one attention layer, beside canvas-engineering 0.1.0."""
     from canvas_robot.evaluation.canvas_bench import bench_canvas
@@ -61,11 +63,9 @@ def canvas(
 def attention(
     largest: Annotated[int, typer.Option(min=512, help="Most tokens; from 256, doubling.")] = 8192,
     repeats: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 7,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    threads: Threads = 2,
     out: Annotated[Path | None, typer.Option(help="Write a plot here (PNG or SVG).")] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time every function type between ever more tokens, and how its cost grows."""
     from canvas_robot.evaluation.attention_bench import attention_costs, plot_costs
@@ -81,21 +81,19 @@ def attention(
 
 @app.command("plan")
 def plan(
-    width: Annotated[int, typer.Option(min=16, help="Token width.")] = 1920,
-    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 30,
-    blocks: Annotated[int, typer.Option(min=1, help="Transformer blocks.")] = 3,
-    loops: Annotated[int, typer.Option(min=1, help="Times each block runs.")] = 3,
+    width: Width = 1920,
+    heads: Heads = 30,
+    blocks: Blocks = 3,
+    loops: Loops = 3,
     slow: Annotated[int, typer.Option(min=2, help="Tokens of goal and visual.")] = 1506,
     fast: Annotated[int, typer.Option(min=1, help="Tokens of every tick.")] = 30,
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    threads: Threads = 2,
     pairs: Annotated[int, typer.Option(min=1, help="Full passes of each kind.")] = 5,
     ticks: Annotated[int, typer.Option(min=1, help="Cached ticks.")] = 100,
     sliced_ticks: Annotated[int, typer.Option(min=1, help="Ticks with slices.")] = 300,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time full passes, cached ticks and sliced refreshes of the real block, random weights."""
     from canvas_robot.evaluation.plan_bench import PlanSize, bench_plan
@@ -106,17 +104,15 @@ def plan(
 
 @app.command("graft")
 def graft(
-    width: Annotated[int, typer.Option(min=16, help="Token width.")] = 1920,
-    heads: Annotated[int, typer.Option(min=1, help="Attention heads.")] = 30,
-    blocks: Annotated[int, typer.Option(min=1, help="Transformer blocks.")] = 2,
-    loops: Annotated[int, typer.Option(min=1, help="Times each block runs.")] = 3,
+    width: Width = 1920,
+    heads: Heads = 30,
+    blocks: Blocks = 2,
+    loops: Loops = 3,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of text and video.")] = 192,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    threads: Threads = 2,
     steps: Annotated[int, typer.Option(min=1, help="Training steps of each graft.")] = 5,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time a training step of a looped CogVideoX, and its memory, beside canvas-engineering's."""
     from canvas_robot.evaluation.graft_bench import GraftSize, bench_graft

@@ -31,10 +31,9 @@ def prompts(
     from canvas_robot.policy.codecs.text import PromptTooLongError, prompt_embedding
     from canvas_robot.policy.prompts import PromptFileError, PromptNotCachedError, create_prompts
 
-    formats = {str(known).removeprefix("torch."): known for known in DTYPES}
-    if dtype not in formats:
-        raise ValueError(f"--dtype: expected one of {', '.join(formats)}, got {dtype!r}")
-    loaded = load_backbone(backbone, formats[dtype])
+    if dtype not in DTYPES:
+        raise ValueError(f"--dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+    loaded = load_backbone(backbone, DTYPES[dtype])
     folder, encoder = create_prompts(out, loaded), (loaded.text_encoder, loaded.tokenizer)
     for number, text in enumerate(wanted, start=1):
         try:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from canvas_robot.backbone.loading import backbone_configuration, load_backbone
-from canvas_robot.backbone.memory import memory_table, require_memory
+from canvas_robot.backbone.loading import DTYPES, load_backbone_for
 from canvas_robot.policy.checkpoint import CheckpointError, load_checkpoint
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.policy.prompts import open_prompts
@@ -27,7 +26,6 @@ DEFAULT_SCHEMA, DEFAULT_BINDING, DEFAULT_STATISTICS = (
 # one thread and within 3,531 ms with two (canvas-robot bench policy): each waits for the other.
 DEFAULT_THREADS = 1
 DEFAULT_LOOPS = 3
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEFAULT_SEED = 8  # of an untrained policy: one whose aimless drift stays in the camera's view
 
 
@@ -98,23 +96,15 @@ def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
     if settings.control_rate_hz:
         binding = binding.with_control_rate(settings.control_rate_hz)
     schema = schema or CanvasSchema.from_json(resolve_config("schemas", DEFAULT_SCHEMA))
-    dtype, text_encoder = DTYPES[settings.dtype], not settings.prompts
-    needed = memory_table(
-        backbone_configuration(settings.backbone, text_encoder=text_encoder),
-        n_rows=sum(schema.layout.region_numel(name) for name in schema.layout.regions),
-        loops=DEFAULT_LOOPS,
-        dtype=dtype,
-        sliced=settings.refresh == "sliced",
-        int8=settings.int8,
-        text_encoder=text_encoder,
-    )
-    require_memory(needed, settings.device)
-    backbone = load_backbone(
+    backbone = load_backbone_for(
+        schema,
+        DEFAULT_LOOPS,
         settings.backbone,
-        dtype,
+        DTYPES[settings.dtype],
         device=settings.device,
-        text_encoder=text_encoder,
         int8=settings.int8,
+        text_encoder=not settings.prompts,
+        sliced=settings.refresh == "sliced",
     )
     return CanvasPolicy.untrained(
         schema,

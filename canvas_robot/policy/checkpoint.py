@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from canvas_robot.backbone.loading import Backbone, backbone_configuration, load_backbone
-from canvas_robot.backbone.memory import memory_table, require_memory
+from canvas_robot.backbone.digest import digest_of
+from canvas_robot.backbone.loading import Backbone, load_backbone_for
 from canvas_robot.backbone.sources import split_revision
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
@@ -116,27 +116,17 @@ def load_checkpoint(
     binding = binding or trained_with
     _require_same_signals(folder, trained_with, binding, control_rate_hz)
     statistics = load_statistics(folder / "statistics.json")
-    revision = config.backbone_revision or None
     prompts = prompts or _own_prompts(folder)
-    text_encoder = not prompts
-    layout = schema.layout
-    needed = memory_table(
-        backbone_configuration(config.backbone, revision, text_encoder),
-        n_rows=sum(layout.region_spec(name).numel for name in layout.regions),
-        loops=config.loops,
-        dtype=dtype,
-        sliced=refresh == "sliced",
-        int8=int8,
-        text_encoder=text_encoder,
-    )
-    require_memory(needed, device)
-    backbone = load_backbone(
+    backbone = load_backbone_for(
+        schema,
+        config.loops,
         config.backbone,
         dtype,
-        revision=revision,
+        revision=config.backbone_revision or None,
         device=device,
         int8=int8,
-        text_encoder=text_encoder,
+        text_encoder=not prompts,
+        sliced=refresh == "sliced",
     )
     _require_same_backbone(folder, config, backbone)
     found = open_prompts(prompts, backbone) if prompts else None
@@ -164,9 +154,7 @@ def fingerprint(policy: CanvasPolicy) -> str:
     digest = hashlib.sha256()
     for part, sha256 in sorted(policy.sha256.items()):
         digest.update(f"{part} {sha256}\n".encode())
-    for name, parameter in sorted(policy.model.own_parameters().items()):
-        digest.update(name.encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+    digest.update(digest_of(sorted(policy.model.own_parameters().items())).encode())
     return digest.hexdigest()
 
 

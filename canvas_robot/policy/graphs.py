@@ -7,6 +7,7 @@ static, so nothing is copied in or out.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -14,14 +15,9 @@ WARM_UPS = 3  # runs before a capture: libraries choose and load their kernels i
 
 
 class Graphs:
-    """Graphs by key. What has no graph is run as it is.
+    """Graphs by key, on the current CUDA device. What has no graph is run as it is."""
 
-    Args:
-        device: where they run; on any other than CUDA nothing is captured.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
 
     def __len__(self) -> int:
@@ -29,14 +25,9 @@ class Graphs:
 
     def capture(self, key: Hashable, function: Callable[[], None]) -> None:
         """Captures a function that works on static buffers only."""
-        if self._device.type != "cuda":
-            return
-        side = torch.cuda.Stream(self._device)
-        side.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(side):
+        with _aside():
             for _ in range(WARM_UPS):
                 function()
-        torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             function()
@@ -47,14 +38,9 @@ class Graphs:
 
         The steps share one memory pool, so that one finds what the one before left.
         """
-        if self._device.type != "cuda":
-            return
-        side = torch.cuda.Stream(self._device)
-        side.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(side):
+        with _aside():
             for _ in steps():
                 pass
-        torch.cuda.current_stream(self._device).wait_stream(side)
         pool, iterator, number = torch.cuda.graph_pool_handle(), steps(), 0
         while True:
             graph = torch.cuda.CUDAGraph()
@@ -83,3 +69,13 @@ class Graphs:
             self._graphs[key, number].replay()
             yield
             number += 1
+
+
+@contextmanager
+def _aside() -> Iterator[None]:
+    """On a stream of its own, as warm-ups before a capture must be."""
+    current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        yield
+    current.wait_stream(side)

@@ -16,16 +16,17 @@ from canvas_robot.backbone.image_encoder import ImageEncoder
 from canvas_robot.backbone.loading import Backbone
 from canvas_robot.backbone.schedules import SharpeningSchedule
 from canvas_robot.canvas import SpatiotemporalCanvas
-from canvas_robot.canvas.attention.canvas_attention import edge_options
 from canvas_robot.canvas.attention.residual_edges import ResidualEdges
 from canvas_robot.policy.codecs.codec import Codec, CodecSite, ModelError, OutputCodec
 from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.codecs.registry import CODECS
 from canvas_robot.policy.codecs.text import TextCodec
+from canvas_robot.policy.modulation import Modulator
 from canvas_robot.policy.prompts import PromptFolder
 from canvas_robot.policy.rotary import rotary_places
 from canvas_robot.policy.runner import PlanRunner
 from canvas_robot.schema import CanvasSchema, Plan, compile_plan
+from canvas_robot.schema.edge_options import declared_options
 from canvas_robot.signals import Binding, Frames, Statistics
 from canvas_robot.signals.codecs import RegionBinding
 
@@ -125,8 +126,7 @@ class CanvasModel(nn.Module):
         for region, encoded in inputs.items():
             embedded = self.codec(region).embed(encoded)
             if not self._bound[region].native:
-                cells = self.plan.region(region).cells
-                embedded = self.canvas.tokens(embedded, region, cells)
+                embedded = self.canvas.tokens(embedded, region)
             tokens[region] = embedded.to(dtype)
         return tokens
 
@@ -139,13 +139,17 @@ class CanvasModel(nn.Module):
         """Input tokens (B, N, D) to normalised actions (B, horizon, size)."""
         return self.action.decode(self.output_tokens(self.runner(rows), self.action_region))
 
-    def output_tokens(self, rows: torch.Tensor, region: str) -> torch.Tensor:
+    def output_tokens(
+        self, rows: torch.Tensor, region: str, modulator: Modulator | None = None
+    ) -> torch.Tensor:
         """A region's tokens (B, n, D), as codecs decode them, of the runner's rows (B, N, D).
 
-        They have passed the backbone's final norms.
+        They have passed the backbone's final norms, as `modulator` keeps them; None: the runner's,
+        made from the weights.
         """
         placed = self.plan.region(region)
-        return self.runner.finish(rows[:, placed.start : placed.stop], self._timesteps[region])
+        finish = (modulator or self.runner.modulator).finish
+        return finish(rows[:, placed.start : placed.stop], self._timesteps[region])
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """What a checkpoint of this model holds, by name: all but the frozen backbone."""
@@ -201,7 +205,7 @@ def _edges(
     """The plan's residual edges, new in every block; none where the plan has none."""
     if not plan.edges:
         return []
-    heads, options = transformer.config.num_attention_heads, edge_options(schema)
+    heads, options = transformer.config.num_attention_heads, declared_options(schema.metadata)
     return [
         ResidualEdges(plan, schema.layout, schema.layout.d_model, heads, options)
         for _ in transformer.transformer_blocks

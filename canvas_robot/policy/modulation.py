@@ -54,14 +54,16 @@ class Modulator:
         self._transformer = transformer
         self._keys: list[Key] = sorted({(g.stream, g.timestep) for g in plan.groups})
         self._kept: dict[int, tuple[FoldedNorm, FoldedNorm]] = {}
+        self._kept_final: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def fold(self) -> None:
-        """Folds all blocks once and keeps that, for inference; weights must not change after."""
+        """Folds all norms once and keeps that, for inference; weights must not change after."""
         with torch.inference_mode():
             self._kept = {
                 b: self._made(block.original)
                 for b, block in enumerate(self._transformer.transformer_blocks)
             }
+            self._kept_final = {timestep: self._final(timestep) for _, timestep in self._keys}
 
     def of_block(self, b: int) -> tuple[FoldedNorm, FoldedNorm]:
         """The norms before attention and before the feed-forward: kept, or made from the weights.
@@ -74,9 +76,14 @@ class Modulator:
 
     def finish(self, rows: torch.Tensor, timestep: int) -> torch.Tensor:
         """The backbone's final norms, for rows (B, n, D) of one timestep."""
-        rows = self._transformer.norm_final(rows)
-        temb = self._embedding(timestep).expand(rows.shape[0], -1)
-        return self._transformer.norm_out(rows, temb=temb)
+        weight, bias = self._kept_final.get(timestep) or self._final(timestep)
+        rows, eps = self._transformer.norm_final(rows), self._transformer.norm_out.norm.eps
+        return F.layer_norm(rows, rows.shape[-1:], weight, bias, eps)
+
+    def _final(self, timestep: int) -> tuple[torch.Tensor, torch.Tensor]:
+        norm = self._transformer.norm_out
+        shift, scale = norm.linear(norm.silu(self._embedding(timestep)))[0].chunk(2)
+        return _scaled(norm.norm, shift, scale)
 
     def _made(self, block: nn.Module) -> tuple[FoldedNorm, FoldedNorm]:
         return self._folded(block.norm1), self._folded(block.norm2)
@@ -86,10 +93,7 @@ class Modulator:
         for stream, timestep in self._keys:
             parts = norm.linear(norm.silu(self._embedding(timestep)))[0].chunk(6)
             shift, scale, gate = parts[3:] if stream == "text" else parts[:3]
-            own, bias = norm.norm.weight, norm.norm.bias
-            weight = 1 + scale
-            weights[stream, timestep] = weight if own is None else own * weight
-            biases[stream, timestep] = shift if bias is None else bias * weight + shift
+            weights[stream, timestep], biases[stream, timestep] = _scaled(norm.norm, shift, scale)
             gates[stream, timestep] = gate
         return FoldedNorm(norm.norm.eps, weights, biases, gates)
 
@@ -98,3 +102,12 @@ class Modulator:
         layer = self._transformer.time_embedding.linear_1.weight
         projected = self._transformer.time_proj(torch.tensor([timestep], device=layer.device))
         return self._transformer.time_embedding(projected.to(layer.dtype))
+
+
+def _scaled(
+    norm: nn.LayerNorm, shift: torch.Tensor, scale: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of the layer norm that is LN(x) (1 + scale) + shift."""
+    factor = 1 + scale
+    weight = factor if norm.weight is None else norm.weight * factor
+    return weight, shift if norm.bias is None else norm.bias * factor + shift

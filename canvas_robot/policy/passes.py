@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
 
 import torch
 from torch import nn
 
 from canvas_robot.backbone.looped_block import LoopedCogVideoXBlock
 from canvas_robot.canvas.attention.softmax import GroupedSoftmax
+from canvas_robot.canvas.static import StaticModule
 from canvas_robot.schema import LoopPass, Pass, Plan, pass_over
+from canvas_robot.schema.plan import rows_in
 
 
-class CompiledPass(nn.Module):
+class CompiledPass(StaticModule):
     """A pass over some regions: what each loop computes, as modules whose indices move with it.
 
     Attributes:
@@ -24,8 +25,7 @@ class CompiledPass(nn.Module):
     def __init__(self, plan: Plan, regions: Iterable[str]) -> None:
         super().__init__()
         declared = pass_over(plan, regions)
-        self.regions = declared.regions
-        self.register_buffer("rows", _numbers(declared.rows), persistent=False)
+        self.keep_static(rows=_numbers(declared.rows))
         made: dict[int, CompiledLoop] = {}
         for loop, declared_loop in enumerate(declared.loops):
             ending = loop + 1 < plan.loops and any(
@@ -36,7 +36,7 @@ class CompiledPass(nn.Module):
         self.loops = nn.ModuleList(made[id(declared_loop)] for declared_loop in declared.loops)
 
 
-class CompiledLoop(nn.Module):
+class CompiledLoop(StaticModule):
     """What one loop of any block computes: `n` rows of the pass, the ones not past their count.
 
     Attributes:
@@ -46,6 +46,7 @@ class CompiledLoop(nn.Module):
         softmax: takes q of the loop's rows and k, v of the full buffer.
         modulations: runs of the loop's rows of equal stream and timestep.
         edges: numbers of the plan's residual edges that run.
+        ranks: (N,) where each of the plan's rows lies among the loop's, where edges run.
     """
 
     def __init__(self, plan: Plan, whole: Pass, declared: LoopPass, loop: int) -> None:
@@ -57,19 +58,20 @@ class CompiledLoop(nn.Module):
         self.span = _span(declared.rows)
         self.softmax = GroupedSoftmax(declared.groups)
         own = None if len(rows) == len(all_rows) else torch.isin(all_rows, rows).nonzero()[:, 0]
-        last = [
-            row
+        last = rows_in(
+            (r.start, r.stop)
             for r in plan.regions
             if r.name in declared.sources and r.loops == loop + 1 < plan.loops
-            for row in range(r.start, r.stop)
-        ]
+        )
         ends = torch.isin(rows, torch.tensor(last)).nonzero()[:, 0] if last else None
         silent = [not g.reads for g in declared.groups for _ in range(g.start, g.stop)]
         speaks = ~torch.tensor(silent)[:, None] if any(silent) else None
-        self.register_buffer("rows", rows, persistent=False)
-        self.register_buffer("own", own, persistent=False)  # places in the pass; None: all of them
-        self.register_buffer("ends", ends, persistent=False)
-        self.register_buffer("speaks", speaks, persistent=False)
+        ranks = None
+        if self.edges:
+            ranks = torch.zeros(plan.n_rows, dtype=torch.long)
+            ranks[rows] = torch.arange(len(rows))
+        # own: the loop's places in the pass, None for all of them
+        self.keep_static(rows=rows, own=own, ends=ends, speaks=speaks, ranks=ranks)
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
         """The loop's rows of the pass's rows (B, n, D)."""
@@ -78,10 +80,6 @@ class CompiledLoop(nn.Module):
     def put(self, rows: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
         """The pass's rows with the loop's rows replaced: undoes `take`."""
         return new if self.own is None else rows.index_copy(1, self.own, new)
-
-    def of_all(self, full: torch.Tensor) -> torch.Tensor:
-        """The loop's rows of the full buffer (B, N, D)."""
-        return full[:, self.span] if self.span else full.index_select(1, self.rows)
 
     def shifted(self, rows: torch.Tensor, block: LoopedCogVideoXBlock, loop: int) -> torch.Tensor:
         """The loop's rows plus the loop embedding of each one's stream."""
@@ -97,7 +95,7 @@ def by_run(runs, function, rows: torch.Tensor) -> torch.Tensor:
 
 
 def _numbers(runs: tuple[tuple[int, int], ...]) -> torch.Tensor:
-    return torch.tensor(list(chain.from_iterable(range(start, stop) for start, stop in runs)))
+    return torch.tensor(rows_in(runs))
 
 
 def _span(runs: tuple[tuple[int, int], ...]) -> slice | None:

@@ -17,7 +17,8 @@ from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.model import CanvasModel, ModelInputs
 from canvas_robot.policy.prompts import PromptFolder
 from canvas_robot.policy.ticks import TickRunner
-from canvas_robot.schema import CanvasSchema, useless_periods
+from canvas_robot.schema import CanvasSchema
+from canvas_robot.schema.advice import wasted_periods
 from canvas_robot.signals import (
     ActionChunk,
     Binding,
@@ -65,14 +66,8 @@ class CanvasPolicy:
         self.source, self.sha256, self.trained = source, sha256, trained
         self.instruction: str | None = None
         self._ticks = TickRunner(model.runner, refresh, outputs=[model.action_region])
-        for region, faster in useless_periods(model.plan).items():
-            if region in self._ticks.regions:
-                _LOG.warning(
-                    "region %r is computed whenever %s change, though its period is longer: it "
-                    "reads them, directly or through others",
-                    region,
-                    ", ".join(map(repr, faster)),
-                )
+        for advice in wasted_periods(schema, model.plan):
+            _LOG.warning(advice.text)
         self._seen = FrameCache()
         self._frames: dict[str, Frames] = {}  # by region, what its tokens were made of
         self._goal: str | None = None  # the instruction that the goal's tokens were made of
@@ -135,10 +130,9 @@ class CanvasPolicy:
 
     def forget(self) -> None:
         """Ends the episode: no instruction, no frames, nothing kept."""
-        self.instruction = self._goal = None
-        self._ticks.reset()
+        self.instruction = None
+        self._start_over()
         self._seen.clear()
-        self._frames = {}
         self._own_history = History(self.schema, self.binding)
         self._own_tick = 0
 
@@ -160,6 +154,21 @@ class CanvasPolicy:
             raise NoInstructionError("policy: call reset(instruction) before act(observation)")
         if not isinstance(observation, Observation):
             observation = self._observe(observation)
+        try:
+            return self._decided(observation)
+        except BaseException:
+            self._start_over()  # what was left half done must never be acted on
+            raise
+
+    def work(self) -> None:
+        """Between ticks, once the action is out: this tick's share of a sliced refresh."""
+        try:
+            self._ticks.work()
+        except BaseException:
+            self._start_over()
+            raise
+
+    def _decided(self, observation: Observation) -> ActionChunk:
         started = time.perf_counter()
         with torch.inference_mode():
             changed = self._changed(observation)
@@ -171,7 +180,8 @@ class CanvasPolicy:
                 {region: (observation.tick, frames) for region, frames in self._frames.items()},
                 observation.tick,
             )
-            tokens = self.model.output_tokens(rows, self.model.action_region)
+            region, modulator = self.model.action_region, self._ticks.modulator
+            tokens = self.model.output_tokens(rows, region, modulator)
             values = self.model.action.to_units(self.model.action.decode(tokens)[0])
         done = time.perf_counter()
         self._goal = self.instruction
@@ -184,10 +194,6 @@ class CanvasPolicy:
             {region: int(frames.stamps_ns[-1]) for region, (_, frames) in acted.items()},
             {region: observation.tick - tick for region, (tick, _) in acted.items()},
         )
-
-    def work(self) -> None:
-        """Between ticks, once the action is out: this tick's share of a sliced refresh."""
-        self._ticks.work()
 
     @property
     def last_canvas(self) -> torch.Tensor:
@@ -202,6 +208,11 @@ class CanvasPolicy:
     def encode(self, observation: Observation) -> ModelInputs:
         """Runs the codecs on all of one observation: a batch of one."""
         return self.model.encode(observation.frames, self.instruction, self._seen)
+
+    def _start_over(self) -> None:
+        """Keeps nothing that was computed: the next decision computes everything."""
+        self._ticks.reset()
+        self._frames, self._goal = {}, None
 
     def _changed(self, observation: Observation) -> list[str]:
         """The regions whose tokens are not those of the last tick, of those that the action needs.

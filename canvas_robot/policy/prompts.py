@@ -19,9 +19,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from canvas_robot.backbone.loading import Backbone
+from canvas_robot.backbone.digest import digest_of
+from canvas_robot.backbone.loading import DTYPES, Backbone
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _INDEX = "text_encoder.json"
 
 
@@ -50,8 +50,8 @@ class TextEncoderId(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         if not (re.fullmatch("[0-9a-f]{64}", self.sha256) and self.backbone.isprintable()):
             raise ValueError("sha256, backbone: expected 64 hex digits and printable characters")
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"dtype: expected one of {', '.join(_DTYPES)}, got {self.dtype!r}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
     @classmethod
     def of(cls, backbone: Backbone) -> TextEncoderId:
@@ -107,7 +107,7 @@ class PromptFolder:
                 embedding = file.get_tensor("embedding")
         except (SafetensorError, OSError) as error:
             raise PromptFileError(f"{path}: expected a safetensors file, got {error}") from error
-        if embedding.dtype != _DTYPES[self.encoder.dtype]:
+        if embedding.dtype != DTYPES[self.encoder.dtype]:
             raise PromptFileError(
                 f"{path}: expected {self.encoder.dtype}, the text encoder's dtype, "
                 f"got {embedding.dtype}"
@@ -137,7 +137,7 @@ class PromptFolder:
         return {
             "prompt": prompt,
             "text_encoder": self.encoder.sha256,
-            "sha256": _sha256({"embedding": embedding}),
+            "sha256": digest_of([("embedding", embedding)]),
         }
 
 
@@ -212,11 +212,3 @@ def _metadata(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise PromptFileError(f"{path}: expected a safetensors file, got {error}") from error
-
-
-def _sha256(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -15,6 +15,7 @@ from torch import nn
 from canvas_robot.backbone import loops
 from canvas_robot.backbone.looped_block import LoopedCogVideoXBlock
 from canvas_robot.canvas.attention.residual_edges import ResidualEdges
+from canvas_robot.canvas.static import StaticModule
 from canvas_robot.policy.cache import JointCache, Readable, RowCache
 from canvas_robot.policy.modulation import FoldedNorm, Modulator
 from canvas_robot.policy.passes import CompiledLoop, CompiledPass
@@ -24,7 +25,7 @@ from canvas_robot.schema import Plan
 Norms = tuple[FoldedNorm, FoldedNorm]
 
 
-class PlanRunner(nn.Module):
+class PlanRunner(StaticModule):
     """Shapes: rows are (B, n, D), n rows of a pass, D the backbone's width.
 
     Args:
@@ -58,8 +59,7 @@ class PlanRunner(nn.Module):
         cos = sin = None
         if positions is not None:
             cos, sin = rotary_tables(plan, positions, transformer.config.attention_head_dim)
-        self.register_buffer("cos", cos, persistent=False)  # (N, d)
-        self.register_buffer("sin", sin, persistent=False)
+        self.keep_static(cos=cos, sin=sin)  # (N, d), float32 in any precision of the rest
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Input tokens of all rows to the last block's output, before the final norm."""
@@ -89,10 +89,6 @@ class PlanRunner(nn.Module):
                 rows, left = run(self._loop, b, loop, now, cache, norms, rows, left)
                 yield rows
 
-    def finish(self, rows: torch.Tensor, timestep: int) -> torch.Tensor:
-        """The backbone's final norms, for rows (B, n, D) of one timestep."""
-        return self.modulator.finish(rows, timestep)
-
     def _loop(
         self,
         b: int,
@@ -117,7 +113,7 @@ class PlanRunner(nn.Module):
             attended = attended * now.speaks
         x = first.added(x, attended, now.modulations)
         if now.edges:
-            x = x + now.of_all(self.edges[b](readable.inputs, now.edges))
+            x = x + self.edges[b](readable.inputs, now.edges, now.ranks, x.shape[1])
         x = second.added(x, block.ff(second.normed(x, now.modulations)), now.modulations)
         return now.put(rows, loops.mix(looped.gate, looped.loop_gate[loop], old, x)), left
 

@@ -71,8 +71,8 @@ class TickRunner:
             for _ in range(2 if self.slow else 1)
         ]
         self._inputs = torch.zeros_like(self._caches[0].out)
-        self._modulator = Modulator(runner.transformer, self.plan)
-        self._modulator.fold()
+        self.modulator = Modulator(runner.transformer, self.plan)
+        self.modulator.fold()
         self._passes: dict[frozenset[str], CompiledPass] = {}
         self._spans = {
             r.name: slice(r.start, r.stop) for r in self.plan.regions if r.name in self.regions
@@ -81,9 +81,10 @@ class TickRunner:
         self._sampled = torch.zeros_like(self._inputs[:, :slow_rows])
         periods = [r.period for r in self.plan.regions if r.name in self.slow]
         self.period = min(periods, default=1)
-        self._graphs = Graphs(weight.device)
-        with torch.inference_mode():
-            self._capture()
+        self._graphs = Graphs()
+        if weight.device.type == "cuda":
+            with torch.inference_mode():
+                self._capture()
         self.reset()
 
     @property
@@ -210,7 +211,7 @@ class TickRunner:
     def _slices(self, half: int) -> Iterator[None]:
         """The slow pass into one half of the caches, a (block, loop) at a time."""
         chosen, cache = self._compiled(self.slow), self._caches[half]
-        steps = self.runner.steps(self._sampled, chosen, cache, self._modulator)
+        steps = self.runner.steps(self._sampled, chosen, cache, self.modulator)
         for number, done in enumerate(steps, start=1):
             if number == self.slices:
                 cache.out.index_copy_(1, chosen.rows, done)
@@ -234,7 +235,7 @@ class TickRunner:
     def _pass(self, regions: frozenset[str], half: int) -> None:
         chosen, cache = self._compiled(regions), self._caches[half]
         rows = self._inputs.index_select(1, chosen.rows)
-        (last,) = deque(self.runner.steps(rows, chosen, cache, self._modulator), maxlen=1)
+        (last,) = deque(self.runner.steps(rows, chosen, cache, self.modulator), maxlen=1)
         cache.out.index_copy_(1, chosen.rows, last)
 
     def _capture(self) -> None:

@@ -56,18 +56,24 @@ def _logged(transition):
     return wrapper
 
 
+class _Relay(logging.Handler):
+    """The package's log records in a node's log."""
+
+    def __init__(self, logger: RcutilsLogger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:  # rclpy ties a severity to the line that logs
+            self._logger.warning(record.getMessage())
+        else:
+            self._logger.info(record.getMessage())
+
+
 @contextmanager
 def _relayed(logger: RcutilsLogger) -> Iterator[None]:
     """What the package says while it loads a policy goes to the node's log."""
-    handler, package = logging.Handler(), logging.getLogger("canvas_robot")
-
-    def emit(record: logging.LogRecord) -> None:  # rclpy ties a severity to the line that logs
-        if record.levelno >= logging.WARNING:
-            logger.warning(record.getMessage())
-        else:
-            logger.info(record.getMessage())
-
-    handler.emit = emit
+    handler, package = _Relay(logger), logging.getLogger("canvas_robot")
     level = package.level
     package.setLevel(logging.INFO)
     package.addHandler(handler)

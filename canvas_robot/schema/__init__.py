@@ -17,6 +17,7 @@ from canvas_robot.schema.plan import (
     RowGroup,
     compile_plan,
 )
+from canvas_robot.schema.plan_form import plan_from_dict, plan_to_dict
 from canvas_robot.schema.region import RegionError, RegionSpec
 from canvas_robot.schema.schedule import (
     LoopPass,
@@ -27,7 +28,6 @@ from canvas_robot.schema.schedule import (
     distinct_passes,
     needed_for,
     pass_over,
-    useless_periods,
 )
 from canvas_robot.schema.schema import CanvasSchema, SchemaError
 from canvas_robot.schema.topology import CanvasTopology, Connection, TopologyError
@@ -66,6 +66,7 @@ __all__ = [
     "distinct_passes",
     "needed_for",
     "pass_over",
+    "plan_from_dict",
+    "plan_to_dict",
     "transfer_distance",
-    "useless_periods",
 ]

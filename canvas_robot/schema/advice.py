@@ -8,11 +8,10 @@ from canvas_robot.schema.description import (
     OBSERVES,
     RECOMPUTED,
     UNCHANGED,
-    reading_pairs,
     timeline,
-    with_readers,
 )
 from canvas_robot.schema.plan import Plan
+from canvas_robot.schema.schedule import needed_for
 from canvas_robot.schema.schema import CanvasSchema
 
 
@@ -29,8 +28,7 @@ class Advice:
 
 def advise(schema: CanvasSchema, plan: Plan) -> tuple[Advice, ...]:
     """Likely mistakes, warnings first, each with the reason and the remedy."""
-    pairs = reading_pairs(schema, plan)
-    found = [*_reading(schema, pairs), *_periods(schema, plan, pairs), *_outputs(schema)]
+    found = [*_reading(schema, plan), *wasted_periods(schema, plan), *_outputs(schema)]
     found += _connections_without_steps(schema)
     unnamed = [
         name for name in schema.layout.regions if not schema.layout.region_spec(name).semantic_type
@@ -56,11 +54,11 @@ def advise(schema: CanvasSchema, plan: Plan) -> tuple[Advice, ...]:
     return tuple(sorted(found, key=lambda advice: advice.level, reverse=True))
 
 
-def _reading(schema: CanvasSchema, pairs: frozenset[tuple[str, str]]) -> list[Advice]:
+def _reading(schema: CanvasSchema, plan: Plan) -> list[Advice]:
     found = []
     for name in schema.layout.regions:
-        read = any(reader != name for reader, dst in pairs if dst == name)
-        reads = any(dst != name for reader, dst in pairs if reader == name)
+        read = any(name in other.reads for other in plan.regions if other.name != name)
+        reads = set(plan.region(name).reads) - {name}
         output = schema.layout.region_spec(name).is_output
         if not output and not read:
             found.append(
@@ -81,7 +79,7 @@ def _reading(schema: CanvasSchema, pairs: frozenset[tuple[str, str]]) -> list[Ad
     return found
 
 
-def _periods(schema: CanvasSchema, plan: Plan, pairs: frozenset[tuple[str, str]]) -> list[Advice]:
+def wasted_periods(schema: CanvasSchema, plan: Plan) -> list[Advice]:
     """A region that reads one refreshed in between is computed again: its period saves less.
 
     Period(reader) must divide period(read), so that the reader is due whenever what it reads is.
@@ -92,8 +90,7 @@ def _periods(schema: CanvasSchema, plan: Plan, pairs: frozenset[tuple[str, str]]
         due = [tick for tick, state in enumerate(states) if state == RECOMPUTED]
         if not due:
             continue
-        read = {dst for reader, dst in pairs if reader == name}
-        reached = with_readers({name}, frozenset((dst, reader) for reader, dst in pairs))
+        read, reached = set(plan.region(name).reads), needed_for(plan, [name])
         causes = {n for n in reached if any(line.states[n][tick] == OBSERVES for tick in due)}
         through = "reads" if causes & read else "reads through others"
         named = ", ".join(

@@ -14,6 +14,7 @@ from operator import attrgetter
 from canvas_robot.schema.metadata import declared_rate_hz
 from canvas_robot.schema.plain import plain_number, shown
 from canvas_robot.schema.plan import EdgeBlock, Plan, RowGroup, Run, compile_plan
+from canvas_robot.schema.schedule import cycle, dirty_regions
 from canvas_robot.schema.schema import CanvasSchema
 from canvas_robot.schema.topology import Connection
 
@@ -271,49 +272,22 @@ def spans_of(schema: CanvasSchema, plan: Plan, run: Run) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def reading_pairs(schema: CanvasSchema, plan: Plan) -> frozenset[tuple[str, str]]:
-    """(reader, read) of every two regions, also of one with itself, of which rows really read."""
-    blocks: list[RowGroup | EdgeBlock] = [*plan.groups]
-    blocks += [block for edge in plan.edges for block in edge.blocks]
-    return frozenset(
-        (row.region, column.region)
-        for block in blocks
-        for row in spans_of(schema, plan, (block.start, block.stop))
-        for run in block.reads
-        for column in spans_of(schema, plan, run)
-    )
-
-
 def timeline(schema: CanvasSchema, plan: Plan | None = None, most_ticks: int = 32) -> Timeline:
     """Who takes new samples at which tick, and who must be computed anew because of it.
 
-    A region that holds is computed at its own refreshes alone. One cycle, at least 8 and at most
-    `most_ticks` ticks.
+    One cycle, at least 8 and at most `most_ticks` ticks.
     """
     plan = plan or compile_plan(schema)
-    held = {region.name for region in plan.regions if region.hold}
-    pairs = frozenset(pair for pair in reading_pairs(schema, plan) if pair[0] not in held)
-    cycle = math.lcm(*(region.period for region in plan.regions))
-    ticks = min(most_ticks, cycle * math.ceil(8 / cycle))
+    length = cycle(plan)
+    ticks = min(most_ticks, length * math.ceil(8 / length))
     states: dict[str, list[str]] = {region.name: [] for region in plan.regions}
     for tick in range(ticks):
-        observing = set(plan.refreshed(tick))
-        computed = with_readers(observing, pairs)
+        observing, computed = set(plan.refreshed(tick)), dirty_regions(plan, tick)
         for name, row in states.items():
             row.append(
                 OBSERVES if name in observing else RECOMPUTED if name in computed else UNCHANGED
             )
-    return Timeline(ticks, cycle, {name: tuple(row) for name, row in states.items()})
-
-
-def with_readers(regions: set[str], pairs: frozenset[tuple[str, str]]) -> set[str]:
-    """Those regions and whoever reads them, directly or through others."""
-    found = set(regions)
-    while True:
-        more = {reader for reader, read in pairs if read in found} - found
-        if not more:
-            return found
-        found |= more
+    return Timeline(ticks, length, {name: tuple(row) for name, row in states.items()})
 
 
 def _source(schema: CanvasSchema, c: Connection) -> Source:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import reduce
-from itertools import combinations
+from itertools import chain, combinations
 from operator import or_
 from typing import NamedTuple
 
@@ -383,17 +383,17 @@ def _weighted_runs(
 ) -> tuple[tuple[Run, ...], tuple[float, ...]]:
     """Sorted runs of rows and the weight of each; runs of one weight never touch."""
     if len({weight for weight, _ in parts}) == 1:
-        runs = reduce(_merged, [steps.runs(mask) for _, mask in parts])
+        runs = reduce(merged, [steps.runs(mask) for _, mask in parts])
         return runs, (parts[0][0],) * len(runs)
     by_weight: dict[float, tuple[Run, ...]] = {}
     for weight, mask in parts:
         runs = steps.runs(mask)
-        by_weight[weight] = _merged(by_weight[weight], runs) if weight in by_weight else runs
+        by_weight[weight] = merged(by_weight[weight], runs) if weight in by_weight else runs
     pairs = sorted((run, weight) for weight, runs in by_weight.items() for run in runs)
     return tuple(run for run, _ in pairs), tuple(weight for _, weight in pairs)
 
 
-def _merged(first: tuple[Run, ...], second: tuple[Run, ...]) -> tuple[Run, ...]:
+def merged(first: tuple[Run, ...], second: tuple[Run, ...]) -> tuple[Run, ...]:
     """Two disjoint sets of runs as one; runs that touch become one."""
     short, runs = (first, second) if len(first) < len(second) else (second, first)
     for run in short:
@@ -405,6 +405,11 @@ def _merged(first: tuple[Run, ...], second: tuple[Run, ...]) -> tuple[Run, ...]:
             stop, j = runs[j][1], j + 1
         runs = (*runs[:i], (start, stop), *runs[j:])
     return runs
+
+
+def rows_in(runs: Iterable[Run]) -> list[int]:
+    """The rows of some runs, one by one."""
+    return list(chain.from_iterable(range(start, stop) for start, stop in runs))
 
 
 def joined(groups: list[RowGroup]) -> tuple[RowGroup, ...]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from math import lcm
 from typing import NamedTuple
 
-from canvas_robot.schema.plan import Plan, PlanError, RowGroup, Run, joined
+from canvas_robot.schema.plan import Plan, PlanError, RowGroup, Run, joined, merged
 
 
 class Modulation(NamedTuple):
@@ -62,7 +63,7 @@ def dirty_regions(plan: Plan, tick: int, events: Iterable[str] = ()) -> frozense
     unknown = events - {r.name for r in plan.regions}
     if unknown:
         raise PlanError(f"events: name regions {sorted(unknown)} that the plan lacks")
-    return closure(plan, {r.name for r in plan.regions if tick % r.period == 0} | events)
+    return closure(plan, events.union(plan.refreshed(tick)))
 
 
 def closure(plan: Plan, touched: Iterable[str]) -> frozenset[str]:
@@ -104,22 +105,6 @@ def needed_for(plan: Plan, outputs: Iterable[str]) -> frozenset[str]:
     return frozenset(needed)
 
 
-def useless_periods(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """Slow regions and the faster ones that make them dirty: their period saves nothing."""
-    period = {r.name: r.period for r in plan.regions}
-    holds = {r.name for r in plan.regions if r.hold}
-    found = {}
-    for name in period:
-        faster = tuple(
-            other
-            for other in sorted(period)
-            if period[other] < period[name] and name in closure(plan, {other})
-        )
-        if faster and name not in holds:
-            found[name] = faster
-    return found
-
-
 def pass_over(plan: Plan, regions: Iterable[str]) -> Pass:
     """What computing these regions takes; regions beyond their own loop count fall out of it."""
     regions = frozenset(regions)
@@ -150,17 +135,9 @@ def _loop_pass(plan: Plan, active: frozenset[str]) -> LoopPass:
                 shift = offset - start
                 groups.append(g._replace(start=low + shift, stop=high + shift))
         offset += stop - start
-    return LoopPass(_merged(spans), joined(groups), _modulations(groups), active)
-
-
-def _merged(spans: list[Run]) -> tuple[Run, ...]:
-    merged: list[Run] = []
-    for start, stop in spans:
-        if merged and merged[-1][1] == start:
-            merged[-1] = (merged[-1][0], stop)
-        else:
-            merged.append((start, stop))
-    return tuple(merged)
+    return LoopPass(
+        reduce(merged, [(span,) for span in spans]), joined(groups), _modulations(groups), active
+    )
 
 
 def _modulations(groups: list[RowGroup]) -> tuple[Modulation, ...]:

@@ -463,7 +463,7 @@ def test_noise_is_refused(tmp_path):
         noise = torch.randint(256, (300,), generator=torch.Generator().manual_seed(seed))
         for magic in (b"", b"PK\x03\x04"):
             path.write_bytes(magic + bytes(noise.tolist()))
-            refused(path, *grafted(gate="sigmoid"))
+            assert refused(path, *grafted(gate="sigmoid")).startswith("expected a loop checkpoint")
 
 
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path):

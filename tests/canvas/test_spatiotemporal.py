@@ -62,7 +62,7 @@ def test_fewer_embeddings_are_padded_with_zeros_and_more_are_cut(canvas):
 def test_input_tokens_lie_on_top_of_what_the_empty_canvas_holds(canvas):
     cells = tuple(LAYOUT.region_indices("hand")[:3])
     embeddings = torch.randn(2, 3, 12)
-    tokens = canvas.tokens(embeddings, "hand", cells)
+    tokens = canvas.tokens(embeddings, "hand")
     below = canvas.create_empty(2)[:, list(cells)]
     torch.testing.assert_close(tokens, below + embeddings + modality(canvas, "hand"))
 

@@ -11,10 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from canvas_robot.backbone import memory
+from canvas_robot.backbone import loading, memory
 from canvas_robot.backbone.loading import BackboneError
 from canvas_robot.backbone.memory import BackboneMemoryError
-from canvas_robot.policy import checkpoint
 from canvas_robot.policy.assemble import PolicySettings, assemble_policy, warm_up
 from canvas_robot.policy.checkpoint import (
     FILES,
@@ -181,7 +180,7 @@ def test_a_checkpoint_of_a_float32_backbone_loads_on_the_same_weights_in_bfloat1
 
 def test_a_device_without_the_memory_is_refused_before_the_backbone_is_loaded(saved, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
-    monkeypatch.setattr(checkpoint, "load_backbone", None)
+    monkeypatch.setattr(loading, "load_backbone", None)
     with pytest.raises(BackboneMemoryError, match="keys and values"):
         load_checkpoint(saved)
 

@@ -173,4 +173,44 @@ def test_a_slow_region_that_reads_a_faster_one_is_warned_of(make_policy, caplog)
     base = make_policy()
     with caplog.at_level("WARNING"):
         CanvasPolicy.untrained(schema, base.binding, base.statistics, loops=1)
-    assert "region 'visual' is computed whenever 'proprio' change" in caplog.text
+    assert "region 'visual': period 3 saves nothing, for it reads 'proprio'" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["codec", "block", "head"])
+def test_a_decision_that_failed_half_way_leaves_nothing_that_is_acted_on(
+    make_policy, samples, monkeypatch, where
+):
+    policy = trained_like(make_policy(**SLOW))
+    policy.reset("lift")
+    seen = observations(policy, samples, range(5))
+    policy.act(next(seen))
+    owner, name = {
+        "codec": (policy.model.codec("proprio"), "encode"),
+        "block": (policy.model.runner, "_loop"),
+        "head": (policy.model.action, "decode"),
+    }[where]
+    for _ in range(3):  # the second and third would find these frames unchanged
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, lambda *args: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                policy.act(next(seen))
+    observation = next(seen)
+    assert close(policy.act(observation).values, joint_action(policy, observation))
+
+
+def test_a_slice_that_failed_is_not_read(make_policy, samples, monkeypatch):
+    base = make_policy(**SLOW)
+    policy = CanvasPolicy(
+        base.model, base.schema, base.binding, base.statistics, "tiny", {}, False, "sliced"
+    )
+    policy.reset("lift")
+    for observation in observations(policy, samples, range(8)):
+        chunk = policy.act(observation)
+        if observation.tick == 4:
+            with monkeypatch.context() as patch:
+                patch.setattr(policy.model.runner, "_loop", lambda *args: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    policy.work()
+        elif observation.tick == 5:  # all of it anew
+            assert chunk.ages["visual"] == 0
+            assert close(chunk.values, joint_action(policy, observation))

@@ -74,7 +74,9 @@ def test_with_visual_and_goal_it_equals_the_transformers_own_rotary_forward(
         }
         out = runner(torch.cat([tokens[r.name] for r in plan.regions], dim=1))
         visual = plan.region("visual")
-        patches = transformer.proj_out(runner.finish(out[:, visual.start : visual.stop], timestep))
+        patches = transformer.proj_out(
+            runner.modulator.finish(out[:, visual.start : visual.stop], timestep)
+        )
     patches = patches.reshape(1, frames, h, w, 4, 2, 2)
     actual = patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(latents.shape)
     assert (actual - expected).abs().max() <= 1e-5 * expected.abs().max()

@@ -97,7 +97,9 @@ def run(transformer, schema, loops, latents, prompt) -> torch.Tensor:
     out = runner(torch.cat([tokens[r.name] for r in plan.regions], dim=1))
     visual = plan.region("visual")
     timestep = schema.layout.region_spec("visual").timestep
-    patches = transformer.proj_out(runner.finish(out[:, visual.start : visual.stop], timestep))
+    patches = transformer.proj_out(
+        runner.modulator.finish(out[:, visual.start : visual.stop], timestep)
+    )
     batch, frames, channels, height, width = latents.shape
     patches = patches.reshape(batch, frames, height // 2, width // 2, channels, 2, 2)
     return patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(latents.shape)

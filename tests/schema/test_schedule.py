@@ -19,7 +19,6 @@ from canvas_robot.schema import (
     distinct_passes,
     needed_for,
     pass_over,
-    useless_periods,
 )
 from canvas_robot.schema.plan_form import plan_from_dict, plan_to_dict
 from tests.schema.conftest import executable_schemas
@@ -109,9 +108,7 @@ def test_periods_that_do_not_divide_are_recomputed_in_between():
     assert ["a" in dirty_regions(plan, tick) for tick in range(13)] == [
         tick in (0, 4, 6, 8, 12) for tick in range(13)
     ]
-    assert useless_periods(plan) == {"a": ("b",)}
     held = three({"a": 6, "b": 4, "c": 1}, [("a", "b"), ("c", "a")], a={"hold": True})
-    assert useless_periods(held) == {}
     assert "a" not in dirty_regions(held, 4)
 
 

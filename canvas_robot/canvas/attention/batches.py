@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 
 from canvas_robot.canvas.attention.functions.gathering import take_rows
-from canvas_robot.canvas.attention.static import StaticModule
+from canvas_robot.canvas.static import StaticModule
 from canvas_robot.schema import EdgeBlock, RowGroup
+from canvas_robot.schema.plan import rows_in
 
 EVERY = slice(None)
 
@@ -68,7 +68,7 @@ def alike_blocks(blocks: Sequence[RowGroup | EdgeBlock]) -> list[list[RowGroup |
 def indices(blocks: Sequence[RowGroup | EdgeBlock]) -> tuple[torch.Tensor, torch.Tensor]:
     """The plan's rows of each block (G, n) and those that it reads (G, m), on the CPU."""
     rows = [range(block.start, block.stop) for block in blocks]
-    reads = [list(chain.from_iterable(range(a, b) for a, b in block.reads)) for block in blocks]
+    reads = [rows_in(block.reads) for block in blocks]
     return tuple(torch.tensor(index, dtype=torch.long, device="cpu") for index in (rows, reads))
 
 

@@ -11,7 +11,7 @@ from canvas_robot.canvas.attention.functions.gathering import take_rows
 from canvas_robot.canvas.attention.functions.interface import EdgeOptions
 from canvas_robot.canvas.attention.residual_edges import ResidualEdges
 from canvas_robot.canvas.attention.softmax import GroupedSoftmax
-from canvas_robot.canvas.attention.static import StaticModule
+from canvas_robot.canvas.static import StaticModule
 from canvas_robot.schema import CanvasSchema, compile_plan
 from canvas_robot.schema.edge_options import declared_options
 from canvas_robot.schema.plain import plain_int, shown
@@ -60,7 +60,7 @@ class CanvasAttention(StaticModule):
         self.softmax = GroupedSoftmax(self.plan.groups, places)
         self.edges = None
         if self.plan.edges:
-            options = options if options is not None else edge_options(schema)
+            options = declared_options(schema.metadata) if options is None else options
             self.edges = ResidualEdges(self.plan, layout, width, n_heads, options, places)
         speaks = [bool(g.reads) for g in self.plan.groups for _ in range(g.start, g.stop)]
         speaks = torch.tensor(speaks, device="cpu")[order, None]
@@ -108,14 +108,6 @@ class CanvasAttention(StaticModule):
                 f"x: expected {own}, as the parameters are, got {x.dtype}; "
                 "convert x, or the module by .to(dtype)"
             )
-
-
-def edge_options(schema: CanvasSchema) -> EdgeOptions:
-    """What the schema's metadata says under "attention", else the defaults.
-
-    Raises EdgeOptionsError for fields that there are not and values out of their range.
-    """
-    return declared_options(schema.metadata)
 
 
 def _require_usable(

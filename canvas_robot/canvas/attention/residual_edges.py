@@ -55,8 +55,14 @@ class ResidualEdges(nn.Module):
             self.functions.append(function)
             self.batches.append(nn.ModuleList(RowBatch(blocks, places) for blocks in alike))
 
-    def forward(self, rows: torch.Tensor, chosen: Sequence[int] | None = None) -> torch.Tensor:
-        """Rows (B, N, width) to what they gain, of the same shape.
+    def forward(
+        self,
+        rows: torch.Tensor,
+        chosen: Sequence[int] | None = None,
+        ranks: torch.Tensor | None = None,
+        count: int | None = None,
+    ) -> torch.Tensor:
+        """Rows (B, N, width) to what they gain: all of them, or the `count` rows that matter.
 
         It is computed in the parameters' precision, under autocast in autocast's, summed in the
         parameters' and returned in the rows' own.
@@ -64,15 +70,19 @@ class ResidualEdges(nn.Module):
         Args:
             rows: what the functions read.
             chosen: numbers of the edges that run; None: all.
+            ranks: (N,) int64, where each row lies among those that matter; None: all matter.
+            count: how many matter.
         """
-        inputs = rows.to(self.gates.dtype)
-        gained = torch.zeros_like(inputs)
+        own = self.gates.dtype
+        gained = rows.new_zeros(rows.shape[0], count or rows.shape[1], rows.shape[2], dtype=own)
         for i in range(len(self.functions)) if chosen is None else chosen:
-            function = self.functions[i]
             for bucket, batch in enumerate(self.batches[i]):
-                out = function(batch.take_rows(inputs), batch.take_reads(inputs), bucket)
-                out = out.flatten(1, 2).to(gained.dtype) * (self.gates[i] * self.weights[i])
-                gained = gained.index_add(1, batch.rows.flatten(), out)
+                src, dst = batch.take_rows(rows).to(own), batch.take_reads(rows).to(own)
+                out = self.functions[i](src, dst, bucket)
+                out = out.flatten(1, 2).to(own) * (self.gates[i] * self.weights[i])
+                places = batch.rows.flatten()
+                places = places if ranks is None else ranks[places]
+                gained = gained.index_add(1, places, out)
         return gained.to(rows.dtype)
 
 

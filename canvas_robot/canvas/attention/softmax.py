@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from canvas_robot.canvas.attention.batches import EVERY, RowBatch, alike_blocks
 from canvas_robot.canvas.attention.functions.chunks import chunk_size
 from canvas_robot.canvas.attention.functions.gathering import take_rows
-from canvas_robot.canvas.attention.static import StaticModule
+from canvas_robot.canvas.static import StaticModule
 from canvas_robot.schema import RowGroup
 
 PAD_TO = 8  # fused attention kernels take head widths that are multiples of this

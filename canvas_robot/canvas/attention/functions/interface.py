@@ -6,12 +6,13 @@ D width, H heads, d = D / H, R = B * G independent problems.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from canvas_robot.canvas.attention.static import StaticModule
+from canvas_robot.canvas.static import StaticModule
 from canvas_robot.schema.edge_options import EdgeOptions
 from canvas_robot.schema.edge_options import EdgeOptionsError as EdgeOptionsError  # its home here
 
@@ -79,7 +80,7 @@ class EdgeGeometry:
         return self.dst_cells.shape[1]
 
 
-class EdgeFunction(StaticModule):
+class EdgeFunction(StaticModule, ABC):
     """What a connection of one function type computes; the base class of all of them.
 
     It owns its projections, random at start. The zero gate and the connection's weight belong to
@@ -107,6 +108,7 @@ class EdgeFunction(StaticModule):
         self.heads = heads
         self.options = options
 
+    @abstractmethod
     def forward(self, src: torch.Tensor, dst: torch.Tensor, bucket: int) -> torch.Tensor:
         """What the src rows read, (B, G, n, D).
 
@@ -115,7 +117,6 @@ class EdgeFunction(StaticModule):
             dst: (B, G, m, D) rows that each group reads.
             bucket: index in the geometries.
         """
-        raise NotImplementedError
 
     def keep(self, name: str, tensors: Sequence[torch.Tensor]) -> None:
         """Keeps one static tensor for each bucket: it moves with the module, is never saved."""
