@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import threading
 
 import numpy as np
@@ -35,6 +36,8 @@ RESET = np.append(TABLE_RESET, FINGER_RESET)
 TIMEOUT_S = 30.0
 
 torch.set_num_threads(1)  # as the node does: rounding depends on it
+# A shell without job control starts background jobs with Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 adopt_node_environment()
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 _domains = itertools.count(os.getpid() % 90)
