@@ -90,6 +90,7 @@ def plan(
     dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Threads = 2,
+    fuse: Annotated[bool, typer.Option("--fuse", help="torch.compile elementwise parts.")] = False,
     pairs: Annotated[int, typer.Option(min=1, help="Full passes of each kind.")] = 5,
     ticks: Annotated[int, typer.Option(min=1, help="Cached ticks.")] = 100,
     sliced_ticks: Annotated[int, typer.Option(min=1, help="Ticks with slices.")] = 300,
@@ -98,7 +99,7 @@ def plan(
     """Time full passes, cached ticks and sliced refreshes of the real block, random weights."""
     from canvas_robot.evaluation.plan_bench import PlanSize, bench_plan
 
-    size = PlanSize(width, heads, blocks, loops, slow, fast, dtype, device, threads)
+    size = PlanSize(width, heads, blocks, loops, slow, fast, dtype, device, threads, fuse)
     _report(bench_plan(size, pairs, ticks, sliced_ticks, typer.echo), json_file)
 
 

@@ -44,7 +44,10 @@ CARDS = {
 
 @dataclass(frozen=True)
 class PlanSize:
-    """What is timed: blocks of `width` with `heads`, `loops` each; slow and fast tokens."""
+    """What is timed: blocks of `width` with `heads`, `loops` each; slow and fast tokens.
+
+    fuse: torch.compile fuses our elementwise parts; diffusers' blocks stay as they are.
+    """
 
     width: int = 1920
     heads: int = 30
@@ -55,6 +58,7 @@ class PlanSize:
     dtype: str = "bfloat16"
     device: str = "cpu"
     threads: int = 2
+    fuse: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.slow < 2 or self.dtype not in ("bfloat16", "float32"):
@@ -88,6 +92,8 @@ def bench_plan(
     slices = size.blocks * size.loops
     schema = bench_schema(size, period=slices)
     runner = PlanRunner(transformer, compile_plan(schema, loops=size.loops)).eval()
+    if size.fuse:
+        runner.fuse()
     inline = TickRunner(runner)
     with torch.inference_mode():
         show("full passes (diffusers' and ours) and cached ticks, in turns")
@@ -101,6 +107,7 @@ def bench_plan(
         "cache_mib": inline.nbytes / 2**20,
         "rows": runner.plan.n_rows,
         "threads": torch.get_num_threads(),
+        "fuse": size.fuse,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
     }

@@ -37,7 +37,7 @@ class PolicySettings:
 
     dtype: of the frozen weights, one of DTYPES; int8: their linear layers in 8 bits.
     prompts: folder made by `canvas-robot prompts`; the text encoder is not loaded then.
-    refresh: "inline" or "sliced", as of CanvasPolicy.
+    refresh: "inline" or "sliced"; fuse: torch.compile the elementwise parts; as of CanvasPolicy.
     """
 
     checkpoint: str = ""
@@ -51,6 +51,7 @@ class PolicySettings:
     int8: bool = False
     prompts: str = ""
     refresh: str = "inline"
+    fuse: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -85,6 +86,7 @@ def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
             settings.int8,
             settings.prompts,
             settings.refresh,
+            settings.fuse,
         )
         if schema is not None and schema != policy.schema:
             raise CheckpointError(
@@ -115,6 +117,7 @@ def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
         seed=settings.seed,
         prompts=open_prompts(settings.prompts, backbone) if settings.prompts else None,
         refresh=settings.refresh,
+        fuse=settings.fuse,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import torch
@@ -29,7 +30,10 @@ from canvas_robot.signals import (
     save_statistics,
 )
 
+Actions = Literal["", "recorded", "composed", "naive"]
+
 FILES = ("schema.json", "binding.yaml", "statistics.json", "weights.safetensors", "config.json")
+_FIXED = ("schema.json", "statistics.json", "weights.safetensors")
 
 
 class CheckpointError(ValueError):
@@ -40,6 +44,12 @@ class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """config.json: which backbone the weights belong to, and what they are.
 
     backbone_sha256 is by part, of the weights as stored; backbone_revision is a hub id's commit.
+    freeze: what of the transformer is not among the weights, see CanvasModel.
+    framing: the VAE's, as of the schema.
+    actions: what the training's actions were, see canvas_robot.data.transitions; "": not known.
+        All but "recorded" ones are motions that were achieved: they act on the measured pose.
+    data: fingerprint of the training's data set.
+    sha256: of the other files, by name; the binding's may be edited and is not among them.
     """
 
     backbone: str
@@ -47,11 +57,21 @@ class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     loops: int
     trained: bool
     backbone_revision: str = ""
+    freeze: Literal["full", "half", "none"] = "full"
+    framing: Literal["image"] = "image"
+    actions: Actions = ""
+    data: str = ""
+    sha256: dict[str, str] = {}
     format: int = 1
 
 
-def save_checkpoint(policy: CanvasPolicy, folder: str | Path) -> Path:
-    """Writes a policy's weights and declarations to a folder; the backbone is named, not copied."""
+def save_checkpoint(
+    policy: CanvasPolicy, folder: str | Path, actions: Actions = "", data: str = ""
+) -> Path:
+    """Writes a policy's weights and declarations to a folder; the backbone is named, not copied.
+
+    `actions` and `data` are as of CheckpointConfig.
+    """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +91,10 @@ def save_checkpoint(policy: CanvasPolicy, folder: str | Path) -> Path:
         backbone_sha256=policy.sha256,
         loops=policy.model.plan.loops,
         trained=policy.trained,
+        freeze=policy.model.freeze,
+        actions=actions,
+        data=data,
+        sha256={name: _sha256(folder / name) for name in _FIXED},
     )
     partial = folder / "config.json.part"  # written last: a folder with config.json is whole
     partial.write_bytes(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
@@ -87,21 +111,23 @@ def load_checkpoint(
     int8: bool = False,
     prompts: str | Path = "",
     refresh: str = "inline",
+    fuse: bool = False,
 ) -> CanvasPolicy:
     """Loads a checkpoint folder.
 
     The backbone is looked up at the revision that the checkpoint records, and loaded as `dtype` and
     `int8` say (see load_backbone) whatever format it was trained in; its fingerprint is of the
     weights as stored. With a folder of `prompts`, given or in the checkpoint, its text encoder is
-    not loaded. `refresh` is as of CanvasPolicy.
+    not loaded. `refresh` and `fuse` are as of CanvasPolicy.
 
     `binding` replaces the checkpoint's own for another robot or other sources; signals, regions and
     control rate must be the same. `control_rate_hz` may only repeat the rate it was trained at; 0
     asks nothing.
 
-    Raises CheckpointError, naming the file, for a missing or unreadable file, another backbone than
-    the weights were made for, or weights that do not fit the declarations; BackboneError for a
-    backbone that is missing, BackboneMemoryError for one that does not fit the device.
+    Raises CheckpointError, naming the file, for a missing, unreadable or changed file, another
+    backbone than the weights were made for, weights that do not fit the declarations, or a binding
+    whose anchor does not fit the actions; BackboneError for a backbone that is missing,
+    BackboneMemoryError for one that does not fit the device.
     """
     folder = Path(folder).expanduser()
     missing = [name for name in FILES if not (folder / name).is_file()]
@@ -115,6 +141,7 @@ def load_checkpoint(
     trained_with = load_binding(folder / "binding.yaml")
     binding = binding or trained_with
     _require_same_signals(folder, trained_with, binding, control_rate_hz)
+    _require_anchor(folder, config, binding)
     statistics = load_statistics(folder / "statistics.json")
     prompts = prompts or _own_prompts(folder)
     backbone = load_backbone_for(
@@ -130,8 +157,10 @@ def load_checkpoint(
     )
     _require_same_backbone(folder, config, backbone)
     found = open_prompts(prompts, backbone) if prompts else None
-    model = CanvasModel(schema, binding, statistics, backbone, config.loops, found)
+    model = CanvasModel(schema, binding, statistics, backbone, config.loops, found, config.freeze)
     _load_weights(model, folder / "weights.safetensors")
+    for name, expected in config.sha256.items():  # last: what else is wrong says more
+        _require_unchanged(folder, name, expected)
     return CanvasPolicy(
         model.to(device),
         schema,
@@ -141,6 +170,7 @@ def load_checkpoint(
         config.backbone_sha256,
         config.trained,
         refresh,
+        fuse,
     )
 
 
@@ -170,6 +200,34 @@ def _read_config(path: Path) -> CheckpointConfig:
     if not 1 <= config.loops <= 64:
         raise CheckpointError(f"{path}: loops: expected 1 to 64, got {config.loops}")
     return config
+
+
+def _require_unchanged(folder: Path, name: str, expected: str) -> None:
+    if name not in _FIXED:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: sha256: expected names among {_FIXED}, got {name!r}"
+        )
+    found = _sha256(folder / name)
+    if found != expected:
+        raise CheckpointError(
+            f"{folder / name}: changed since the checkpoint was written: expected sha256 "
+            f"{expected[:12]}..., found {found[:12]}...; copy the whole folder again"
+        )
+
+
+def _require_anchor(folder: Path, config: CheckpointConfig, binding: Binding) -> None:
+    """Motions that were achieved act on the measured pose; commands on the previous target."""
+    if config.actions in ("composed", "naive") and binding.robot.anchor != "measured":
+        raise CheckpointError(
+            f"checkpoint {folder}: trained on {config.actions} actions, motions that the arm "
+            f"achieved; expected a binding with robot.anchor 'measured', got "
+            f"{binding.robot.anchor!r}"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_same_backbone(folder: Path, config: CheckpointConfig, backbone: Backbone) -> None:

@@ -11,7 +11,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import nn
 
-from canvas_robot.backbone.graft import graft
+from canvas_robot.backbone.graft import FREEZES, graft
 from canvas_robot.backbone.image_encoder import ImageEncoder
 from canvas_robot.backbone.loading import Backbone
 from canvas_robot.backbone.schedules import SharpeningSchedule
@@ -27,6 +27,7 @@ from canvas_robot.policy.rotary import rotary_places
 from canvas_robot.policy.runner import PlanRunner
 from canvas_robot.schema import CanvasSchema, Plan, compile_plan
 from canvas_robot.schema.edge_options import declared_options
+from canvas_robot.schema.schedule import needed_for
 from canvas_robot.signals import Binding, Frames, Statistics
 from canvas_robot.signals.codecs import RegionBinding
 
@@ -43,6 +44,8 @@ class CanvasModel(nn.Module):
         backbone: frozen; it is grafted in place, so it serves one model.
         loops: times each block runs.
         prompts: precomputed prompt embeddings; needed where the backbone has no text encoder.
+        freeze: what of the transformer is no part of this model's own weights: "full" (all of it),
+            "half" (its input embeddings), "none".
     Raises:
         ModelError, BindingError, PlanError, StatisticsError: what does not fit.
     """
@@ -55,22 +58,33 @@ class CanvasModel(nn.Module):
         backbone: Backbone,
         loops: int = 3,
         prompts: PromptFolder | None = None,
+        freeze: str = "full",
     ) -> None:
         super().__init__()
+        if freeze not in FREEZES:
+            raise ModelError(f"freeze: expected one of {tuple(FREEZES)}, got {freeze!r}")
         binding.check_schema(schema)
         _check_backbone(schema, backbone)
         layout, transformer = schema.layout, backbone.transformer
         self.action_region, self.goal_region = binding.action_region(), binding.goal_region()
         self._bound = {region: binding.regions[region] for region in layout.regions}
+        self.roles = {region: bound.role for region, bound in self._bound.items()}
         self._slots = _slots(self._bound)
         sites = _sites(schema, binding, statistics, backbone, prompts)
         self.codecs = nn.ModuleDict(
             {self._slots[site.region]: CODECS[site.bound.codec].build(site) for site in sites}
         )
         self.canvas = SpatiotemporalCanvas(layout)
+        for modality, bound in zip(self.canvas.modality, self._bound.values(), strict=True):
+            modality.requires_grad_(not bound.native)  # the backbone's own embedding has none
         counts = {region: self.codec(region).token_count for region in layout.regions}
         self.plan = compile_plan(schema, loops, counts)
+        self.future_regions = _future_regions(schema, binding, self.plan)
         graft(transformer, loops)
+        if freeze != "full":
+            transformer.requires_grad_(True)
+            FREEZES[freeze](transformer)
+        self.freeze = freeze
         self.runner = PlanRunner(
             transformer,
             self.plan,
@@ -83,6 +97,11 @@ class CanvasModel(nn.Module):
     def codec(self, region: str) -> Codec:
         """The codec of a region."""
         return self.codecs[self._slots[region]]
+
+    @property
+    def given_regions(self) -> list[str]:
+        """All regions but those of the future, which nothing but training can fill."""
+        return [region for region in self._slots if region not in self.future_regions]
 
     @property
     def text(self) -> TextCodec:
@@ -106,11 +125,11 @@ class CanvasModel(nn.Module):
         Args:
             frames: by name, of every observed region that is encoded.
             cache: of the episode; its camera frames are not encoded again.
-            regions: those to encode; None: all.
+            regions: those to encode; None: all but future ones.
         """
         inputs, device = {}, self.canvas.empty_token.device
-        for region in self._slots if regions is None else regions:
-            role, sample = self._bound[region].role, None
+        for region in self.given_regions if regions is None else regions:
+            role, sample = self.roles[region], None
             if role in ("frames", "instruction"):
                 sample = frames[region] if role == "frames" else instruction
             inputs[region] = self.codec(region).encode(sample, cache)[None].to(device)
@@ -131,8 +150,15 @@ class CanvasModel(nn.Module):
         return tokens
 
     def rows(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The canvas: input tokens (B, N, D) of all covered cells, in the plan's order."""
+        """The canvas: input tokens (B, N, D) of all covered cells, in the plan's order.
+
+        Future regions that are not given are 0.
+        """
         tokens = self.tokens(inputs)
+        given = next(iter(tokens.values()))
+        for region in self.future_regions - tokens.keys():
+            count = self.codec(region).token_count
+            tokens[region] = given.new_zeros(given.shape[0], count, given.shape[2])
         return torch.cat([tokens[r.name] for r in self.plan.regions], dim=1)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -152,8 +178,23 @@ class CanvasModel(nn.Module):
         return finish(rows[:, placed.start : placed.stop], self._timesteps[region])
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
-        """What a checkpoint of this model holds, by name: all but the frozen backbone."""
+        """What a checkpoint of this model holds, by name: all but what is frozen."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+def _future_regions(schema: CanvasSchema, binding: Binding, plan: Plan) -> frozenset[str]:
+    """The binding's future regions; raises ModelError where the action reads one.
+
+    It would have to be drawn in every tick.
+    """
+    future = binding.future_regions(schema)
+    read = sorted(future & needed_for(plan, [binding.action_region()]))
+    if read:
+        raise ModelError(
+            f"regions {read}: are video to predict, and the action reads them, directly or through "
+            "others; a tick does not draw videos: remove the connections"
+        )
+    return future
 
 
 def _slots(bound: Mapping[str, RegionBinding]) -> dict[str, str]:

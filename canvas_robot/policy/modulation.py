@@ -7,15 +7,15 @@ timestep, a fifth of a block's weights.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.models.normalization import CogVideoXLayerNormZero
 from torch import nn
-from torch.nn import functional as F
 
-from canvas_robot.policy.passes import by_run
+from canvas_robot.policy.elementwise import RunNorm, layer_norm
 from canvas_robot.schema import Modulation, Plan
 
 Key = tuple[str, int]  # stream, timestep
@@ -23,35 +23,39 @@ Key = tuple[str, int]  # stream, timestep
 
 @dataclass(frozen=True, eq=False)
 class FoldedNorm:
-    """A layer norm and the gate after what it feeds, by stream and timestep, each (D,)."""
+    """A layer norm and the gate after what it feeds, by stream and timestep.
+
+    Each is (D,), or (B, 1, D) where every sample of a batch has a timestep of its own.
+    """
 
     eps: float
     weights: dict[Key, torch.Tensor]
     biases: dict[Key, torch.Tensor]
     gates: dict[Key, torch.Tensor]
 
-    def normed(self, rows: torch.Tensor, runs: tuple[Modulation, ...]) -> torch.Tensor:
-        """(B, n, D), each run by its own stream and timestep."""
-
-        def norm(run: Modulation, x: torch.Tensor) -> torch.Tensor:
-            key = (run.stream, run.timestep)
-            return F.layer_norm(x, x.shape[-1:], self.weights[key], self.biases[key], self.eps)
-
-        return by_run(runs, norm, rows)
-
-    def added(
-        self, rows: torch.Tensor, update: torch.Tensor, runs: tuple[Modulation, ...]
-    ) -> torch.Tensor:
-        """rows + gate * update, (B, n, D)."""
-        gated = by_run(runs, lambda run, x: x * self.gates[run.stream, run.timestep], update)
-        return rows + gated
+    def of(self, runs: Iterable[Modulation]) -> RunNorm:
+        """What each run of rows needs."""
+        keys = [(run.stream, run.timestep) for run in runs]
+        parts = (self.weights, self.biases, self.gates)
+        return RunNorm(*(tuple(part[key] for key in keys) for part in parts), self.eps)
 
 
 class Modulator:
-    """The folded norms of a transformer's blocks for the streams and timesteps of a plan."""
+    """The folded norms of a transformer's blocks for the streams and timesteps of a plan.
 
-    def __init__(self, transformer: CogVideoXTransformer3DModel, plan: Plan) -> None:
+    Args:
+        transformer, plan: whose blocks, whose streams and timesteps.
+        drawn: by timestep of the plan, what stands for it: timesteps (B,), one for each sample.
+    """
+
+    def __init__(
+        self,
+        transformer: CogVideoXTransformer3DModel,
+        plan: Plan,
+        drawn: Mapping[int, torch.Tensor] | None = None,
+    ) -> None:
         self._transformer = transformer
+        self._drawn = drawn or {}
         self._keys: list[Key] = sorted({(g.stream, g.timestep) for g in plan.groups})
         self._kept: dict[int, tuple[FoldedNorm, FoldedNorm]] = {}
         self._kept_final: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -78,11 +82,11 @@ class Modulator:
         """The backbone's final norms, for rows (B, n, D) of one timestep."""
         weight, bias = self._kept_final.get(timestep) or self._final(timestep)
         rows, eps = self._transformer.norm_final(rows), self._transformer.norm_out.norm.eps
-        return F.layer_norm(rows, rows.shape[-1:], weight, bias, eps)
+        return layer_norm(rows, weight, bias, eps)
 
     def _final(self, timestep: int) -> tuple[torch.Tensor, torch.Tensor]:
         norm = self._transformer.norm_out
-        shift, scale = norm.linear(norm.silu(self._embedding(timestep)))[0].chunk(2)
+        shift, scale = _of_samples(norm.linear(norm.silu(self._embedding(timestep)))).chunk(2, -1)
         return _scaled(norm.norm, shift, scale)
 
     def _made(self, block: nn.Module) -> tuple[FoldedNorm, FoldedNorm]:
@@ -91,16 +95,20 @@ class Modulator:
     def _folded(self, norm: CogVideoXLayerNormZero) -> FoldedNorm:
         weights, biases, gates = {}, {}, {}
         for stream, timestep in self._keys:
-            parts = norm.linear(norm.silu(self._embedding(timestep)))[0].chunk(6)
+            made = _of_samples(norm.linear(norm.silu(self._embedding(timestep))))
+            parts = made.chunk(6, -1)
             shift, scale, gate = parts[3:] if stream == "text" else parts[:3]
             weights[stream, timestep], biases[stream, timestep] = _scaled(norm.norm, shift, scale)
             gates[stream, timestep] = gate
         return FoldedNorm(norm.norm.eps, weights, biases, gates)
 
     def _embedding(self, timestep: int) -> torch.Tensor:
-        """(1, time width) in the backbone's precision."""
+        """(1, time width) in the backbone's precision; (B, time width) of a drawn timestep."""
         layer = self._transformer.time_embedding.linear_1.weight
-        projected = self._transformer.time_proj(torch.tensor([timestep], device=layer.device))
+        timesteps = self._drawn.get(timestep)
+        if timesteps is None:
+            timesteps = torch.tensor([timestep], device=layer.device)
+        projected = self._transformer.time_proj(timesteps)
         return self._transformer.time_embedding(projected.to(layer.dtype))
 
 
@@ -111,3 +119,8 @@ def _scaled(
     factor = 1 + scale
     weight = factor if norm.weight is None else norm.weight * factor
     return weight, shift if norm.bias is None else norm.bias * factor + shift
+
+
+def _of_samples(made: torch.Tensor) -> torch.Tensor:
+    """(1, n) to (n,), which holds for all samples; (B, n) to (B, 1, n)."""
+    return made[0] if len(made) == 1 else made[:, None]

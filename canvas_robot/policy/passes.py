@@ -44,7 +44,7 @@ class CompiledLoop(StaticModule):
         complete: whether these are all rows of the plan.
         ends: those of the loop's rows whose last loop this is; None where there are none.
         softmax: takes q of the loop's rows and k, v of the full buffer.
-        modulations: runs of the loop's rows of equal stream and timestep.
+        modulations: runs of the loop's rows of equal stream and timestep; sizes: rows in each.
         edges: numbers of the plan's residual edges that run.
         ranks: (N,) where each of the plan's rows lies among the loop's, where edges run.
     """
@@ -53,6 +53,7 @@ class CompiledLoop(StaticModule):
         super().__init__()
         rows, all_rows = _numbers(declared.rows), _numbers(whole.rows)
         self.modulations = declared.modulations
+        self.sizes = tuple(run.stop - run.start for run in declared.modulations)
         self.edges = tuple(i for i, e in enumerate(plan.edges) if e.src in declared.sources)
         self.complete = len(rows) == plan.n_rows
         self.span = _span(declared.rows)
@@ -81,17 +82,10 @@ class CompiledLoop(StaticModule):
         """The pass's rows with the loop's rows replaced: undoes `take`."""
         return new if self.own is None else rows.index_copy(1, self.own, new)
 
-    def shifted(self, rows: torch.Tensor, block: LoopedCogVideoXBlock, loop: int) -> torch.Tensor:
-        """The loop's rows plus the loop embedding of each one's stream."""
+    def shifts(self, block: LoopedCogVideoXBlock, loop: int) -> tuple[torch.Tensor, ...]:
+        """The loop embedding (D,) of each run's stream."""
         embeddings = {"video": block.loop_emb[loop], "text": block.loop_emb_enc[loop]}
-        return by_run(self.modulations, lambda run, x: x + embeddings[run.stream].to(x.dtype), rows)
-
-
-def by_run(runs, function, rows: torch.Tensor) -> torch.Tensor:
-    """function(run, its rows) of each run (start, stop, ...), put together again."""
-    if len(runs) == 1:
-        return function(runs[0], rows)
-    return torch.cat([function(run, rows[:, run.start : run.stop]) for run in runs], dim=1)
+        return tuple(embeddings[run.stream] for run in self.modulations)
 
 
 def _numbers(runs: tuple[tuple[int, int], ...]) -> torch.Tensor:

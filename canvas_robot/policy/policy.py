@@ -46,6 +46,7 @@ class CanvasPolicy:
         source: name, folder or hub id of the backbone; sha256: its fingerprint by part.
         trained: whether any training made these weights; every output says so.
         refresh: how slow regions are computed: "inline" in their tick, "sliced" between ticks.
+        fuse: torch.compile fuses the elementwise parts, see PlanRunner.fuse.
     Raises:
         RefreshError: the schema's slow regions cannot be refreshed like that.
     """
@@ -60,8 +61,11 @@ class CanvasPolicy:
         sha256: dict[str, str],
         trained: bool,
         refresh: str = "inline",
+        fuse: bool = False,
     ) -> None:
         self.model = model.eval()
+        if fuse:
+            model.runner.fuse()
         self.schema, self.binding, self.statistics = schema, binding, statistics
         self.source, self.sha256, self.trained = source, sha256, trained
         self.instruction: str | None = None
@@ -85,6 +89,7 @@ class CanvasPolicy:
         seed: int = 0,
         prompts: PromptFolder | None = None,
         refresh: str = "inline",
+        fuse: bool = False,
     ) -> CanvasPolicy:
         """A policy whose loops, codecs and head are random, from a seed; `backbone` or its name."""
         if isinstance(backbone, str):
@@ -102,6 +107,7 @@ class CanvasPolicy:
             backbone.sha256,
             trained=False,
             refresh=refresh,
+            fuse=fuse,
         )
 
     @property

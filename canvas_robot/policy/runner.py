@@ -17,6 +17,7 @@ from canvas_robot.backbone.looped_block import LoopedCogVideoXBlock
 from canvas_robot.canvas.attention.residual_edges import ResidualEdges
 from canvas_robot.canvas.static import StaticModule
 from canvas_robot.policy.cache import JointCache, Readable, RowCache
+from canvas_robot.policy.elementwise import elementwise
 from canvas_robot.policy.modulation import FoldedNorm, Modulator
 from canvas_robot.policy.passes import CompiledLoop, CompiledPass
 from canvas_robot.policy.rotary import rotary_tables, turned
@@ -55,11 +56,19 @@ class PlanRunner(StaticModule):
         self.edges = nn.ModuleList(edges or [])
         self.sharpening = tuple(sharpening or (1.0,) * plan.loops)
         self.modulator = Modulator(transformer, plan)
+        self.elementwise = elementwise()
         self.everything = CompiledPass(plan, [region.name for region in plan.regions])
         cos = sin = None
         if positions is not None:
             cos, sin = rotary_tables(plan, positions, transformer.config.attention_head_dim)
         self.keep_static(cos=cos, sin=sin)  # (N, d), float32 in any precision of the rest
+
+    def fuse(self) -> None:
+        """From now on torch.compile fuses what lies between matrix products and attention.
+
+        The first pass of each shape compiles for seconds. Results change in the last digits.
+        """
+        self.elementwise = elementwise(compiled=True)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Input tokens of all rows to the last block's output, before the final norm."""
@@ -103,19 +112,23 @@ class PlanRunner(StaticModule):
         looped: LoopedCogVideoXBlock = self.transformer.transformer_blocks[b]
         block, (first, second) = looped.original, norms
         old = now.take(rows)
-        x = now.shifted(old, looped, loop)
-        normed = first.normed(x, now.modulations)
+        attention, feeding = first.of(now.modulations), second.of(now.modulations)
+        x, normed = self.elementwise.enter(old, now.sizes, now.shifts(looped, loop), attention)
         q, k, v = self._projected(block.attn1, loop, now, normed)
         new = Readable(k, v, normed if self.edges else None)
         readable, left = cache.exchange(b, loop, now, new, left)
         attended = block.attn1.to_out[0](now.softmax(q, readable.keys, readable.values).flatten(2))
         if now.speaks is not None:
             attended = attended * now.speaks
-        x = first.added(x, attended, now.modulations)
+        extra = None
         if now.edges:
-            x = x + self.edges[b](readable.inputs, now.edges, now.ranks, x.shape[1])
-        x = second.added(x, block.ff(second.normed(x, now.modulations)), now.modulations)
-        return now.put(rows, loops.mix(looped.gate, looped.loop_gate[loop], old, x)), left
+            extra = self.edges[b](readable.inputs, now.edges, now.ranks, x.shape[1])
+        x, normed = self.elementwise.between(
+            x, attended, extra, now.sizes, attention.gates, feeding
+        )
+        gate, fed = (looped.gate, looped.loop_gate[loop]), block.ff(normed)
+        mixed = self.elementwise.leave(x, fed, old, now.sizes, feeding.gates, *gate)
+        return now.put(rows, mixed), left
 
     def _projected(
         self, attn: nn.Module, loop: int, now: CompiledLoop, normed: torch.Tensor

@@ -65,6 +65,7 @@ PARAMETERS = {
         "folder made by `canvas-robot prompts`: the text encoder is not loaded, and only its "
         "instructions are known; empty: the checkpoint's, if it has one",
     ),
+    "fuse": (False, "let torch.compile fuse the elementwise parts; needs a C++ compiler or CUDA"),
     "refresh": (
         "inline",
         "inline: a region with a period above 1 is computed in the tick in which it is due; "
@@ -127,6 +128,7 @@ def read_settings(node: Node) -> Settings:
         int8=value["int8"],
         prompts=value["prompts"],
         refresh=value["refresh"],
+        fuse=value["fuse"],
     )
     return Settings(
         policy,

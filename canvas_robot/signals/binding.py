@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import yaml
 
-from canvas_robot.schema import CanvasSchema
+from canvas_robot.schema import CanvasSchema, RegionSpec
 from canvas_robot.signals.codecs import CODEC_DECLARATIONS, RegionBinding, Role, region_binding
 from canvas_robot.signals.signal import Signal, SignalError, VectorSignal
 
@@ -153,6 +153,17 @@ class Binding(_Declared):
         """Regions filled from sampled streams."""
         return self.regions_by_role("frames")
 
+    def future_regions(self, schema: CanvasSchema) -> frozenset[str]:
+        """Video that is predicted and never observed.
+
+        These are visual regions that are outputs and begin after the current tick.
+        """
+        return frozenset(
+            name
+            for name in self.observed_regions()
+            if _is_future(schema.layout.region_spec(name), self.regions[name], schema)
+        )
+
     def action_region(self) -> str:
         """The one region whose tokens decode to the action."""
         return self.regions_by_role("action")[0]
@@ -237,10 +248,15 @@ def _check_signal(region: str, bound: RegionBinding, signals: dict[str, Signal])
         )
 
 
+def _is_future(spec: RegionSpec, bound: RegionBinding, schema: CanvasSchema) -> bool:
+    after = spec.bounds[0] == schema.layout.t_current + 1
+    return bound.role == "frames" and bound.native and spec.is_output and after
+
+
 def _check_region(region: str, bound: RegionBinding, schema: CanvasSchema) -> None:
     spec, now = schema.layout.region_spec(region), schema.layout.t_current
     t0, t1, *_ = spec.bounds
-    if bound.role == "frames" and t1 != now + 1:
+    if bound.role == "frames" and t1 != now + 1 and not _is_future(spec, bound, schema):
         raise BindingError(
             f"region {region!r}: an observed region ends at the current tick, "
             f"t1 = t_current + 1 = {now + 1}; got t1 = {t1}"

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from canvas_robot.backbone import loading, memory
-from canvas_robot.backbone.loading import BackboneError
+from canvas_robot.backbone.loading import BackboneError, load_backbone
 from canvas_robot.backbone.memory import BackboneMemoryError
 from canvas_robot.policy.assemble import PolicySettings, assemble_policy, warm_up
 from canvas_robot.policy.checkpoint import (
@@ -22,7 +22,10 @@ from canvas_robot.policy.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.resources import config_path
+from canvas_robot.signals import load_statistics
 
 
 @pytest.fixture(scope="module")
@@ -332,3 +335,54 @@ def test_a_robot_may_have_another_camera_and_other_ages(saved, trained, samples)
     signals = {**binding.signals, "image": image, "state": state}
     loaded = load_checkpoint(saved, binding=msgspec.structs.replace(binding, signals=signals))
     assert loaded.binding.signals["image"] == image
+
+
+@pytest.mark.parametrize("name", ["schema.json", "statistics.json", "weights.safetensors"])
+def test_a_file_that_changed_since_it_was_written_is_refused(folder, name):
+    if name == "weights.safetensors":
+        edit_weights(folder, lambda weights: next(iter(weights.values())).add_(1e-3))
+    else:
+        (folder / name).write_text((folder / name).read_text() + "\n")
+    assert f"{folder / name}: changed since the checkpoint was written" in refusal(folder)
+
+
+def test_the_binding_may_be_edited_in_place(folder, trained, samples):
+    path = folder / "binding.yaml"
+    path.write_text(path.read_text().replace("camera/image_raw", "front/image_raw"))
+    loaded = load_checkpoint(folder)
+    assert loaded.binding.sources.ros["image"].topic == "front/image_raw"
+    assert np.array_equal(decide(loaded, samples), decide(trained, samples))
+
+
+@pytest.mark.parametrize(
+    "actions, fits", [("composed", False), ("naive", False), ("recorded", True)]
+)
+def test_motions_that_were_achieved_act_on_the_measured_pose_only(trained, tmp_path, actions, fits):
+    folder = save_checkpoint(trained, tmp_path / "checkpoint", actions=actions, data="abc")
+    if not fits:
+        assert "robot.anchor 'measured', got 'target'" in refusal(folder)
+    measured = msgspec.structs.replace(
+        trained.binding, robot=msgspec.structs.replace(trained.binding.robot, anchor="measured")
+    )
+    assert load_checkpoint(folder, binding=measured).binding.robot.anchor == "measured"
+
+
+@pytest.mark.parametrize("freeze", ["half", "none"])
+def test_what_was_not_frozen_of_the_backbone_is_in_the_checkpoint(
+    small_schema, widowx, tmp_path, samples, freeze
+):
+    statistics = load_statistics(config_path("statistics", "bridge_v2.json"))
+    backbone = load_backbone("tiny")
+    model = CanvasModel(small_schema(), widowx, statistics, backbone, 2, freeze=freeze)
+    blocks = model.runner.transformer.transformer_blocks
+    with torch.no_grad():
+        blocks[0].original.ff.net[0].proj.weight.add_(0.1)
+    policy = CanvasPolicy(
+        model, small_schema(), widowx, statistics, "tiny", backbone.sha256, trained=True
+    )
+    folder = save_checkpoint(policy, tmp_path / "checkpoint")
+    loaded = load_checkpoint(folder)
+    assert np.array_equal(decide(loaded, samples), decide(policy, samples))
+    frozen = {id(p) for p in model.parameters() if not p.requires_grad}
+    embedding = model.runner.transformer.patch_embed.proj.weight
+    assert (id(embedding) in frozen) == (freeze == "half")

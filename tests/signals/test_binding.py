@@ -363,8 +363,28 @@ def test_reward_and_thought_regions_are_not_sampled(widowx):
 
 
 @pytest.mark.parametrize(
+    "region, future",
+    [
+        (RegionSpec((2, 4, 0, 8, 0, 8)), True),
+        (RegionSpec((1, 2, 17, 18, 0, 8)), False),  # observed, though an output
+    ],
+)
+def test_video_that_begins_after_the_current_tick_is_predicted(region, future):
+    binding = binding_from_yaml(with_more(more={"signal": "image", "codec": "visual"}))
+    schema = with_region("more", region)
+    binding.check_schema(schema)
+    assert binding.future_regions(schema) == ({"more"} if future else set())
+
+
+@pytest.mark.parametrize(
     "codec, region, message",
     [
+        (
+            {"signal": "image", "codec": "visual"},
+            RegionSpec((2, 4, 0, 8, 0, 8), is_output=False),
+            "region 'more': an observed region ends at the current tick, "
+            "t1 = t_current + 1 = 2; got t1 = 4",
+        ),
         (
             {"signal": "reward", "codec": "reward"},
             RegionSpec((0, 2, 16, 17, 4, 5)),

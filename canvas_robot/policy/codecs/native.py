@@ -31,6 +31,17 @@ def video_tokens(
     return tokens if positions is None else tokens + positions.to(tokens.dtype)
 
 
+def video_latents(tokens: torch.Tensor, video: LatentSize, patch: int) -> torch.Tensor:
+    """Projected tokens (B, F * h/p * w/p, C * p * p) to latents (B, F, C, h, w).
+
+    As CogVideoXTransformer3DModel.forward puts its output together.
+    """
+    frames, height, width = video
+    grid = tokens.unflatten(1, (frames, height // patch, width // patch))
+    patches = grid.unflatten(4, (-1, patch, patch))  # (B, F, h/p, w/p, C, p, p)
+    return patches.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)
+
+
 def text_positions(
     embed: CogVideoXPatchEmbed, videos: tuple[LatentSize, ...]
 ) -> torch.Tensor | None:
