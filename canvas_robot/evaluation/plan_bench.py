@@ -6,6 +6,7 @@ the fast rows only, and ticks between which the slow pass is computed in slices.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,10 +62,19 @@ class PlanSize:
     fuse: bool = False
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or self.slow < 2 or self.dtype not in ("bfloat16", "float32"):
+        if self.width % (8 * self.heads):
             raise ValueError(
-                "size: expected a width that heads divide, at least 2 slow tokens and dtype "
-                f"bfloat16 or float32, got {self}"
+                f"width: expected a multiple of 8 x {self.heads} heads, got {self.width}"
+            )
+        if self.slow < 2 or self.dtype not in ("bfloat16", "float32"):
+            raise ValueError(
+                f"size: expected at least 2 slow tokens and dtype bfloat16 or float32, got {self}"
+            )
+        if self.device.partition(":")[0] not in ("cpu", "cuda"):
+            raise ValueError(f"device: expected cpu or cuda, got {self.device!r}")
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise ValueError(
+                f"device: expected cpu, as torch sees no CUDA device here; got {self.device!r}"
             )
 
 
@@ -89,8 +99,8 @@ def bench_plan(
     device, dtype = torch.device(size.device), getattr(torch, size.dtype)
     transformer = random_transformer(size, device, dtype)
     show(f"{size.blocks} blocks x {size.loops} loops, {size.width} wide, {size.dtype}")
-    slices = size.blocks * size.loops
-    schema = bench_schema(size, period=slices)
+    period = max(2, size.blocks * size.loops)  # a slice each tick
+    schema = bench_schema(size, period)
     runner = PlanRunner(transformer, compile_plan(schema, loops=size.loops)).eval()
     if size.fuse:
         runner.fuse()
@@ -215,7 +225,10 @@ def _largest_error(
         tokens[FAST] = torch.randn_like(tokens[FAST])
         kept = inline.tick({FAST: tokens[FAST]}).float()
         joint = runner(torch.cat([tokens[r.name] for r in runner.plan.regions], dim=1)).float()
-        worst = max(worst, ((kept - joint).abs().max() / joint.abs().max()).item())
+        error = ((kept - joint).abs().max() / joint.abs().max()).item()
+        if not math.isfinite(error):
+            raise ArithmeticError("plan: random weights of this size gave numbers beyond range")
+        worst = max(worst, error)
     return worst
 
 

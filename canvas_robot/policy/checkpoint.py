@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from canvas_robot.backbone.digest import digest_of
-from canvas_robot.backbone.loading import Backbone, load_backbone_for
+from canvas_robot.backbone.loading import DTYPES, Backbone, load_backbone_for
 from canvas_robot.backbone.sources import split_revision
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
-from canvas_robot.policy.prompts import open_prompts
+from canvas_robot.policy.prompts import PromptFolder, open_prompts
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import (
     Binding,
@@ -157,6 +157,8 @@ def load_checkpoint(
     )
     _require_same_backbone(folder, config, backbone)
     found = open_prompts(prompts, backbone) if prompts else None
+    if found is not None:
+        _require_same_prompts(folder, config, found)
     model = CanvasModel(schema, binding, statistics, backbone, config.loops, found, config.freeze)
     _load_weights(model, folder / "weights.safetensors")
     for name, expected in config.sha256.items():  # last: what else is wrong says more
@@ -269,6 +271,28 @@ def _meanings(binding: Binding) -> dict[str, object]:
     }
 
 
+def _require_usable(where: str, weight: torch.Tensor, dtype: torch.dtype) -> None:
+    """Numbers that a parameter of `dtype` can hold, all finite."""
+    if weight.dtype not in (*DTYPES.values(), torch.float64):
+        raise CheckpointError(f"{where}: expected weights in {dtype}, got {weight.dtype}")
+    if not torch.isfinite(weight.to(dtype)).all():
+        raise CheckpointError(
+            f"{where}: expected finite weights, got NaN or infinity"
+            + (f" in {dtype}" if torch.isfinite(weight).all() else "")
+        )
+
+
+def _require_same_prompts(folder: Path, config: CheckpointConfig, prompts: PromptFolder) -> None:
+    """Prompts are of the text encoder that the policy was trained with, where it is recorded."""
+    recorded = config.backbone_sha256.get("text_encoder", prompts.encoder.sha256)
+    if prompts.encoder.sha256 != recorded:
+        raise CheckpointError(
+            f"checkpoint {folder}: trained with the text encoder of sha256 {recorded[:12]}..., the "
+            f"prompts in {prompts.path} are of {prompts.encoder.sha256[:12]}...; make them with "
+            f"`canvas-robot prompts --backbone {config.backbone}`"
+        )
+
+
 def _load_weights(model: CanvasModel, path: Path) -> None:
     try:
         weights = load_file(path)
@@ -285,8 +309,5 @@ def _load_weights(model: CanvasModel, path: Path) -> None:
                     f"{path}: {name}: expected shape {tuple(parameter.shape)}, "
                     f"got {tuple(weights[name].shape)}"
                 )
-            if not torch.isfinite(weights[name]).all():
-                raise CheckpointError(
-                    f"{path}: {name}: expected finite weights, got NaN or infinity"
-                )
+            _require_usable(f"{path}: {name}", weights[name], parameter.dtype)
             parameter.copy_(weights[name])

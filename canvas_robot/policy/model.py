@@ -31,6 +31,9 @@ from canvas_robot.schema.schedule import needed_for
 from canvas_robot.signals import Binding, Frames, Statistics
 from canvas_robot.signals.codecs import RegionBinding
 
+MOST_TIMESTEP = 999  # CogVideoX is trained on 1000 noise levels
+MOST_SHARPENING = 1e3  # logits stay finite in any precision
+
 ModelInputs = dict[str, torch.Tensor]
 """By region name, what its codec's `encode` gave, each with a batch dimension in front."""
 
@@ -75,8 +78,6 @@ class CanvasModel(nn.Module):
             {self._slots[site.region]: CODECS[site.bound.codec].build(site) for site in sites}
         )
         self.canvas = SpatiotemporalCanvas(layout)
-        for modality, bound in zip(self.canvas.modality, self._bound.values(), strict=True):
-            modality.requires_grad_(not bound.native)  # the backbone's own embedding has none
         counts = {region: self.codec(region).token_count for region in layout.regions}
         self.plan = compile_plan(schema, loops, counts)
         self.future_regions = _future_regions(schema, binding, self.plan)
@@ -93,6 +94,9 @@ class CanvasModel(nn.Module):
             _sharpening(schema, loops),
         )
         self._timesteps = {r: layout.region_spec(r).timestep for r in layout.regions}
+        self._own = {name for name, p in self.named_parameters() if p.requires_grad}
+        for modality, bound in zip(self.canvas.modality, self._bound.values(), strict=True):
+            modality.requires_grad_(not bound.native)  # the backbone's own embedding has none
 
     def codec(self, region: str) -> Codec:
         """The codec of a region."""
@@ -179,7 +183,7 @@ class CanvasModel(nn.Module):
 
     def own_parameters(self) -> dict[str, nn.Parameter]:
         """What a checkpoint of this model holds, by name: all but what is frozen."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+        return {name: p for name, p in self.named_parameters() if name in self._own}
 
 
 def _future_regions(schema: CanvasSchema, binding: Binding, plan: Plan) -> frozenset[str]:
@@ -273,7 +277,12 @@ def _sharpening(schema: CanvasSchema, loops: int) -> list[float] | None:
         schedule = SharpeningSchedule(max_loops=loops, **declared)
     except (TypeError, ValueError) as error:
         raise ModelError(f"schema: metadata.sharpening: {error}") from error
-    return [schedule(loop) for loop in range(loops)]
+    betas = [schedule(loop) for loop in range(loops)]
+    if max(betas) > MOST_SHARPENING:
+        raise ModelError(
+            f"schema: metadata.sharpening: expected betas up to {MOST_SHARPENING:g}, got {betas}"
+        )
+    return betas
 
 
 def _check_backbone(schema: CanvasSchema, backbone: Backbone) -> None:
@@ -283,6 +292,13 @@ def _check_backbone(schema: CanvasSchema, backbone: Backbone) -> None:
             f"{backbone.source!r}, got {schema.layout.d_model}; "
             f"choose the schema made for this backbone"
         )
+    for region in schema.layout.regions:
+        timestep = schema.layout.region_spec(region).timestep
+        if timestep > MOST_TIMESTEP:
+            raise ModelError(
+                f"schema: region {region!r}: timestep: the backbone knows 0 to {MOST_TIMESTEP}, "
+                f"got {timestep}"
+            )
     framing = schema.metadata.get("framing", "image")
     if framing != "image":
         raise ModelError(f"schema: metadata.framing: this version runs 'image', got {framing!r}")

@@ -154,6 +154,14 @@ def _require_fit(
     sharpening: Sequence[float] | None,
 ) -> None:
     blocks = len(transformer.transformer_blocks)
+    grafted = [b for b in transformer.transformer_blocks if isinstance(b, LoopedCogVideoXBlock)]
+    fewest = min((block.max_loops for block in grafted), default=0)
+    if len(grafted) != blocks or plan.loops > fewest:
+        raise ValueError(
+            f"transformer: expected {blocks} blocks grafted with at least the plan's {plan.loops} "
+            f"loops, got {len(grafted)} grafted with {fewest}; graft_looped_blocks(transformer, "
+            f"max_loops={plan.loops}) does that"
+        )
     if len(edges) != (blocks if plan.edges else 0):
         raise ValueError(
             f"edges: expected one ResidualEdges for each of {blocks} blocks because the "

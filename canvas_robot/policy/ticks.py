@@ -196,6 +196,13 @@ class TickRunner:
                 f"changed; missing {sorted(missing)}, unknown {sorted(unknown)}"
             )
         for region, values in tokens.items():
+            expected = self._inputs[:, self._spans[region]].shape
+            if values.shape != expected:
+                raise RefreshError(
+                    f"tick: tokens of {region!r}: expected shape {tuple(expected)}, "
+                    f"got {tuple(values.shape)}"
+                )
+        for region, values in tokens.items():
             self._inputs[:, self._spans[region]] = values
             self._labels[region] = labels.get(region)
 

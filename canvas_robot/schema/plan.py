@@ -348,7 +348,8 @@ def _readable(
     """
     kinds: dict[tuple, tuple[Connection, int]] = {}
     for c in connections:  # those of equal weight and offsets read as one
-        key = (-c.weight, c.temporal, c.t_src or 0, c.t_dst or 0, c.t_src is None)
+        offsets = (c.t_src or 0, c.t_dst or 0, c.t_src is None, c.t_dst is None)
+        key = (-c.weight, c.temporal, *offsets)
         kinds[key] = (c, kinds.get(key, (c, 0))[1] | steps.region_mask[c.dst])
     heavy_first = [(c.weight, mask, steps.allowed(c)) for c, mask in map(kinds.get, sorted(kinds))]
     for t, number in steps.of_region[region]:

@@ -13,7 +13,7 @@ from canvas_robot.signals.signal import ImageSignal, TextSignal, VectorSignal
 
 Role = Literal["frames", "instruction", "action", "reward", "thought"]
 
-HiddenSize = Annotated[int, msgspec.Meta(ge=1, le=65536)]
+HiddenSize = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 Steps = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 

@@ -114,8 +114,15 @@ def test_the_transformer_is_the_real_block_at_that_size_and_its_loops_count():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"width": 17}, {"slow": 1}, {"dtype": "float64"}, {"width": 16, "heads": 3}]
+    "bad, text",
+    [
+        ({"width": 17}, "width: expected a multiple of 8 x 2 heads, got 17"),
+        ({"width": 16, "heads": 3}, "width: expected a multiple of 8 x 3 heads, got 16"),
+        ({"slow": 1}, "size: expected at least 2 slow tokens"),
+        ({"dtype": "float64"}, "size: expected at least 2 slow tokens and dtype bfloat16"),
+        ({"device": "mps"}, "device: expected cpu or cuda, got 'mps'"),
+    ],
 )
-def test_sizes_that_cannot_be_timed_are_refused(bad):
-    with pytest.raises(ValueError, match="size: expected a width that heads divide"):
+def test_sizes_that_cannot_be_timed_are_refused(bad, text):
+    with pytest.raises(ValueError, match=text):
         PlanSize(**({"width": 16, "heads": 2, "slow": 11, "fast": 3} | bad))

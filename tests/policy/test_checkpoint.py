@@ -337,6 +337,26 @@ def test_a_robot_may_have_another_camera_and_other_ages(saved, trained, samples)
     assert loaded.binding.signals["image"] == image
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda weight: weight.double() + 1e300,
+        lambda weight: weight.to(torch.int32),
+        lambda weight: weight.to(torch.bool),
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: weight.to(torch.float8_e4m3fn),
+    ],
+    ids=["beyond float32", "int32", "bool", "complex64", "float8"],
+)
+def test_weights_that_are_no_float32_are_refused(folder, spoilt):
+    def edit(weights):
+        name = next(name for name in weights if name.endswith("loop_gate"))
+        weights[name] = spoilt(weights[name])
+
+    edit_weights(folder, edit)
+    assert "loop_gate: expected" in refusal(folder)
+
+
 @pytest.mark.parametrize("name", ["schema.json", "statistics.json", "weights.safetensors"])
 def test_a_file_that_changed_since_it_was_written_is_refused(folder, name):
     if name == "weights.safetensors":

@@ -342,6 +342,7 @@ def test_residual_edges_change_nothing_at_first_and_add_beside_attention_in_ever
 
 def test_a_plan_with_residual_edges_needs_their_modules_for_every_block():
     transformer = make_transformer(layers=2)
+    graft(transformer, 1)
     layout = CanvasLayout(1, 1, 1, 32, {"a": (0, 1, 0, 1, 0, 1)})
     topology = CanvasTopology([Connection("a", "a", fn="gated")])
     plan = compile_plan(CanvasSchema(layout, topology))
@@ -351,3 +352,13 @@ def test_a_plan_with_residual_edges_needs_their_modules_for_every_block():
         "edges: expected one ResidualEdges for each of 2 blocks because the plan has 1 residual "
         "edges, got 0"
     )
+
+
+@pytest.mark.parametrize("loops, found", [(0, "0 grafted with 0"), (2, "2 grafted with 2")])
+def test_a_plan_of_more_loops_than_were_grafted_is_refused(loops, found):
+    transformer = make_transformer(layers=2)
+    if loops:
+        graft(transformer, loops)
+    layout = CanvasLayout(1, 1, 1, 32, {"a": (0, 1, 0, 1, 0, 1)})
+    with pytest.raises(ValueError, match=f"at least the plan's 3 loops, got {found}"):
+        PlanRunner(transformer, compile_plan(CanvasSchema(layout), loops=3))

@@ -328,3 +328,15 @@ def test_gradients_are_the_same_with_loops_computed_again_in_the_backward_pass(s
     for first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-12, atol=1e-14)
     assert any(gradient.abs().max() > 0 for gradient in gradients[0])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, WIDTH), (), (1, 2, 1)])
+def test_tokens_of_another_shape_are_refused_before_any_is_taken(shape):
+    regions = {name: RegionSpec((0, 2, i, i + 1, 0, 1)) for i, name in enumerate(("a", "b"))}
+    layout = CanvasLayout(2, 2, 1, WIDTH, regions)
+    runner = made(CanvasSchema(layout, CanvasTopology.dense(["a", "b"])))
+    ticks, tokens = TickRunner(runner), random_tokens(runner.plan, regions, torch.float32)
+    with pytest.raises(RefreshError, match="tick: tokens of 'b': expected shape"):
+        ticks.tick({**tokens, "b": torch.zeros(shape)})
+    assert not ticks.inputs.any()
+    ticks.tick(tokens)  # nothing was taken, so this is still the first

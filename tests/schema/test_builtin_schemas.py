@@ -25,6 +25,7 @@ def test_the_shipped_schemas_are_these():
         "widowx_bridge_2b",
         "widowx_bridge_5b",
         "widowx_tiny",
+        "widowx_tiny_video",
     ]
 
 
@@ -49,10 +50,11 @@ def test_a_shipped_schema_has_one_goal_that_holds_the_prompt_and_outputs_from_no
     rows = describe(schema).regions
     goals = [row for row in rows if row.stream == "text"]
     assert len(goals) == 1
-    assert goals[0].tokens >= (128 if name == "widowx_tiny" else PROMPT_TOKENS)
+    assert goals[0].tokens >= (128 if name.startswith("widowx_tiny") else PROMPT_TOKENS)
     for row in rows:
         t0, t1, *_ = row.bounds
-        assert t0 == now if row.is_output else t1 == now + 1 or row.stream == "text"
+        starts = now + 1 if row.name == "future" else now
+        assert t0 == starts if row.is_output else t1 == now + 1 or row.stream == "text"
         assert row.timestep > 0 or not row.is_output
 
 
@@ -60,6 +62,15 @@ def test_a_shipped_schema_has_one_goal_that_holds_the_prompt_and_outputs_from_no
 def test_the_widowx_schemas_fit_the_shipped_bindings(name):
     for binding in ("widowx", "widowx_pose"):
         load_binding(config_path("bindings", f"{binding}.yaml")).check_schema(load(name))
+
+
+def test_the_schema_with_video_to_come_fits_its_binding():
+    binding, schema = (
+        load_binding(config_path("bindings", "widowx_video.yaml")),
+        load("widowx_tiny_video"),
+    )
+    binding.check_schema(schema)
+    assert binding.future_regions(schema) == {"future"}
 
 
 def test_the_two_bridge_schemas_differ_in_width_only():

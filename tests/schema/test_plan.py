@@ -17,6 +17,7 @@ from canvas_robot.schema import (
     PlanError,
     compile_plan,
 )
+from canvas_robot.schema.plan import rows_in
 
 
 def allowed_pairs(connection, layout, cells):
@@ -220,6 +221,19 @@ def test_time_offsets_pair_the_steps_of_a_shared_reference(t_src, t_dst, reads):
         for row in range(group.start, group.stop)
     }
     assert read == reads
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_offset_of_0_is_not_an_open_end_in_whatever_order_they_are_declared(order):
+    layout = CanvasLayout(2, 2, 1, 8, {"a": (0, 2, 0, 1, 0, 1), "x": (0, 2, 1, 2, 0, 1)})
+    declared = [Connection("a", "x", t_src=0), Connection("a", "a", t_src=0, t_dst=0)][::order]
+    plan = compile_plan(CanvasSchema(layout, CanvasTopology(declared)))
+    (a, x) = plan.region("a"), plan.region("x")
+    reads = {
+        row: {r for g in plan.groups if g.start <= row < g.stop for r in rows_in(g.reads)}
+        for row in range(a.start, a.stop)
+    }
+    assert reads == {row: {row, *range(x.start, x.stop)} for row in range(a.start, a.stop)}
 
 
 def test_a_key_allowed_twice_is_read_once_and_weight_0_removes_only_its_edge():

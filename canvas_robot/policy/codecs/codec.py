@@ -94,6 +94,15 @@ class Codec(nn.Module, ABC):
         """
         return torch.empty(0)
 
+    def encode_batch(self, values: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """The samples of a batch at once: `encode` of each, stacked (B, ...).
+
+        Args:
+            values: (B, F, ...) frames' values.
+            missing: (B, F) bool, as of Frames.
+        """
+        return torch.empty(len(values), 0)
+
     @abstractmethod
     def embed(self, inputs: torch.Tensor) -> torch.Tensor:
         """Encoded samples (B, ...) to tokens (B, token_count, width)."""

@@ -73,6 +73,10 @@ class TextCodec(Codec):
             self._known[prompt] = self._looked_up(prompt)
         return self._known[prompt]
 
+    def encode_batch(self, values: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
+        """Refused: an instruction is no frames; stack `encode` of each."""
+        raise TypeError("TextCodec: expected instructions, one at a time in `encode`; got frames")
+
     def embed(self, inputs: torch.Tensor) -> torch.Tensor:
         return text_tokens(self.embedding, inputs, self.positions)
 

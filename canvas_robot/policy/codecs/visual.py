@@ -11,13 +11,14 @@ from diffusers import AutoencoderKLCogVideoX
 from diffusers.models.embeddings import CogVideoXPatchEmbed
 
 from canvas_robot.backbone.image_encoder import ImageEncoder
-from canvas_robot.policy.codecs.codec import Codec, CodecSite
+from canvas_robot.policy.codecs.codec import Codec, CodecSite, ModelError
 from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.codecs.native import LatentSize, video_positions, video_tokens
 from canvas_robot.policy.codecs.squash import squash
 from canvas_robot.signals import Frames
 
 VAE_STRIDE = 8  # pixels per latent cell; CogVideoX's VAE halves the image three times
+FRAMES_AT_A_TIME = 32  # through the VAE: what bounds the memory of a large batch
 
 
 class VisualCodec(Codec):
@@ -68,10 +69,32 @@ class VisualCodec(Codec):
 
     def encode_image(self, image: np.ndarray) -> torch.Tensor:
         """(H, W, 3) uint8 of any size to latents (C, h, w)."""
-        weight = next(self.encoder.parameters())
         pixels = torch.from_numpy(np.ascontiguousarray(squash(image, self.image_size)))
-        pixels = pixels.to(weight.device, weight.dtype).permute(2, 0, 1) / 127.5 - 1.0
-        return self.encoder(pixels[None])[0]
+        return self._latents(pixels[None])[0]
+
+    def encode_batch(
+        self, values: torch.Tensor, missing: torch.Tensor, batch_size: int = FRAMES_AT_A_TIME
+    ) -> torch.Tensor:
+        """Latents (B, F, C, h, w) of images of any size, (B, F, H, W, 3) uint8.
+
+        Latents (B, F, C, h, w) of floats, encoded before, come back in the VAE's precision and on
+        its device. `batch_size`: frames that go through the VAE at a time.
+
+        Raises ModelError for values that are neither.
+        """
+        if values.is_floating_point():
+            return self._checked(values).to(self._weight.device, self._weight.dtype)
+        if values.dtype != torch.uint8 or values.ndim != 5 or values.shape[-1] != 3:
+            raise ModelError(
+                f"region {self._region!r}: expected images (B, F, H, W, 3) uint8 or latents, "
+                f"got {tuple(values.shape)} {values.dtype}"
+            )
+        images = values.flatten(0, 1)
+        if images.shape[1:3] != self.image_size:
+            squashed = [squash(image, self.image_size) for image in images.cpu().numpy()]
+            images = torch.from_numpy(np.stack(squashed))
+        latents = torch.cat([self._latents(some) for some in images.split(batch_size)])
+        return latents.unflatten(0, values.shape[:2])
 
     def decode_latents(self, latents: torch.Tensor) -> np.ndarray:
         """Latents (C, h, w) to (H, W, 3) uint8; undoes `encode_image` as far as the VAE does."""
@@ -81,3 +104,23 @@ class VisualCodec(Codec):
 
     def embed(self, inputs: torch.Tensor) -> torch.Tensor:
         return video_tokens(self.embedding, inputs, self.positions)
+
+    @property
+    def _weight(self) -> torch.Tensor:
+        """One of the VAE's weights; its device and precision are the codec's."""
+        return next(self.encoder.parameters())
+
+    def _latents(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, H, W, 3) uint8 of the codec's size to latents (N, C, h, w)."""
+        pixels = images.to(self._weight.device).to(self._weight.dtype).permute(0, 3, 1, 2)
+        return self.encoder(pixels / 127.5 - 1.0)
+
+    def _checked(self, latents: torch.Tensor) -> torch.Tensor:
+        """The latents themselves; raises ModelError unless they are of the codec's size."""
+        expected = self.encoder.latent_channels, *(size // VAE_STRIDE for size in self.image_size)
+        if latents.ndim != 5 or latents.shape[2:] != expected:
+            raise ModelError(
+                f"region {self._region!r}: expected latents (B, F, *{expected}), "
+                f"got {tuple(latents.shape)}; encode the data set for this schema and backbone"
+            )
+        return latents
