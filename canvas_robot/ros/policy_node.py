@@ -121,7 +121,7 @@ class PolicyNode(LifecycleNode):
         with _relayed(self.get_logger()):
             policy = assemble_policy(settings.policy)
         self._arm = Arm.load(policy.binding.robot.arm)
-        check_sources(policy.binding, self._arm)
+        check_sources(policy.binding, self._arm, policy.schema)
         milliseconds = warm_up(policy)
         self._loop = ControlLoop(policy, self._instant, self._warn)
         self._policy, self._settings = policy, settings

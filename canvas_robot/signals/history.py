@@ -3,12 +3,13 @@
 The one sampler for dataset, simulator and robot. Frame i of a region is the newest sample stamped
 at or before t_tick - i * period * dt; a missing past repeats the first sample with the mask set. A
 region refreshes at ticks that are multiples of its period since the reset and keeps its frames in
-between.
+between. Regions of the future have no frames here: what they show is still to come.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,6 +30,34 @@ class NotReadyError(RuntimeError):
     """A signal has no sample at or before the tick."""
 
 
+def newest_at(stamps_ns: Sequence[int], stamp_ns: int) -> int:
+    """Index of the newest of rising stamps at or before `stamp_ns`; -1 where there is none."""
+    return bisect_right(stamps_ns, stamp_ns) - 1
+
+
+def sampled(
+    stamps_ns: Sequence[int], stamp_ns: int, steps: int, period_ns: int
+) -> tuple[list[int], list[bool]]:
+    """Which samples fill a region's `steps` frames at `stamp_ns`, oldest first.
+
+    Args:
+        stamps_ns: of all samples since the reset, rising, at least one.
+    Returns:
+        Indices of the samples, and where the past did not exist, so that the first one stands in.
+    """
+    wanted = [newest_at(stamps_ns, stamp_ns - i * period_ns) for i in reversed(range(steps))]
+    return [max(0, index) for index in wanted], [index < 0 for index in wanted]
+
+
+def refresh_tick(tick: int, period: int, phase: int = 0) -> int:
+    """The last tick up to `tick` at which a region of this period took new frames.
+
+    Ticks count from the reset, which is a refresh itself. `phase` 0 is the robot's clock; others
+    shift it, as if the reset had come later or earlier in the cycle.
+    """
+    return max(0, tick - (tick - phase) % period)
+
+
 @dataclass
 class _Stream:
     stamps_ns: list[int] = field(default_factory=list)
@@ -38,8 +67,7 @@ class _Stream:
         del self.stamps_ns[:first], self.values[:first]
 
     def newest_at(self, stamp_ns: int) -> int:
-        """Index of the newest sample stamped at or before `stamp_ns`; -1 where there is none."""
-        return bisect_right(self.stamps_ns, stamp_ns) - 1
+        return newest_at(self.stamps_ns, stamp_ns)
 
 
 class History:
@@ -48,7 +76,9 @@ class History:
     def __init__(self, schema: CanvasSchema, binding: Binding) -> None:
         binding.check_schema(schema)
         self._binding = binding
-        self._specs = {name: schema.layout.region_spec(name) for name in binding.observed_regions()}
+        future = binding.future_regions(schema)
+        regions = [name for name in binding.observed_regions() if name not in future]
+        self._specs = {name: schema.layout.region_spec(name) for name in regions}
         self._streams = {binding.regions[name].signal: _Stream() for name in self._specs}
         self._span_ns = _MARGIN_NS + max(
             ((spec.size[0] - 1) * spec.period * binding.tick_ns for spec in self._specs.values()),
@@ -130,7 +160,8 @@ class History:
         """
         held = dict(self._held)
         for name, spec in self._specs.items():
-            if name not in held or tick // spec.period != held[name][0] // spec.period:
+            due = refresh_tick(tick, spec.period)
+            if name not in held or due != refresh_tick(held[name][0], spec.period):
                 held[name] = (tick, self._frames(name, stamp_ns))
         self._held = held
         return Observation(tick, stamp_ns, {name: frames for name, (_, frames) in held.items()})
@@ -143,10 +174,9 @@ class History:
                 f"signal {signal!r}: no sample at or before the tick at {stamp_ns} ns"
             )
         period_ns = spec.period * self._binding.tick_ns
-        wanted = [stream.newest_at(stamp_ns - i * period_ns) for i in reversed(range(spec.size[0]))]
-        indices = [max(0, index) for index in wanted]
+        indices, missing = sampled(stream.stamps_ns, stamp_ns, spec.size[0], period_ns)
         return Frames(
             values=np.stack([stream.values[i] for i in indices]),
             stamps_ns=np.array([stream.stamps_ns[i] for i in indices], dtype=np.int64),
-            missing=np.array([index < 0 for index in wanted]),
+            missing=np.array(missing),
         )

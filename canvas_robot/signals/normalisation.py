@@ -12,16 +12,22 @@ class StatisticsError(ValueError):
     """Statistics are missing, malformed or unusable for a signal."""
 
 
-class Statistics(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Statistics(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """Statistics of one vector signal, and their source.
 
-    Per component: mean, standard deviation, 1% and 99% quantiles.
+    Per component: mean, standard deviation, 1% and 99% quantiles; where known, the lowest and
+    highest value. `count`: vectors that they were computed from, where known.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     q01: tuple[float, ...]
     q99: tuple[float, ...]
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+    count: int | None = None
     source: str = ""
 
     def normaliser(self, kind: str) -> Normaliser:

@@ -43,22 +43,26 @@ class Pose:
 
 
 def matrix_from_rpy(rpy: np.ndarray) -> np.ndarray:
-    """Rotation of fixed-axis roll, pitch, yaw (3,) in radians: R = Rz(yaw) Ry(pitch) Rx(roll)."""
+    """Rotation of fixed-axis roll, pitch, yaw in radians: R = Rz(yaw) Ry(pitch) Rx(roll).
+
+    (3,) to (3, 3), or (n, 3) to (n, 3, 3).
+    """
     return Rotation.from_euler("xyz", np.asarray(rpy, dtype=np.float64)).as_matrix()
 
 
 def rpy_from_matrix(rotation: np.ndarray) -> np.ndarray:
-    """Fixed-axis roll, pitch, yaw (3,) in radians; the inverse of `matrix_from_rpy`.
+    """Fixed-axis roll, pitch, yaw in radians; the inverse of `matrix_from_rpy`.
 
-    That holds for |pitch| < pi/2; at |pitch| = pi/2 roll and yaw turn about one axis; yaw is then
-    0.
+    (3, 3) to (3,), or (n, 3, 3) to (n, 3). That holds for |pitch| < pi/2; at |pitch| = pi/2 roll
+    and yaw turn about one axis; yaw is then 0.
     """
-    cos_pitch = np.hypot(rotation[0, 0], rotation[1, 0])
-    pitch = np.arctan2(-rotation[2, 0], cos_pitch)
-    if cos_pitch < _GIMBAL_LOCK:
-        return np.array([np.arctan2(-rotation[1, 2], rotation[1, 1]), pitch, 0.0])
-    roll = np.arctan2(rotation[2, 1], rotation[2, 2])
-    return np.array([roll, pitch, np.arctan2(rotation[1, 0], rotation[0, 0])])
+    xx, yx, zx = rotation[..., 0, 0], rotation[..., 1, 0], rotation[..., 2, 0]
+    yy, zy, yz, zz = (rotation[..., i, j] for i, j in ((1, 1), (2, 1), (1, 2), (2, 2)))
+    cos_pitch = np.hypot(xx, yx)
+    locked = cos_pitch < _GIMBAL_LOCK
+    roll = np.arctan2(np.where(locked, -yz, zy), np.where(locked, yy, zz))
+    yaw = np.where(locked, 0.0, np.arctan2(yx, xx))
+    return np.stack([roll, np.arctan2(-zx, cos_pitch), yaw], axis=-1)
 
 
 def matrix_from_quaternion(xyzw: np.ndarray) -> np.ndarray:

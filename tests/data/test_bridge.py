@@ -1,14 +1,33 @@
 """Bridge V2 is read as published, whatever its flags and descriptions say."""
 
 import json
+import logging
+import multiprocessing
+import os
 import pickle
-import struct
+import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 
-from canvas_robot.data.bridge import BridgeDataError, BridgeV2, find_version_folder
+from canvas_robot.data.bridge import BridgeV2, find_version_folder
+from canvas_robot.data.example import Example
+from canvas_robot.data.layout import BridgeDataError
+from canvas_robot.data.records import CorruptRecordError, open_shard
+
+TRAIN = "bridge_dataset-train.tfrecord-00000-of-00001"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """The sample's folder is read-only, so that its index goes to the cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +61,6 @@ def test_an_index_outside_the_split_is_refused(bridge_sample):
             BridgeV2(bridge_sample)[index]
 
 
-def test_stored_pictures_decode_to_the_same_pixels_every_time(bridge_sample):
-    first, again = BridgeV2(bridge_sample)[3], BridgeV2(bridge_sample)[3]
-    assert first.images.tobytes() == again.images.tobytes()
-
-
 def test_order_is_the_same_with_several_shards(bridge_sample, tmp_path):
     folder = _split_into_shards(bridge_sample, tmp_path, lengths=(2, 17, 6))
     whole, split = BridgeV2(bridge_sample), BridgeV2(folder)
@@ -66,7 +80,10 @@ def test_the_first_action_is_tiny_but_not_zero(sample):
 
 def test_image_flags_are_false_although_pictures_are_real(bridge_sample):
     # `BridgeV2` does not read the flags: it gives real pictures where all of them are false.
-    assert not any(_stored_flags(bridge_sample, f"has_image_{k}") for k in range(4))
+    for record in _stored(bridge_sample):
+        assert all(record.integers(f"episode_metadata/has_image_{k}") == 0 for k in range(4))
+    dataset = BridgeV2(bridge_sample)
+    assert dataset.pictures.all(axis=0).tolist() == [True, True, True, False]
     for camera in ("image_0", "image_1", "image_2"):
         assert BridgeV2(bridge_sample, camera=camera)[0].images.std() > 10
 
@@ -75,11 +92,26 @@ def test_a_missing_camera_is_black(bridge_sample):
     assert BridgeV2(bridge_sample, camera="image_3")[0].images.max() == 0
 
 
+def test_the_sample_has_language_in_every_episode_and_says_so(bridge_sample, sample):
+    # About 30% of the whole data set is blank; none of it is in the sample.
+    assert all(episode.instruction.strip() for episode in sample)
+    assert BridgeV2(bridge_sample).has_language.all()
+    assert all(int(r.integers("episode_metadata/has_language")[0]) for r in _stored(bridge_sample))
+
+
 def test_cut_episodes_are_read_although_no_step_is_marked_last(bridge_sample, sample):
-    record = next(_payloads(bridge_sample / "bridge_dataset-train.tfrecord-00000-of-00001"))
-    assert _int_feature(record, b"steps/is_last") == [0] * 10
-    assert _int_feature(record, b"steps/is_terminal") == [0] * 10
+    for record in _stored(bridge_sample):
+        for key in ("steps/is_last", "steps/is_terminal", "steps/reward"):
+            read = record.floats if key == "steps/reward" else record.integers
+            assert read(key).tolist() == [0] * 10
     assert all(len(episode) == 10 for episode in sample)
+
+
+def test_gripper_targets_lie_between_open_and_closed_too(sample):
+    grippers = np.concatenate([episode.actions[:, 6] for episode in sample])
+    between = grippers[(grippers > 0) & (grippers < 1)]
+    assert len(between) == 9 and between.min() < 0.2 and between.max() > 0.99
+    assert set(grippers) >= {0.0, 1.0}
 
 
 def test_the_published_descriptions_are_not_believed(bridge_sample, sample):
@@ -117,24 +149,8 @@ def test_no_dataset_is_reported_with_where_to_get_one(tmp_path):
 
 def test_several_versions_are_not_guessed_between(tmp_path):
     for version in ("1.0.0", "2.0.0"):
-        _write_metadata(tmp_path / version, {})
+        _write_metadata(tmp_path / version)
     with pytest.raises(BridgeDataError, match=r"expected one version, got \['1.0.0', '2.0.0'\]"):
-        BridgeV2(tmp_path)
-
-
-def test_another_layout_under_a_bridge_name_is_refused(tmp_path):
-    # Open X-Embodiment's bridge 0.1.0 keeps the action in a dictionary.
-    action = {"world_vector": _tensor(3), "rotation_delta": _tensor(3)}
-    _write_metadata(tmp_path / "1.0.0", {"action": _features(action)})
-    with pytest.raises(
-        BridgeDataError, match=r"steps/action: expected float32 \(7,\), got .*vector"
-    ):
-        BridgeV2(tmp_path)
-
-
-def test_an_action_of_another_size_is_refused(tmp_path):
-    _write_metadata(tmp_path / "1.0.0", {"action": _tensor(8)})
-    with pytest.raises(BridgeDataError, match=r"steps/action: .* got \('float32', \(8,\)\)"):
         BridgeV2(tmp_path)
 
 
@@ -145,9 +161,7 @@ def test_an_unknown_camera_or_split_is_refused_with_the_known_ones(bridge_sample
         BridgeV2(bridge_sample, split="test")
 
 
-def test_reading_leaves_tensorflow_out_of_this_process(sample):
-    # With it, MuJoCo's EGL renderer would crash; see canvas_robot.data.helper_process.
-    assert sample and "tensorflow" not in sys.modules
+# In other processes.
 
 
 def test_a_reader_can_be_sent_to_another_process(bridge_sample, sample):
@@ -155,40 +169,174 @@ def test_a_reader_can_be_sent_to_another_process(bridge_sample, sample):
     np.testing.assert_array_equal(copy[2].states, sample[2].states)
 
 
+def test_spawned_workers_read_without_tensorflow_or_tfds(bridge_sample, sample):
+    dataset = BridgeV2(bridge_sample)
+    dataset.read(0)  # an open file stays behind
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn) as workers:
+        read = list(workers.map(dataset.__getitem__, range(6)))
+        loaded = workers.submit(eval, "sorted(__import__('sys').modules)").result()
+    for ours, theirs in zip(sample, read, strict=False):
+        assert ours.name == theirs.name
+        np.testing.assert_array_equal(ours.images, theirs.images)
+    assert "canvas_robot.data.bridge" in loaded
+    assert not {"tensorflow", "tensorflow_datasets", "torch"} & set(loaded)
+
+
+def test_reading_leaves_tensorflow_out_of_this_process(bridge_sample):
+    # With it, MuJoCo's EGL renderer would crash; see canvas_robot.data.helper_process.
+    code = (
+        "import sys; from canvas_robot.data.bridge import BridgeV2; "
+        f"print(len(list(BridgeV2({str(bridge_sample)!r}))), 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "25 False\n", done.stderr
+
+
+def test_reading_again_and_again_takes_no_more_memory(bridge_sample):
+    dataset = BridgeV2(bridge_sample)
+
+    def read_all():
+        for number in range(len(dataset)):
+            dataset.read(number).images("image_0", [3, 7])
+        return _anonymous_memory()
+
+    read_all()
+    before = read_all()
+    for _ in range(10):
+        after = read_all()
+    assert after - before < 1_000_000  # bytes; the pictures decoded meanwhile took 6 MB
+
+
+def _anonymous_memory():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("RssAnon:")]
+    return int(line.split()[1]) * 1024
+
+
+# What it is, and copies of it.
+
+
+def test_the_fingerprint_says_which_data_it_is(bridge_sample, tmp_path):
+    whole = BridgeV2(bridge_sample)
+    assert whole.fingerprint == BridgeV2(bridge_sample, camera="image_2").fingerprint
+    assert len(whole.fingerprint) == 64
+    others = {
+        BridgeV2(bridge_sample, split="val").fingerprint,
+        BridgeV2(_split_into_shards(bridge_sample, tmp_path, lengths=(5, 20))).fingerprint,
+        whole.fingerprint,
+    }
+    assert len(others) == 3
+
+
+def test_an_array_record_copy_gives_the_same_episodes(bridge_sample, tmp_path):
+    for name in ("features.json", "dataset_info.json"):
+        text = (bridge_sample / name).read_text()
+        (tmp_path / name).write_text(text.replace('"tfrecord"', '"array_record"'))
+    for split in ("train", "val"):
+        name = f"bridge_dataset-{split}.{{}}-00000-of-00001"
+        writer = ArrayRecordWriter(str(tmp_path / name.format("array_record")), "group_size:1")
+        for record in open_shard(bridge_sample / name.format("tfrecord"), "tfrecord").records():
+            writer.write(bytes(record.data))
+        writer.close()
+    for split in ("train", "val"):
+        published, copy = BridgeV2(bridge_sample, split), BridgeV2(tmp_path, split)
+        assert len(copy) == len(published) == 25
+        for ours, theirs in zip(published, copy, strict=True):
+            assert (ours.name, ours.instruction) == (theirs.name, theirs.instruction)
+            for field in ("images", "states", "actions", "stamps_ns"):
+                np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field))
+
+
+def test_another_file_format_is_refused(bridge_sample, tmp_path):
+    folder = _split_into_shards(bridge_sample, tmp_path, lengths=(25,))
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps({**info, "fileFormat": "parquet"}))
+    with pytest.raises(
+        BridgeDataError, match=r"files of \('tfrecord', 'array_record'\), got 'parq"
+    ):
+        BridgeV2(folder)
+
+
+def test_a_split_that_names_another_folder_is_refused(bridge_sample, tmp_path):
+    folder = _split_into_shards(bridge_sample, tmp_path, lengths=(25,))
+    info = (folder / "dataset_info.json").read_text()
+    (folder / "dataset_info.json").write_text(info.replace('"train"', '"../train"'))
+    with pytest.raises(BridgeDataError, match=r"expected a plain name, got '\.\./train'"):
+        BridgeV2(folder, "../train")
+
+
+# Damaged data.
+
+
+def test_an_incomplete_data_set_is_refused_with_the_remedy(bridge_sample, tmp_path):
+    folder = _split_into_shards(bridge_sample, tmp_path, lengths=(10, 15))
+    lost = folder / "bridge_dataset-train.tfrecord-00000-of-00002"
+    lost.unlink()
+    with pytest.raises(CorruptRecordError) as caught:
+        BridgeV2(folder)
+    assert caught.value.file == str(lost)
+    for part in ("is missing", "10 of 25 episodes", "download this file again", "--skip-corrupt"):
+        assert part in str(caught.value)
+
+
+def test_the_rest_of_an_incomplete_data_set_is_usable_and_what_is_not_is_logged(
+    bridge_sample, sample, tmp_path, caplog
+):
+    folder = _split_into_shards(bridge_sample, tmp_path, lengths=(10, 15))
+    (folder / "bridge_dataset-train.tfrecord-00000-of-00002").unlink()
+    with caplog.at_level(logging.WARNING):
+        dataset = BridgeV2(folder, skip_corrupt=True)
+    assert len(dataset) == 15 and dataset.index.episodes_skipped == 10
+    # Episodes keep their published number, whatever is lost before them.
+    assert dataset[0].name == dataset.name(0) == "bridge_dataset/train/10"
+    np.testing.assert_array_equal(dataset[0].images, sample[10].images)
+    assert "10 of 25 episodes cannot be read" in caplog.text
+    assert "tfrecord-00000-of-00002: the file is missing (10 lost)" in caplog.text
+
+
+def test_damaged_data_is_refused_when_it_is_read_and_left_out_once_it_was_verified(
+    bridge_sample, tmp_path
+):
+    folder = _split_into_shards(bridge_sample, tmp_path, lengths=(25,))
+    path = folder / TRAIN
+    dataset = BridgeV2(folder)
+    data = bytearray(path.read_bytes())
+    data[dataset.index.offset[3] + 5000] ^= 1
+    path.write_bytes(data)
+    dataset = BridgeV2(folder)
+    with pytest.raises(CorruptRecordError, match=r"record at \d+: wrong checksum of \d+ bytes of"):
+        dataset.read(3)
+    assert dataset.read(4).name == "bridge_dataset/train/4"
+    assert len(BridgeV2(folder, skip_corrupt=True, verify=True)) == 24
+    with pytest.raises(CorruptRecordError, match=r"wrong checksum .* in all, 1 of 25 episodes"):
+        BridgeV2(folder)
+
+
 # Stored files, read and written without TensorFlow.
 
 
-def _features(features):
-    return {"featuresDict": {"features": features}}
-
-
-def _tensor(size):
-    return {"tensor": {"shape": {"dimensions": [str(size)]}, "dtype": "float32"}}
-
-
-def _write_metadata(folder, step_features):
+def _write_metadata(folder):
     folder.mkdir()
-    tree = _features({"steps": {"sequence": {"feature": _features(step_features)}}})
-    (folder / "features.json").write_text(json.dumps(tree))
-    splits = [{"name": "train", "shardLengths": ["1"]}]
-    (folder / "dataset_info.json").write_text(json.dumps({"splits": splits}))
+    for name in ("features.json", "dataset_info.json"):
+        (folder / name).write_text("{}")
 
 
-def _records(path):
-    """Whole records of a TFRecord file: u64 length, u32 checksum, payload, u32 checksum."""
-    data, at = path.read_bytes(), 0
-    while at < len(data):
-        (length,) = struct.unpack_from("<Q", data, at)
-        yield data[at : at + 16 + length]
-        at += 16 + length
-
-
-def _payloads(path):
-    return (record[12:-4] for record in _records(path))
+def _stored(folder):
+    """The sample's records as stored."""
+    return [Example(record.data) for record in open_shard(folder / TRAIN, "tfrecord").records()]
 
 
 def _split_into_shards(source, folder, lengths):
-    records = list(_records(source / "bridge_dataset-train.tfrecord-00000-of-00001"))
+    data = (source / TRAIN).read_bytes()
+    found = list(open_shard(source / TRAIN, "tfrecord").records())
+    records = [data[record.offset : record.offset + 16 + record.length] for record in found]
     assert sum(lengths) == len(records)
     for shard, length in enumerate(lengths):
         taken, records = records[:length], records[length:]
@@ -200,17 +348,3 @@ def _split_into_shards(source, folder, lengths):
     (folder / "dataset_info.json").write_text(json.dumps(info))
     (folder / "features.json").write_text((source / "features.json").read_text())
     return folder
-
-
-def _int_feature(record, key):
-    """Values of an int64 feature of a serialised tf.train.Example, each below 128."""
-    # Feature entry: the key, then field 2 (the Feature), its field 3 (int64 list), its field 1.
-    at = record.index(key) + len(key)
-    assert record[at] == 0x12 and record[at + 2] == 0x1A and record[at + 4] == 0x0A
-    return list(record[at + 6 : at + 6 + record[at + 5]])
-
-
-def _stored_flags(folder, name):
-    key = f"episode_metadata/{name}".encode()
-    path = folder / "bridge_dataset-train.tfrecord-00000-of-00001"
-    return any(value for payload in _payloads(path) for value in _int_feature(payload, key))

@@ -1,13 +1,18 @@
 """Laws of the history: which sample fills which frame, what a reset keeps, what is refused."""
 
 import weakref
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from canvas_robot.schema import CanvasSchema, CanvasTopology, RegionSpec
 from canvas_robot.signals import History, NotReadyError, SignalError, StampError
+from canvas_robot.signals.codecs import VisualBinding
+from canvas_robot.signals.history import refresh_tick, sampled
 
 TICK_NS = 200_000_000
 START_NS = 10**10
@@ -80,6 +85,38 @@ def test_frames_are_the_newest_samples_at_or_before_their_time_and_refresh_by_ph
         stamps = observation.frames["proprio"].stamps_ns
         np.testing.assert_array_equal(values, [state(s % 997 / 1000) for s in stamps])
         assert (observation.tick, observation.stamp_ns) == (tick, t_ns)
+
+
+@given(
+    st.lists(st.integers(1, 10**6), unique=True, min_size=1, max_size=8).map(sorted),
+    st.integers(0, 10**6),
+    st.integers(1, 4),
+    st.integers(1, 10**6),
+)
+def test_sampled_names_the_newest_samples_and_where_the_first_stands_in(
+    stamps, stamp, steps, period
+):
+    indices, missing = sampled(stamps, stamp, steps, period)
+    for i, (index, stands_in) in enumerate(zip(reversed(indices), reversed(missing), strict=True)):
+        past = [n for n, sample in enumerate(stamps) if sample <= stamp - i * period]
+        assert (index, stands_in) == ((past[-1], False) if past else (0, True))
+
+
+@given(st.integers(0, 40), st.integers(1, 6), st.integers(0, 12))
+def test_a_refresh_is_the_last_tick_of_the_shifted_clock_or_the_reset(tick, period, phase):
+    on_the_clock = [t for t in range(tick + 1) if t % period == phase % period]
+    assert refresh_tick(tick, period, phase) == max([0, *on_the_clock])
+
+
+def test_a_region_of_the_future_is_not_observed(small_schema, widowx):
+    schema = small_schema()
+    coming = RegionSpec((1, 2, 0, 1, 0, 1))  # after t_current = 0, an output
+    layout = replace(schema.layout, regions={**schema.layout.regions, "coming": coming})
+    schema = CanvasSchema(layout, CanvasTopology.dense(list(layout.regions)))
+    bound = {**widowx.regions, "coming": VisualBinding(signal="image")}
+    history = History(schema, msgspec.structs.replace(widowx, regions=bound))
+    filled(history, START_NS)
+    assert set(history.observe(0, START_NS).frames) == {"visual", "proprio"}
 
 
 @pytest.fixture

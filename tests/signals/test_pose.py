@@ -47,6 +47,22 @@ def test_rpy_undoes_its_matrix(rpy):
     assert (np.minimum(around, 2 * np.pi - around) < 1e-9).all()
 
 
+@given(st.lists(turns, min_size=1, max_size=4))
+def test_many_rotations_at_once_are_as_one_by_one(several):
+    matrices = matrix_from_rpy(np.array(several))
+    assert np.array_equal(matrices, [matrix_from_rpy(rpy) for rpy in several])
+    assert np.array_equal(rpy_from_matrix(matrices), [rpy_from_matrix(m) for m in matrices])
+
+
+@pytest.mark.parametrize("pitch", [np.pi / 2, -np.pi / 2])
+def test_at_a_right_angle_yaw_is_0_and_the_matrix_comes_back(pitch):
+    locked = np.array([[0.3, pitch, 0.5], [-1.0, pitch, 0.0], [0.2, 0.1, 0.4]])
+    rpy = rpy_from_matrix(matrix_from_rpy(locked))
+    np.testing.assert_allclose(matrix_from_rpy(rpy), matrix_from_rpy(locked), atol=1e-7)
+    np.testing.assert_array_equal(rpy[:2, 2], 0.0)
+    np.testing.assert_allclose(rpy[2], locked[2])
+
+
 @given(rotations)
 def test_matrix_undoes_quaternion_and_w_is_not_negative(rotation):
     xyzw = quaternion_from_matrix(rotation)
