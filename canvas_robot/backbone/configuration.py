@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from torch import nn
 from transformers import T5Config, T5EncoderModel
+
+from canvas_robot.backbone.part_config import (
+    BackboneError,
+    PartConfig,
+    TextEncoderConfig,
+    TransformerConfig,
+    VaeConfig,
+    canonical,
+    part_config,
+    read_object,
+)
+from canvas_robot.schema.plain import shown
 
 PARTS = ("transformer", "vae", "text_encoder")
 PAIRED_FRAMES = (
@@ -24,26 +36,21 @@ IMAGE_CONDITIONED = (
 SUITABLE = "use CogVideoX-2b or CogVideoX-5b"
 
 
-class BackboneError(ValueError):
-    """A backbone cannot be found or is not what was asked for."""
-
-
 @dataclass(frozen=True)
 class BackboneConfiguration:
-    """The keyword arguments that make each part, as in diffusers' and transformers' config.json.
+    """The arguments that make each part, as in diffusers' and transformers' config.json.
 
     text_encoder: None where a source has none, as policies with cached prompts need none.
 
     Raises BackboneError when the parts do not fit a canvas or one another.
     """
 
-    transformer: Mapping[str, object]
-    vae: Mapping[str, object]
-    text_encoder: Mapping[str, object] | None = None
+    transformer: TransformerConfig
+    vae: VaeConfig
+    text_encoder: TextEncoderConfig | None = None
 
     def __post_init__(self) -> None:
-        made = self.skeleton("transformer").config
-        latents = self.skeleton("vae").config.latent_channels
+        made, latents = self.transformer, self.vae.latent_channels
         if made.patch_size_t is not None:
             raise BackboneError(
                 f"backbone: expected one frame per token; {PAIRED_FRAMES}; {SUITABLE}"
@@ -65,24 +72,34 @@ class BackboneConfiguration:
             )
 
     @classmethod
+    def from_spec(cls, spec: Mapping[str, Mapping], name: str) -> BackboneConfiguration:
+        """Of the parts in a file of config/backbones; raises BackboneError that begins with `name`.
+
+        The file's other entries say how its weights are drawn.
+        """
+        return cls(**{part: part_config(part, spec[part], f"{name}: {part}") for part in PARTS})
+
+    @classmethod
     def from_folder(cls, folder: Path) -> BackboneConfiguration:
         """Of the parts in a folder in diffusers' layout; without a text encoder if it has none.
 
-        Raises BackboneError for a config.json that is missing, unreadable or of another model.
+        Raises BackboneError for a config.json that is missing, unreadable or of another model, or
+        that says what no model of this kind can be.
         """
-        given = {part: folder / part / "config.json" for part in PARTS}
-        if not given["text_encoder"].is_file():
-            del given["text_encoder"]
-        configs = {part: _read(path) for part, path in given.items()}
+        paths = {part: folder / part / "config.json" for part in PARTS}
+        if not paths["text_encoder"].is_file():
+            del paths["text_encoder"]
+        given = {part: read_object(path) for part, path in paths.items()}
         for part, kind in (("transformer", CogVideoXTransformer3DModel), ("vae", _VAE)):
-            found = configs[part].get("_class_name", kind.__name__)
+            found = given[part].get("_class_name", kind.__name__)
             if found != kind.__name__:
                 raise BackboneError(
-                    f"{given[part]}: expected a {kind.__name__}, got a {found}; {SUITABLE}"
+                    f"{paths[part]}: expected a {kind.__name__}, got {shown(found)}; {SUITABLE}"
                 )
+        configs = {part: part_config(part, given[part], str(path)) for part, path in paths.items()}
         try:
             return cls(**configs)
-        except (TypeError, ValueError) as error:
+        except BackboneError as error:
             raise BackboneError(f"{folder}: {error}") from error
 
     @property
@@ -93,16 +110,20 @@ class BackboneConfiguration:
     @property
     def width(self) -> int:
         """Token width of the transformer."""
-        config = self.skeleton("transformer").config
-        return config.num_attention_heads * config.attention_head_dim
+        return self.transformer.width
+
+    def canonical(self, part: str) -> bytes:
+        """What a part is made of, for its fingerprint."""
+        return canonical(self._of(part))
 
     def make(self, part: str) -> nn.Module:
         """A part with the weights that its constructor draws."""
+        arguments = msgspec.structs.asdict(self._of(part))
         if part == "transformer":
-            return CogVideoXTransformer3DModel.from_config(dict(self.transformer))
+            return CogVideoXTransformer3DModel(**arguments)
         if part == "vae":
-            return _VAE.from_config(dict(self.vae))
-        return T5EncoderModel(T5Config.from_dict(dict(self.text_encoder)))
+            return _VAE(**arguments)
+        return T5EncoderModel(T5Config(**arguments))
 
     def skeleton(self, part: str) -> nn.Module:
         """A part without memory: its parameters have shapes only (torch's meta device)."""
@@ -113,17 +134,12 @@ class BackboneConfiguration:
         """Number of a part's parameters."""
         return sum(parameter.numel() for parameter in self.skeleton(part).parameters())
 
+    def _of(self, part: str) -> PartConfig:
+        return {
+            "transformer": self.transformer,
+            "vae": self.vae,
+            "text_encoder": self.text_encoder,
+        }[part]
+
 
 _VAE = AutoencoderKLCogVideoX
-
-
-def _read(path: Path) -> dict:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BackboneError(f"{path}: missing; expected a folder in diffusers' layout") from error
-    except (OSError, ValueError) as error:
-        raise BackboneError(f"{path}: expected JSON, got {error}") from error
-    if not isinstance(config, dict):
-        raise BackboneError(f"{path}: expected a JSON object, got {type(config).__name__}")
-    return config

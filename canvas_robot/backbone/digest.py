@@ -1,21 +1,17 @@
-"""Fingerprints of weights: one sha256 per part, streamed tensor by tensor.
+"""Fingerprints of a backbone's parts: one sha256 each, of all that says what the part computes.
 
-They are of the weights as stored (in files) or as drawn (from a seed), before any cast or
-quantisation: a policy trained on bfloat16 weights finds its backbone again in float32 or int8.
+Weights are taken as stored (in files) or as drawn (from a seed), before any cast or quantisation: a
+policy trained on bfloat16 weights finds its backbone again in float32 or int8.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
-
-from canvas_robot.backbone.configuration import BackboneError
 
 
 def digest_of(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
@@ -34,17 +30,18 @@ def digest_of_module(module: nn.Module) -> str:
     return digest_of((name, state[name]) for name in sorted(set(once) & set(state)))
 
 
-def digest_of_files(files: Sequence[Path]) -> str:
-    """Of safetensors files; how the weights are spread over them does not matter.
+def digest_of_part(weights: str, configuration: bytes, files: Sequence[Path] = ()) -> str:
+    """Of a part whose weights have that digest.
 
-    Raises BackboneError, naming the file, for one that is no safetensors file.
+    Args:
+        weights: digest_of its weights.
+        configuration: what it is made of, the same for equal ones.
+        files: whatever else its function depends on: of a text encoder, its tokenizer's.
     """
-    with ExitStack() as stack:
-        place = {}
-        for path in files:
-            try:
-                opened = stack.enter_context(safe_open(path, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                raise BackboneError(f"{path}: expected a safetensors file, got {error}") from error
-            place |= dict.fromkeys(opened.keys(), opened)
-        return digest_of((name, place[name].get_tensor(name)) for name in sorted(place))
+    digest = hashlib.sha256(f"weights {weights}\n".encode())
+    digest.update(b"configuration %d\n" % len(configuration) + configuration)
+    for path in files:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"\n{found} {path.name}".encode(errors="surrogateescape"))
+    return digest.hexdigest()

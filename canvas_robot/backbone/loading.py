@@ -2,12 +2,14 @@
 
 A source is a name in config/backbones (random weights from a seed) or a folder or hub id in
 diffusers' layout (trained weights, safetensors only). Nothing else in the package knows which one
-it runs. Where files are is found in sources.py, what they hold is fingerprinted in digest.py.
+it runs. Where files are is found in sources.py, what they hold is checked and read in weights.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
@@ -20,7 +22,7 @@ from transformers import (
 )
 
 from canvas_robot.backbone.configuration import PARTS, BackboneConfiguration, BackboneError
-from canvas_robot.backbone.digest import digest_of_files
+from canvas_robot.backbone.digest import digest_of_part
 from canvas_robot.backbone.int8 import quantise_int8
 from canvas_robot.backbone.memory import memory_table, require_memory, weight_rows
 from canvas_robot.backbone.random_weights import drawn_by_constructors, drawn_uniform
@@ -28,17 +30,13 @@ from canvas_robot.backbone.sources import (
     Location,
     locate,
     named_spec,
-    require_tokenizer_library,
+    require_usable_tokenizer,
     weight_files,
 )
+from canvas_robot.backbone.weights import load
 from canvas_robot.schema import CanvasSchema
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CLASSES = {
-    "transformer": CogVideoXTransformer3DModel,
-    "vae": AutoencoderKLCogVideoX,
-    "text_encoder": T5EncoderModel,
-}
 INITIALISATIONS = {"constructor": drawn_by_constructors, "uniform": drawn_uniform}
 
 
@@ -50,7 +48,8 @@ class Backbone:
     configuration: what the parts are made of.
     source: what loads it again: a name, a folder, or a hub id with its commit.
     revision: that commit; None for names and folders.
-    sha256: fingerprint of each loaded part's weights as stored, whatever format they were cast to.
+    sha256: fingerprint of each loaded part: its weights as stored, whatever format they were cast
+        to, its configuration and, of a text encoder, its tokenizer's files (a name has none).
     trained: False for random weights made from a seed.
     """
 
@@ -78,11 +77,7 @@ def backbone_configuration(
     local_files_only: bool = True,
 ) -> BackboneConfiguration:
     """What a backbone is made of, without loading it; raises as load_backbone does."""
-    spec = named_spec(source)
-    if spec is not None:
-        return _of_spec(spec, source, revision)
-    found = locate(source, revision, _parts(text_encoder), local_files_only)
-    return BackboneConfiguration.from_folder(found.folder)
+    return _find(source, revision, text_encoder, local_files_only).configuration
 
 
 def load_backbone_for(
@@ -101,24 +96,25 @@ def load_backbone_for(
 
     Args:
         schema, loops: of the plan; all cells of its regions are counted.
-        sliced: the caches have two halves.
+        sliced: slow regions are refreshed in slices, which takes a second half of the caches.
         source, dtype, revision, text_encoder, int8, device: as of `load_backbone`.
     Raises:
         BackboneError, BackboneMemoryError: as `load_backbone`, and before anything is loaded.
+        PlanError: no plan can be made of the schema.
     """
+    _require_format(source, dtype, int8)
+    found = _find(source, revision, text_encoder, local_files_only=True)
     needed = memory_table(
-        backbone_configuration(source, revision, text_encoder),
-        n_rows=sum(schema.layout.region_numel(name) for name in schema.layout.regions),
-        loops=loops,
+        found.configuration,
+        schema,
+        loops,
         dtype=dtype,
         sliced=sliced,
         int8=int8,
         text_encoder=text_encoder,
     )
     require_memory(needed, device)
-    return load_backbone(
-        source, dtype, revision=revision, device=device, text_encoder=text_encoder, int8=int8
-    )
+    return _load(found, dtype, text_encoder, int8, device)
 
 
 def load_backbone(
@@ -143,31 +139,65 @@ def load_backbone(
             in `dtype` first, in the machine's memory.
         local_files_only: for hub ids, take only what `hf download` has fetched before.
     Raises:
-        BackboneError: the source is none of them, does not fit a canvas, or lacks weights; the
-            command that fetches them and their size are named.
+        BackboneError: the source is none of them, does not fit a canvas, or lacks weights (the
+            command that fetches them and their size are named); a file of it is not what it should
+            be (the file, what was expected and what came are).
         BackboneMemoryError: the weights are larger than the device's free memory.
     """
+    _require_format(source, dtype, int8)
+    found = _find(source, revision, text_encoder, local_files_only)
+    require_memory(weight_rows(found.configuration, dtype, int8, text_encoder), device)
+    return _load(found, dtype, text_encoder, int8, device)
+
+
+class _Found(NamedTuple):
+    """A source before its weights are read: at a location, or a name whose file says how to draw.
+
+    Exactly one of location and spec is None.
+    """
+
+    source: str
+    configuration: BackboneConfiguration
+    location: Location | None
+    spec: dict | None
+
+
+def _require_format(source: str, dtype: torch.dtype, int8: bool) -> None:
     if dtype not in DTYPES.values() or (int8 and dtype == torch.float16):
         raise BackboneError(
             f"backbone {source[:200]!r}: dtype: expected float32, bfloat16 or (without int8) "
             f"float16, got {dtype}"
         )
-    parts, spec = _parts(text_encoder), named_spec(source)
-    found = None if spec is not None else locate(source, revision, parts, local_files_only)
-    configuration = (
-        BackboneConfiguration.from_folder(found.folder)
-        if found is not None
-        else _of_spec(spec, source, revision)
-    )
-    require_memory(weight_rows(configuration, dtype, int8, text_encoder), device)
-    if found is None:
-        draw = INITIALISATIONS[spec.get("initialisation", "constructor")]
-        modules, digests = draw(configuration, parts, spec["seed"], dtype)
-        tokenizer = ByT5Tokenizer() if text_encoder else None
+
+
+def _parts(text_encoder: bool) -> tuple[str, ...]:
+    return PARTS if text_encoder else PARTS[:2]
+
+
+def _find(source: str, revision: str | None, text_encoder: bool, local_files_only: bool) -> _Found:
+    spec = named_spec(source)
+    if spec is None:
+        location = locate(source, revision, _parts(text_encoder), local_files_only)
+        configuration = BackboneConfiguration.from_folder(location.folder)
+        return _Found(location.source, configuration, location, None)
+    if revision is not None:
+        raise BackboneError(
+            f"backbone {source!r}: revisions are of hub ids, its weights come from a seed; "
+            f"got revision {revision!r}"
+        )
+    return _Found(source, BackboneConfiguration.from_spec(spec, source), None, spec)
+
+
+def _load(
+    found: _Found, dtype: torch.dtype, text_encoder: bool, int8: bool, device: str | torch.device
+) -> Backbone:
+    parts, configuration = _parts(text_encoder), found.configuration
+    tokenizer, files = _tokenizer(found.location) if text_encoder else (None, [])
+    if found.location is None:
+        draw = INITIALISATIONS[found.spec.get("initialisation", "constructor")]
+        modules, weights = draw(configuration, parts, found.spec["seed"], dtype)
     else:
-        digests = {p: digest_of_files(weight_files(found.folder / p)) for p in parts}
-        modules = {part: _pretrained(found, part, dtype) for part in parts}
-        tokenizer = _tokenizer(found) if text_encoder else None
+        modules, weights = _stored(configuration, parts, found.location.folder, dtype)
     for module in modules.values():
         module.eval().requires_grad_(False)
     if int8:
@@ -178,53 +208,37 @@ def load_backbone(
         text_encoder=modules["text_encoder"].to(device) if text_encoder else None,
         tokenizer=tokenizer,
         configuration=configuration,
-        source=source if found is None else found.source,
-        revision=None if found is None else found.revision,
-        sha256=digests,
-        trained=found is not None,
+        source=found.source,
+        revision=found.location.revision if found.location is not None else None,
+        sha256={
+            part: digest_of_part(
+                digest, configuration.canonical(part), files if part == "text_encoder" else []
+            )
+            for part, digest in weights.items()
+        },
+        trained=found.location is not None,
     )
 
 
-def _parts(text_encoder: bool) -> tuple[str, ...]:
-    return PARTS if text_encoder else PARTS[:2]
+def _stored(
+    configuration: BackboneConfiguration, parts: tuple[str, ...], folder: Path, dtype: torch.dtype
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """Parts with the weights in a folder; their digests."""
+    modules, digests = {}, {}
+    for part in parts:
+        files = weight_files(folder / part)
+        modules[part], digests[part] = load(configuration, part, files, dtype)
+    return modules, digests
 
 
-def _of_spec(spec: dict, source: str, revision: str | None) -> BackboneConfiguration:
-    if revision is not None:
-        raise BackboneError(
-            f"backbone {source!r}: revisions are of hub ids, its weights come from a seed; "
-            f"got revision {revision!r}"
-        )
-    return BackboneConfiguration(**{part: spec[part] for part in PARTS})
-
-
-def _pretrained(found: Location, part: str, dtype: torch.dtype) -> nn.Module:
-    """A part with its stored weights, all of them and no others."""
-    number_format = {"dtype" if part == "text_encoder" else "torch_dtype": dtype}
+def _tokenizer(location: Location | None) -> tuple[PreTrainedTokenizerBase, list[Path]]:
+    """A location's tokenizer and the files that say what it does; of a name, bytes as tokens."""
+    if location is None:
+        return ByT5Tokenizer(), []
+    folder = location.folder / "tokenizer"
+    require_usable_tokenizer(folder)
     try:
-        module, report = CLASSES[part].from_pretrained(
-            found.folder / part,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **number_format,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BackboneError(f"{found.folder / part}: cannot be loaded: {error}") from error
-    if part != "text_encoder":
-        nn.Module.to(module, dtype)  # diffusers leaves the table of positions in float64
-    missing, unknown = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
-    if missing or unknown:
-        raise BackboneError(
-            f"{found.folder / part}: expected the weights that its config.json describes; "
-            f"missing {missing[:5]}, unknown {unknown[:5]}"
-        )
-    return module
-
-
-def _tokenizer(found: Location) -> PreTrainedTokenizerBase:
-    require_tokenizer_library(found.folder)
-    try:
-        return AutoTokenizer.from_pretrained(found.folder / "tokenizer", local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise BackboneError(f"{found.folder / 'tokenizer'}: cannot be loaded: {error}") from error
+        made = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        raise BackboneError(f"{folder}: cannot be loaded: {error}") from error
+    return made, sorted(path for path in folder.iterdir() if path.is_file())

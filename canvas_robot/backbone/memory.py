@@ -6,7 +6,7 @@ Counted from the configuration, so that it is known before any weights are loade
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -16,6 +16,10 @@ from torch import nn
 
 from canvas_robot.backbone.configuration import BackboneConfiguration, BackboneError
 from canvas_robot.backbone.int8 import quantisable
+from canvas_robot.backbone.weights import number_format
+from canvas_robot.canvas.attention.residual_edges import ResidualEdges
+from canvas_robot.schema import CanvasSchema, Plan, compile_plan
+from canvas_robot.schema.edge_options import declared_options
 
 # Row-sized tensors alive at once in a feed-forward: its input and output, 4 wide each, and both
 # streams' residuals and normed rows. Measured: 12.1 with sin-cos, 13.0 with rotary positions.
@@ -46,7 +50,11 @@ def weight_rows(
     int8: the transformer's blocks are quantised. text_encoder: it is loaded, if there is one.
     """
     parts = [p for p in configuration.parts if text_encoder or p != "text_encoder"]
-    rows = {p: _bytes(configuration.skeleton(p), dtype) for p in parts}
+    rows = {}
+    for part in parts:
+        module = configuration.skeleton(part)
+        sizes = (t.numel() * number_format(module, n, dtype).itemsize for n, t in _tensors(module))
+        rows[part] = sum(sizes)
     if int8:
         layers = _linears(configuration)
         rows["transformer"] -= sum(w.numel() * (dtype.itemsize - 1) for w in layers)
@@ -54,9 +62,28 @@ def weight_rows(
     return tuple(MemoryRow(f"{part} weights", size) for part, size in rows.items())
 
 
+def cache_rows(
+    configuration: BackboneConfiguration,
+    plan: Plan,
+    batch: int = 1,
+    dtype: torch.dtype = torch.bfloat16,
+    sliced: bool = False,
+) -> tuple[MemoryRow, ...]:
+    """Bytes of what a TickRunner keeps from tick to tick, see `memory_table`."""
+    row = configuration.width * dtype.itemsize * batch
+    slow = [r.stop - r.start for r in plan.regions if r.period > 1] if sliced else []
+    halves, named = (2, ", two halves") if slow else (1, "")
+    per_loop = configuration.transformer.num_layers * plan.loops * plan.n_rows * row * halves
+    kept = {f"keys and values{named}": 2 * per_loop}
+    if plan.edges:
+        kept[f"normed inputs, which residual edges read{named}"] = per_loop
+    kept["tokens in and out"] = (plan.n_rows * (1 + halves) + sum(slow)) * row
+    return tuple(MemoryRow(what, size) for what, size in kept.items())
+
+
 def memory_table(
     configuration: BackboneConfiguration,
-    n_rows: int,
+    schema: CanvasSchema,
     loops: int,
     batch: int = 1,
     dtype: torch.dtype = torch.bfloat16,
@@ -64,27 +91,35 @@ def memory_table(
     int8: bool = False,
     text_encoder: bool = True,
 ) -> tuple[MemoryRow, ...]:
-    """What running a plan takes, in bytes. Codecs, heads and captured graphs are not counted.
+    """What running a schema takes, in bytes. Codecs, heads and captured graphs are not counted.
 
     Args:
         configuration: of the backbone.
-        n_rows, loops: of the plan.
+        schema, loops: what runs; all cells of its regions are counted.
         batch: canvases at once.
         dtype: of frozen weights, caches and activations.
         sliced: the caches have two halves, one read while the other is filled.
         int8, text_encoder: as of `weight_rows`.
+    Raises:
+        PlanError and the like: no plan can be made of the schema.
     """
-    config = configuration.skeleton("transformer").config
-    width, blocks = configuration.width, config.num_layers
-    cache = 2 * blocks * loops * n_rows * width * dtype.itemsize * batch
-    activations = ROWS_ALIVE * n_rows * width * dtype.itemsize * batch
+    plan, config = compile_plan(schema, loops), configuration.transformer
+    blocks, width = config.num_layers, config.width
+    activations = ROWS_ALIVE * plan.n_rows * width * dtype.itemsize * batch
     if int8:  # the layer that is cast back for its product
         activations += max(w.numel() for w in _linears(configuration)) * dtype.itemsize
+    trained = [MemoryRow("loop parameters, float32", blocks * loops * (2 * width + 1) * 4)]
+    if plan.edges:
+        options = declared_options(schema.metadata)
+        with torch.device("meta"):
+            edges = ResidualEdges(plan, schema.layout, width, config.num_attention_heads, options)
+        size = sum(tensor.numel() * tensor.itemsize for _, tensor in _tensors(edges))
+        trained.append(MemoryRow("residual edges, float32", blocks * size))
     return (
         *weight_rows(configuration, dtype, int8, text_encoder),
-        MemoryRow("keys and values" + (", two halves" if sliced else ""), cache * (1 + sliced)),
+        *cache_rows(configuration, plan, batch, dtype, sliced),
         MemoryRow("activations of one pass, about", activations),
-        MemoryRow("loop parameters, float32", blocks * loops * (2 * width + 1) * 4),
+        *trained,
     )
 
 
@@ -116,13 +151,8 @@ def require_memory(rows: Sequence[MemoryRow], device: str | torch.device) -> Non
         )
 
 
-def _bytes(module: nn.Module, dtype: torch.dtype) -> int:
-    """Of parameters and buffers; in float16 transformers keeps T5's `wo` layers in float32."""
-    kept = set(module._keep_in_fp32_modules or ()) if dtype == torch.float16 else set()
-    return sum(
-        tensor.numel() * (dtype.itemsize if kept.isdisjoint(name.split(".")) else 4)
-        for name, tensor in chain(module.named_parameters(), module.named_buffers())
-    )
+def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    return chain(module.named_parameters(), module.named_buffers())
 
 
 def _linears(configuration: BackboneConfiguration) -> list[torch.Tensor]:

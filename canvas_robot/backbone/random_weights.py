@@ -5,14 +5,12 @@ A small one for demonstrations and tests, real-sized ones for dry runs and bench
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
-from accelerate import init_empty_weights
 from torch import nn
 
 from canvas_robot.backbone.configuration import BackboneConfiguration
-from canvas_robot.backbone.digest import digest_of, digest_of_module
+from canvas_robot.backbone.digest import digest_of_module
+from canvas_robot.backbone.weights import cast, empty, fill
 
 
 def drawn_by_constructors(
@@ -26,7 +24,7 @@ def drawn_by_constructors(
         torch.manual_seed(seed)
         modules = {part: configuration.make(part) for part in configuration.parts}
     digests = {part: digest_of_module(modules[part]) for part in parts}
-    return {part: _cast(modules[part], dtype) for part in parts}, digests
+    return {part: cast(modules[part], dtype) for part in parts}, digests
 
 
 def drawn_uniform(
@@ -47,26 +45,10 @@ def draw_uniform(
     Matrices and kernels are uniform in +-1/sqrt(fan in), as torch initialises linear layers; norms
     are 1, biases 0.
     """
-    with init_empty_weights(include_buffers=False):
-        module = configuration.make(part)
-    generator = torch.Generator().manual_seed(seed)
-
-    def draws() -> Iterator[tuple[str, torch.Tensor]]:
-        for name, parameter in sorted(module.named_parameters()):
-            drawn = _draw(name, parameter.shape, generator)
-            yield name, drawn
-            owner, _, leaf = name.rpartition(".")
-            setattr(module.get_submodule(owner), leaf, nn.Parameter(drawn.to(dtype)))
-
-    digest = digest_of(draws())
-    if part == "text_encoder":
-        module.tie_weights()
-    return _cast(module, dtype), digest
-
-
-def _cast(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Past diffusers' own `to`, which warns of modules to keep in float32 when there are none."""
-    return nn.Module.to(module, dtype)
+    module, generator = empty(configuration, part), torch.Generator().manual_seed(seed)
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    draws = ((name, _draw(name, shapes[name], generator)) for name in sorted(shapes))
+    return module, fill(module, draws, dtype)
 
 
 def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:

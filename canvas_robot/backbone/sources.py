@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 from huggingface_hub import constants, snapshot_download
+from huggingface_hub.file_download import repo_folder_name
 
 from canvas_robot.backbone.configuration import (
     IMAGE_CONDITIONED,
@@ -23,9 +27,13 @@ from canvas_robot.backbone.configuration import (
     BackboneConfiguration,
     BackboneError,
 )
+from canvas_robot.backbone.part_config import read_object
 from canvas_robot.resources import config_path, config_root
+from canvas_robot.schema.plain import shown
 
-HUB_ID = re.compile(r"(?P<organisation>[\w.-]+)/(?P<model>[\w.-]+)(@(?P<revision>[\w./-]+))?")
+HUB_ID = re.compile(
+    r"(?P<organisation>[\w.-]{1,96})/(?P<model>[\w.-]{1,96})(@(?P<revision>[\w./-]{1,200}))?"
+)
 ORGANISATIONS = ("zai-org", "THUDM")  # today's name first; the hub redirects from the former one
 EXAMPLE = "zai-org/CogVideoX-2b"
 UNSUITABLE = {
@@ -35,6 +43,14 @@ UNSUITABLE = {
 }
 SAME_SIZE = {"CogVideoX-2b": "cogvideox_2b_random", "CogVideoX-5b": "cogvideox_5b_random"}
 PUBLISHED_BYTES = 2  # per parameter: 2B is published in float16, 5B in bfloat16
+
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,200}\.safetensors\Z")]
+
+
+class _Index(msgspec.Struct):
+    """A *.safetensors.index.json: which file of the same folder holds which tensor."""
+
+    weight_map: Annotated[dict[str, FileName], msgspec.Meta(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -66,7 +82,7 @@ def named_spec(source: str) -> dict | None:
 def split_revision(source: str) -> tuple[str, str | None]:
     """`organisation/model@revision` to its two halves; anything else stays as it is, with None."""
     match = HUB_ID.fullmatch(source)
-    if match is None or match["revision"] is None or Path(source).expanduser().is_dir():
+    if match is None or match["revision"] is None or _is_folder(source):
         return source, None
     return source.rpartition("@")[0], match["revision"]
 
@@ -87,15 +103,14 @@ def locate(
         BackboneError: an unknown name, a model that no canvas fits, or missing files, with the
             command that fetches them and how large they are.
     """
-    folder = Path(source).expanduser()
     match = HUB_ID.fullmatch(source)
-    if source and folder.is_dir():  # Path("") is the current folder
+    if _is_folder(source):
         if revision is not None:
             raise BackboneError(
                 f"backbone {source!r}: revisions are of hub ids, a folder has none; "
                 f"got revision {revision!r}"
             )
-        found = Location(folder, source, None)
+        found = Location(Path(os.path.expanduser(source)), source, None)
     elif match is None:
         raise BackboneError(
             f"backbone {source[:200]!r}: expected one of {', '.join(names())}, a folder, or a hub "
@@ -119,9 +134,9 @@ def _snapshot(
     organisation, model = name.split("/")
     if model in UNSUITABLE:
         raise BackboneError(f"backbone {name!r}: {UNSUITABLE[model]}; {SUITABLE}")
-    aliases = [f"{o}/{model}" for o in ORGANISATIONS if organisation in ORGANISATIONS]
-    reasons = []
-    for alias in dict.fromkeys([name, *aliases]):
+    others = [f"{o}/{model}" for o in ORGANISATIONS if organisation in ORGANISATIONS]
+    aliases, reasons = list(dict.fromkeys([name, *others])), []
+    for alias in aliases:
         try:
             folder = snapshot_download(
                 alias,
@@ -135,6 +150,9 @@ def _snapshot(
             continue
         return Location(Path(folder), f"{name}@{Path(folder).name}", Path(folder).name)
     where = f"not in {constants.HF_HUB_CACHE}"
+    held = [commit for alias in aliases for commit in _commits(alias)]
+    if held:
+        where = f"revision {revision or 'main'!r} {where}, which holds {', '.join(held)}"
     if not local_files_only:
         where += f" and not to be had from the hub: {reasons[0]}"
     raise BackboneError(f"backbone {name!r}: {where}; {_remedy(name, revision, parts)}")
@@ -150,20 +168,59 @@ def _require_files(found: Location, parts: Sequence[str]) -> None:
     pickled = [path for part in parts for path in (found.folder / part).glob("*.bin")]
     hint = " (pickled weights are not read: they could run code)" if pickled else ""
     if found.revision is not None:
-        remedy = _remedy(split_revision(found.source)[0], found.revision, parts)
+        remedy = f"; {_remedy(split_revision(found.source)[0], found.revision, parts)}"
     else:
-        example = ["hf", "download", EXAMPLE, "--local-dir", str(found.folder)]
-        remedy = f"complete it, for example with: {shlex.join(example)}"
+        remedy = _completion(found.folder, missing)
+    if all(name.split("/")[0] in ("text_encoder", "tokenizer") for name in missing):
+        remedy += (
+            "; or do without: embed the instructions with `canvas-robot prompts` on a machine that "
+            "has them, and give the folder that it makes"
+        )
     raise BackboneError(
         f"backbone {found.source!r}: expected {', '.join(parts)} in diffusers' layout, as "
-        f"safetensors, in {found.folder}; missing {', '.join(missing)}{hint}; {remedy}"
+        f"safetensors, in {found.folder}; missing {', '.join(missing)}{hint}{remedy}"
     )
 
 
+def _commits(name: str) -> list[str]:
+    """Those of a hub id's that are in the local cache."""
+    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"))
+    return sorted(path.name for path in (folder / "snapshots").glob("*"))
+
+
+def _completion(folder: Path, missing: Sequence[str]) -> str:
+    """The command that fetches what a copy of a known model lacks, and no file that it has.
+
+    Empty for a folder of anything else: two models' files would be mixed.
+    """
+    try:
+        own = BackboneConfiguration.from_folder(folder)
+    except BackboneError:
+        return ""
+    for model, spec in SAME_SIZE.items():
+        known = BackboneConfiguration.from_spec(named_spec(spec), spec)
+        same = (own.transformer, own.vae) == (known.transformer, known.vae)
+        if same and own.text_encoder in (None, known.text_encoder):
+            command = ["hf", "download", f"{ORGANISATIONS[0]}/{model}", "--local-dir", str(folder)]
+            for name in missing:
+                command += ["--include", f"{name}/*" if name == "tokenizer" else name]
+            return f"; if it is a copy of {model}, complete it with: {shlex.join(command)}"
+    return ""
+
+
 def weight_files(folder: Path) -> list[Path]:
-    """A part's safetensors files, whether they are there or not."""
+    """A part's safetensors files, whether they are there or not.
+
+    Raises BackboneError for an index of them that is none, or names other places.
+    """
     for index in sorted(folder.glob("*.safetensors.index.json")):
-        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        try:
+            listed = msgspec.convert(read_object(index), _Index).weight_map.values()
+        except msgspec.ValidationError as error:
+            raise BackboneError(
+                f"{index}: weight_map: expected names of tensors with plain names of safetensors "
+                f"files; {error}"
+            ) from error
         return sorted({folder / name for name in listed})
     whole = ("diffusion_pytorch_model", "model")[folder.name == "text_encoder"]
     return [folder / f"{whole}.safetensors"]
@@ -186,25 +243,34 @@ def _remedy(name: str, revision: str | None, parts: Sequence[str]) -> str:
         command += ["--exclude", "text_encoder/*"]
     sizes = {}
     if model in SAME_SIZE:
-        configuration = BackboneConfiguration(
-            **{part: named_spec(SAME_SIZE[model])[part] for part in PARTS}
-        )
+        spec = SAME_SIZE[model]
+        configuration = BackboneConfiguration.from_spec(named_spec(spec), spec)
         sizes = {p: configuration.parameters(p) * PUBLISHED_BYTES / 1e9 for p in parts}
     listed = ", ".join(f"{part} {size:.1f}" for part, size in sizes.items())
     size = f" (about {sum(sizes.values()):.1f} GB: {listed})" if sizes else ""
     return f"fetch it with: {shlex.join(command)}{size}"
 
 
-def require_tokenizer_library(folder: Path) -> None:
-    """Raises BackboneError when a tokenizer's only file is one that needs sentencepiece.
+def require_usable_tokenizer(folder: Path) -> None:
+    """Raises BackboneError for a tokenizer of the folder's own code, which is never run.
 
-    CogVideoX is published with spiece.model alone; transformers then names another library.
+    Also when its only file is one that needs sentencepiece: CogVideoX is published with
+    spiece.model alone, and transformers then names another library.
     """
-    tokenizer = folder / "tokenizer"
-    if (tokenizer / "tokenizer.json").is_file() or not (tokenizer / "spiece.model").is_file():
+    config = folder / "tokenizer_config.json"
+    if config.is_file() and "auto_map" in (settings := read_object(config)):
+        raise BackboneError(
+            f"{config}: auto_map: expected one of transformers' own tokenizers, got "
+            f"{shown(settings['auto_map'])}; code in a folder is not run"
+        )
+    if (folder / "tokenizer.json").is_file() or not (folder / "spiece.model").is_file():
         return
     if importlib.util.find_spec("sentencepiece") is None:
         raise BackboneError(
-            f"{tokenizer / 'spiece.model'}: needs the sentencepiece library; "
-            "pip install sentencepiece"
+            f"{folder / 'spiece.model'}: needs the sentencepiece library; pip install sentencepiece"
         )
+
+
+def _is_folder(source: str) -> bool:
+    """False for names that no file system takes, too."""
+    return os.path.isdir(os.path.expanduser(source))

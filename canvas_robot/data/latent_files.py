@@ -42,7 +42,7 @@ class LatentKey(_Declared):
 
     split, camera: of the data set; dataset: its fingerprint.
     image_size: (H, W) pixels that pictures were squashed to.
-    vae: sha256 of the VAE's weights as stored. framing: of the schema.
+    vae: fingerprint of the VAE (Backbone.sha256). framing: of the schema.
     crops: how many there are of each picture, the whole one included.
     dtype: of the stored numbers.
     """

@@ -37,7 +37,7 @@ class TextEncoderId(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Whose embeddings a folder holds, and their form.
 
     backbone: the source it was loaded from, for messages.
-    sha256: of the text encoder's weights, as stored.
+    sha256: fingerprint of the text encoder, its tokenizer included (Backbone.sha256).
     max_tokens, width: shape of an embedding; dtype: as the encoder computed it.
     """
 

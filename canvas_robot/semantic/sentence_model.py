@@ -72,9 +72,10 @@ def load_sentence_model(folder: Path) -> SentenceModel:
     pooling_folder = modules[kinds.index("Pooling")]["path"]
     try:
         with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            options = {"local_files_only": True, "trust_remote_code": False}
+            tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             network = AutoModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+                folder, use_safetensors=True, dtype=torch.float32, **options
             )
     except (OSError, ValueError) as error:
         raise UnsupportedModelError(

@@ -1,5 +1,6 @@
 """Laws of loading: a seed gives the same frozen weights, folders round trip, nothing is guessed."""
 
+import builtins
 import json
 import logging
 import shutil
@@ -9,7 +10,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from safetensors.torch import load_file, save_file
 
-from canvas_robot.backbone import memory, sources
+from canvas_robot.backbone import loading, memory, sources
 from canvas_robot.backbone.loading import BackboneError, backbone_configuration, load_backbone
 from canvas_robot.backbone.memory import BackboneMemoryError
 from canvas_robot.resources import config_path
@@ -74,13 +75,16 @@ def test_a_number_format_is_a_cast_of_the_same_weights_and_keeps_their_fingerpri
     for name, part in parts(half).items():
         whole = parts(tiny)[name].state_dict()
         for key, tensor in part.state_dict().items():
-            assert torch.equal(tensor, whole[key].to(dtype)), key
+            # T5's `wo` layers would overflow float16; transformers keeps them in float32 too.
+            wide = dtype == torch.float16 and ".wo." in key
+            assert tensor.dtype == (torch.float32 if wide else dtype), key
+            assert torch.equal(tensor, whole[key].to(tensor.dtype)), key
 
 
-def test_int8_keeps_the_fingerprint_and_leaves_vae_and_text_encoder_alone(tiny, folder):
-    for source in ("tiny", str(folder)):
+def test_int8_keeps_the_fingerprint_and_leaves_vae_and_text_encoder_alone(tiny, folder, digests):
+    for source, expected in (("tiny", tiny.sha256), (str(folder), digests)):
         small = load_backbone(source, torch.bfloat16, int8=True)
-        assert small.sha256 == tiny.sha256
+        assert small.sha256 == expected
         assert small.transformer.transformer_blocks[0].attn1.to_q.weight.dtype == torch.int8
         assert {p.dtype for p in small.vae.parameters()} == {torch.bfloat16}
         assert {p.dtype for p in small.text_encoder.parameters()} == {torch.bfloat16}
@@ -109,6 +113,12 @@ def folder(tiny, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def digests(folder):
+    """Of that folder's parts."""
+    return load_backbone(str(folder)).sha256
+
+
 @pytest.fixture
 def spoilt(folder, tmp_path):
     """A copy of that folder that a test may spoil."""
@@ -119,9 +129,20 @@ def edit_json(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def edit_weights(path, edit):
+    weights = load_file(path)
+    edit(weights)
+    save_file(weights, path, {"format": "pt"})
+
+
+def differing(digests, others) -> list[str]:
+    assert digests.keys() == others.keys()
+    return [part for part in digests if digests[part] != others[part]]
+
+
 def test_a_folder_in_diffusers_layout_gives_the_weights_that_were_saved(tiny, folder):
     loaded = load_backbone(str(folder))
-    assert loaded.sha256 == tiny.sha256
+    assert differing(loaded.sha256, tiny.sha256) == ["text_encoder"]  # its tokenizer is in files
     assert (loaded.trained, loaded.source, loaded.revision) == (True, str(folder), None)
     prompt = "put the carrot on the plate"
     assert loaded.tokenizer(prompt).input_ids == tiny.tokenizer(prompt).input_ids
@@ -129,6 +150,19 @@ def test_a_folder_in_diffusers_layout_gives_the_weights_that_were_saved(tiny, fo
     for name, part in parts(loaded).items():
         saved = parts(tiny)[name].state_dict()
         assert all(torch.equal(tensor, saved[key]) for key, tensor in part.state_dict().items())
+
+
+def test_a_loaded_part_computes_what_the_saved_one_did(tiny, folder, make_inputs):
+    loaded = load_backbone(str(folder))
+    given = make_inputs(tiny.transformer, height=8, width=8)
+    ids = torch.tensor([tiny.tokenizer("lift the carrot").input_ids])
+    with torch.inference_mode():
+        for of_part in (
+            lambda backbone: backbone.transformer(**given).sample,
+            lambda backbone: backbone.vae.decode(given["hidden_states"].transpose(1, 2)).sample,
+            lambda backbone: backbone.text_encoder(ids).last_hidden_state,
+        ):
+            torch.testing.assert_close(of_part(loaded), of_part(tiny))
 
 
 def test_all_of_diffusers_parts_are_in_the_number_format_that_was_asked_for(folder):
@@ -152,18 +186,80 @@ def test_how_weights_are_spread_over_files_does_not_matter(tiny, spoilt):
     tiny.transformer.save_pretrained(spoilt / "transformer", max_shard_size="1MB")
     files = list((spoilt / "transformer").glob("*.safetensors"))
     assert len(files) > 1
-    assert load_backbone(str(spoilt)).sha256 == tiny.sha256
+    digests = load_backbone(str(spoilt), text_encoder=False).sha256
+    assert digests == {part: tiny.sha256[part] for part in ("transformer", "vae")}
     files[0].unlink()
     assert f"missing transformer/{files[0].name}" in refusal(spoilt)
 
 
-def test_one_changed_weight_is_another_fingerprint_of_its_part_only(tiny, spoilt):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_table_of_tokens_has_one_fingerprint_under_either_of_its_names(spoilt, dtype):
+    before = load_backbone(str(spoilt), dtype)
+    edit_weights(
+        spoilt / "text_encoder" / "model.safetensors",
+        lambda weights: weights.update(
+            {"encoder.embed_tokens.weight": weights.pop("shared.weight")}
+        ),
+    )
+    after = load_backbone(str(spoilt), dtype)
+    assert after.sha256 == before.sha256
+    tokens = after.text_encoder.encoder.embed_tokens.weight
+    assert torch.equal(tokens, before.text_encoder.shared.weight)
+    assert tokens is after.text_encoder.shared.weight
+
+
+# Fingerprints
+
+
+def test_one_changed_weight_is_another_fingerprint_of_its_part_only(digests, spoilt):
     changed = CogVideoXTransformer3DModel.from_pretrained(spoilt, subfolder="transformer")
     with torch.no_grad():
         changed.proj_out.bias[0] += 1e-3
     changed.save_pretrained(spoilt / "transformer")
-    digests = load_backbone(str(spoilt)).sha256
-    assert [part for part in PARTS if digests[part] != tiny.sha256[part]] == ["transformer"]
+    assert differing(load_backbone(str(spoilt)).sha256, digests) == ["transformer"]
+
+
+@pytest.mark.parametrize(
+    "part, changes",
+    [
+        ("transformer", {"use_rotary_positional_embeddings": True}),
+        ("transformer", {"norm_eps": 1e-6}),
+        ("transformer", {"max_text_seq_length": 64}),
+        ("transformer", {"activation_fn": "gelu"}),
+        ("transformer", {"flip_sin_to_cos": False}),
+        ("vae", {"scaling_factor": 0.7}),
+        ("vae", {"act_fn": "gelu"}),
+        ("text_encoder", {"layer_norm_epsilon": 1e-5}),
+        ("text_encoder", {"relative_attention_max_distance": 64}),
+        ("text_encoder", {"feed_forward_proj": "gelu"}),
+    ],
+)
+def test_a_setting_that_changes_the_function_changes_the_fingerprint(
+    tiny, digests, spoilt, monkeypatch, part, changes
+):
+    edit_json(spoilt / part / "config.json", **changes)
+    assert differing(load_backbone(str(spoilt), torch.bfloat16).sha256, digests) == [part]
+    spec = sources.named_spec("tiny")
+    other = {**spec, part: {**spec[part], **changes}}
+    monkeypatch.setattr(loading, "named_spec", lambda name: other)
+    assert differing(tiny.sha256, load_backbone("tiny").sha256) == [part]
+
+
+def test_what_changes_no_function_changes_no_fingerprint(digests, spoilt):
+    for part in ("transformer", "vae"):
+        edit_json(spoilt / part / "config.json", _name_or_path="elsewhere", _diffusers_version="9")
+    path = spoilt / "transformer" / "config.json"
+    edit_json(path, spatial_interpolation_scale=1, norm_eps=0.00001)
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items()
+                                if k not in ("norm_eps", "dropout", "patch_size_t")}))  # fmt: skip
+    edit_json(spoilt / "vae" / "config.json", force_upcast=True)
+    edit_json(spoilt / "text_encoder" / "config.json", use_cache=True, dtype="float16")
+    assert load_backbone(str(spoilt)).sha256 == digests
+
+
+def test_another_tokenizer_is_another_text_encoder(digests, spoilt):
+    edit_json(spoilt / "tokenizer" / "tokenizer_config.json", extra_ids=3)
+    assert differing(load_backbone(str(spoilt)).sha256, digests) == ["text_encoder"]
 
 
 @pytest.mark.parametrize("by_name", [True, False])
@@ -186,14 +282,50 @@ def test_the_configuration_is_read_without_the_weights(tiny, spoilt):
         assert all(p.is_meta for p in configuration.skeleton(part).parameters())
 
 
-def test_what_a_folder_lacks_is_listed_with_a_command_that_completes_it(tmp_path):
+def test_what_a_folder_lacks_is_listed(tmp_path):
     assert refusal(tmp_path, text_encoder=False) == (
         f"backbone {str(tmp_path)!r}: expected transformer, vae in diffusers' layout, as "
         f"safetensors, in {tmp_path}; missing transformer/config.json, transformer/{WEIGHTS}, "
-        f"vae/config.json, vae/{WEIGHTS}; complete it, for example with: "
-        f"hf download zai-org/CogVideoX-2b --local-dir {tmp_path}"
+        f"vae/config.json, vae/{WEIGHTS}"
     )
-    assert "text_encoder/model.safetensors, tokenizer; complete it" in refusal(tmp_path)
+    assert refusal(tmp_path).endswith("text_encoder/model.safetensors, tokenizer")
+
+
+@pytest.mark.parametrize("name, model", sources.SAME_SIZE.items())
+def test_only_a_copy_of_a_known_model_is_completed_and_only_by_what_it_lacks(tmp_path, name, model):
+    """Whatever else lies there, a fine-tuned model say, would be mixed with another's files."""
+    spec = sources.named_spec(model)
+    for part in ("transformer", "vae"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text(json.dumps(spec[part]))
+        (tmp_path / part / WEIGHTS).touch()
+    command = f"hf download zai-org/{name} --local-dir {tmp_path} --include"
+    assert (
+        f"; if it is a copy of {name}, complete it with: {command} text_encoder/config.json "
+        "--include text_encoder/model.safetensors --include 'tokenizer/*'; or do without: embed "
+        "the instructions with `canvas-robot prompts`" in refusal(tmp_path)
+    )
+    (tmp_path / "vae" / WEIGHTS).unlink()
+    text = refusal(tmp_path, text_encoder=False)
+    assert text.endswith(f"complete it with: {command} vae/{WEIGHTS}")
+    edit_json(tmp_path / "vae" / "config.json", scaling_factor=1.0)
+    assert refusal(tmp_path, text_encoder=False).endswith(f"missing vae/{WEIGHTS}")
+
+
+def test_a_missing_text_encoder_can_be_done_without(spoilt):
+    shutil.rmtree(spoilt / "tokenizer")
+    assert refusal(spoilt).endswith(
+        "missing tokenizer; or do without: embed the instructions with `canvas-robot prompts` on a "
+        "machine that has them, and give the folder that it makes"
+    )
+
+
+@pytest.mark.parametrize(
+    "source", ["x" * 5000, "x/" * 2500, "x/" + "y" * 5000, "~" + "x" * 300, "x\0y"]
+)
+def test_a_name_that_no_file_system_takes_is_unknown(source):
+    text = refusal(source)
+    assert text.endswith("there is no folder of this name") and len(text) < 500
 
 
 def test_pickled_weights_are_refused(spoilt):
@@ -215,13 +347,58 @@ def test_truncated_weights_are_refused_by_file(spoilt, keep):
     assert refusal(spoilt).startswith(f"{path}: expected a safetensors file, got ")
 
 
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 3.4e38])
+def test_weights_that_are_not_finite_are_refused_by_file_and_tensor(spoilt, value, int8):
+    """A number beyond bfloat16's range is none of its numbers."""
+    name = "transformer_blocks.0.attn1.to_q.weight"
+    path = spoilt / "transformer" / WEIGHTS
+    edit_weights(path, lambda weights: weights[name].view(-1)[3].fill_(value))
+    assert refusal(spoilt, dtype=torch.bfloat16, int8=int8) == (
+        f"{path}: {name}: expected weights that are finite in torch.bfloat16, got NaN, infinity or "
+        "one beyond its range"
+    )
+
+
+@pytest.mark.parametrize(
+    "dtype, name",
+    [(torch.float64, "F64"), (torch.int32, "I32"), (torch.bool, "BOOL"),
+     (torch.complex64, "C64"), (torch.float8_e4m3fn, "F8_E4M3")],
+)  # fmt: skip
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_weights_in_other_formats_are_refused_by_file_and_tensor(spoilt, part, dtype, name):
+    (path,) = (spoilt / part).glob("*.safetensors")
+    key = min(load_file(path))
+    edit_weights(path, lambda weights: weights.update({key: weights[key].to(dtype)}))
+    assert refusal(spoilt) == f"{path}: {key}: expected float32, bfloat16, float16, got {name}"
+
+
+def test_a_weight_of_another_shape_is_refused_by_file_and_tensor(spoilt):
+    path = spoilt / "vae" / WEIGHTS
+    edit_weights(path, lambda w: w.update({"decoder.conv_out.conv.bias": torch.zeros(4)}))
+    assert refusal(spoilt) == (
+        f"{path}: decoder.conv_out.conv.bias: expected shape [3], as config.json says, got [4]"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", "[]", "{", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}', '{"weight_map": {}}',
+     '{"weight_map": {"a": "../x.safetensors"}}', '{"weight_map": {"a": "/etc/x.safetensors"}}',
+     '{"weight_map": {"a": "x.bin"}}', '{"weight_map": {"a": "x.safetensors\\n"}}',
+     "[" * 100_000, '{"weight_map": {"a": "%s.safetensors"}}' % ("x" * 5000)],
+)  # fmt: skip
+def test_an_index_that_names_no_files_of_its_folder_is_refused(spoilt, text):
+    path = spoilt / "vae" / "x.safetensors.index.json"
+    path.write_text(text)
+    assert refusal(spoilt).startswith(f"{path}: ")
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_weights_that_are_not_all_there_are_refused_and_never_drawn(spoilt, part):
     (path,) = (spoilt / part).glob("*.safetensors")
-    weights = load_file(path)
-    gone = next(key for key in sorted(weights, reverse=True) if key.endswith("weight"))
-    weights["extra.weight"] = weights.pop(gone)
-    save_file(weights, path, {"format": "pt"})
+    gone = max(key for key in load_file(path) if key.endswith("weight"))
+    edit_weights(path, lambda weights: weights.update({"extra.weight": weights.pop(gone)}))
     text = refusal(spoilt)
     assert str(spoilt / part) in text
     assert gone in text or "extra.weight" in text
@@ -258,20 +435,25 @@ def test_paired_frames_are_refused_and_said_why(spoilt):
         (
             "transformer",
             {"_class_name": "WanTransformer3DModel"},
-            "expected a CogVideoXTransformer3DModel, got a WanTransformer3DModel",
+            "expected a CogVideoXTransformer3DModel, got 'WanTransformer3DModel'",
         ),
-        ("vae", {"block_out_channels": "many"}, "spoilt"),
+        ("vae", {"block_out_channels": "many"}, "block_out_channels: expected type array"),
+        ("transformer", {"num_layers": 10**9}, "num_layers: expected type integer, minimum 1"),
+        ("text_encoder", {"quantization_config": {"a": 1}}, "quantization_config: expected none"),
     ],
 )
 def test_other_models_are_refused_before_their_weights_are_read(
     spoilt, monkeypatch, part, changes, text
 ):
+    """And before anything is built."""
     edit_json(spoilt / part / "config.json", **changes)
-    monkeypatch.setattr("canvas_robot.backbone.loading.digest_of_files", None)
-    assert text in refusal(spoilt)
+    monkeypatch.setattr(loading, "load", None)
+    monkeypatch.setattr(loading.BackboneConfiguration, "make", None)
+    found = refusal(spoilt)
+    assert text in found and found.startswith(str(spoilt))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{"])
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "1" * 5000])
 def test_a_configuration_that_is_no_json_object_is_refused_by_its_path(spoilt, text):
     path = spoilt / "vae" / "config.json"
     path.write_text(text)
@@ -283,7 +465,7 @@ def test_a_configuration_that_is_no_json_object_is_refused_by_its_path(spoilt, t
 
 def test_weights_larger_than_free_memory_are_refused_before_they_are_read(folder, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 10_000_000)
-    monkeypatch.setattr("canvas_robot.backbone.loading.digest_of_files", None)
+    monkeypatch.setattr(loading, "load", None)
     with pytest.raises(BackboneMemoryError) as error:
         load_backbone(str(folder))
     assert "transformer weights" in str(error.value) and "0.010 GB" in str(error.value)
@@ -296,6 +478,41 @@ def test_the_table_is_noted_in_the_log(caplog):
 
 
 # The tokenizer
+
+
+@pytest.mark.parametrize("kept", [("tokenizer_class",), ()])
+def test_code_in_a_folder_never_runs_and_nobody_is_asked(spoilt, tmp_path, monkeypatch, kept):
+    monkeypatch.setattr(builtins, "input", lambda *prompt: "y")
+    evil = f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n"
+    for part in PARTS:
+        (spoilt / part / "evil.py").write_text(evil)
+        edit_json(spoilt / part / "config.json", auto_map={"AutoModel": "evil.Evil"})
+    assert load_backbone(str(spoilt)).trained
+    config = spoilt / "tokenizer" / "tokenizer_config.json"
+    (spoilt / "tokenizer" / "evil.py").write_text(evil)
+    settings = {key: value for key, value in json.loads(config.read_text()).items() if key in kept}
+    config.write_text(json.dumps(settings | {"auto_map": {"AutoTokenizer": ["evil.Evil", None]}}))
+    assert refusal(spoilt) == (
+        f"{config}: auto_map: expected one of transformers' own tokenizers, got "
+        "{'AutoTokenizer': ['evil.Evil', None]}; code in a folder is not run"
+    )
+    config.unlink()
+    (spoilt / "tokenizer" / "config.json").write_text(
+        json.dumps({"model_type": "evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None],
+                                                       "AutoConfig": "evil.Evil"}})
+    )  # fmt: skip
+    assert refusal(spoilt).startswith(f"{spoilt / 'tokenizer'}: cannot be loaded: ")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.parametrize("text", ["[1]", "{", "\0", "[" * 100_000])
+def test_a_tokenizer_that_is_none_is_refused_by_its_folder(spoilt, name, text):
+    (spoilt / "tokenizer" / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "T5TokenizerFast"}'
+    )
+    (spoilt / "tokenizer" / name).write_text(text)
+    assert str(spoilt / "tokenizer") in refusal(spoilt)
 
 
 def test_a_tokenizer_that_needs_sentencepiece_says_so(spoilt, monkeypatch):

@@ -15,6 +15,7 @@ from canvas_robot.backbone.loading import load_backbone
 from canvas_robot.backbone.memory import (
     BackboneMemoryError,
     MemoryRow,
+    cache_rows,
     format_table,
     free_memory,
     memory_table,
@@ -22,13 +23,30 @@ from canvas_robot.backbone.memory import (
     weight_rows,
 )
 from canvas_robot.backbone.sources import named_spec
+from canvas_robot.canvas.attention.residual_edges import ResidualEdges
+from canvas_robot.policy.runner import PlanRunner
+from canvas_robot.policy.ticks import TickRunner
+from canvas_robot.schema import (
+    CanvasLayout,
+    CanvasSchema,
+    CanvasTopology,
+    Connection,
+    RegionSpec,
+    compile_plan,
+)
+from canvas_robot.schema.edge_options import EdgeOptions
 
 GB = 1_000_000_000
 
 
 def configuration(name: str) -> BackboneConfiguration:
-    spec = named_spec(name)
-    return BackboneConfiguration(spec["transformer"], spec["vae"], spec["text_encoder"])
+    return BackboneConfiguration.from_spec(named_spec(name), name)
+
+
+def rows_schema(rows: int, width: int = 128) -> CanvasSchema:
+    """One region of so many rows."""
+    layout = CanvasLayout(1, 1, rows, width, {"r": RegionSpec((0, 1, 0, 1, 0, rows))})
+    return CanvasSchema(layout, CanvasTopology([Connection("r", "r")]))
 
 
 def by_name(rows) -> dict[str, int]:
@@ -54,11 +72,13 @@ def folder(tmp_path_factory):
      (torch.bfloat16, True), (torch.float16, False)],
 )  # fmt: skip
 def test_the_weights_of_the_table_are_those_of_the_loaded_parts_to_the_byte(folder, dtype, int8):
-    backbone = load_backbone(str(folder), dtype, int8=int8)
-    rows = by_name(weight_rows(backbone.configuration, dtype, int8))
-    for part in ("transformer", "vae", "text_encoder"):
-        module = getattr(backbone, part)
-        assert rows[f"{part} weights"] == held(chain(module.parameters(), module.buffers())), part
+    for source in ("tiny", str(folder)):
+        backbone = load_backbone(source, dtype, int8=int8)
+        rows = by_name(weight_rows(backbone.configuration, dtype, int8))
+        for part in ("transformer", "vae", "text_encoder"):
+            module = getattr(backbone, part)
+            size = held(chain(module.parameters(), module.buffers()))
+            assert rows[f"{part} weights"] == size, part
 
 
 def test_without_a_text_encoder_it_is_not_counted():
@@ -78,26 +98,62 @@ def test_without_a_text_encoder_it_is_not_counted():
     ],
 )
 def test_keys_and_values_take_what_the_design_counts(name, loops, gigabytes):
-    rows = by_name(memory_table(configuration(name), n_rows=1506, loops=loops))
+    rows = by_name(memory_table(configuration(name), rows_schema(1506), loops=loops))
     assert rows["keys and values"] == pytest.approx(gigabytes * GB, abs=0.5e6)
 
 
 def test_every_row_grows_with_what_it_counts():
     tiny = configuration("tiny")
-    plain = by_name(memory_table(tiny, n_rows=100, loops=2))
-    doubled = by_name(memory_table(tiny, n_rows=100, loops=2, batch=2))
-    sliced = by_name(memory_table(tiny, n_rows=100, loops=2, sliced=True))
+    plain = by_name(memory_table(tiny, rows_schema(100), loops=2))
+    doubled = by_name(memory_table(tiny, rows_schema(100), loops=2, batch=2))
     assert plain["keys and values"] == 2 * 4 * 2 * 100 * 128 * 2
     assert doubled["keys and values"] == 2 * plain["keys and values"]
-    assert sliced["keys and values, two halves"] == 2 * plain["keys and values"]
+    assert doubled["tokens in and out"] == 2 * plain["tokens in and out"]
     activations = "activations of one pass, about"
     assert doubled[activations] == 2 * plain[activations] > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("sliced", [False, True])
+@pytest.mark.parametrize("fn", ["cross_attention", "perceiver", "local_attention", "none"])
+def test_the_caches_of_the_table_are_a_runners_and_its_edges_the_models(fn, sliced, batch, dtype):
+    """To the byte."""
+    regions = {
+        "slow": RegionSpec((0, 2, 0, 5, 0, 8), period=2),
+        "fast": RegionSpec((0, 2, 5, 6, 0, 5)),
+    }
+    connections = [Connection("slow", "slow"), Connection("fast", "slow"),
+                   Connection("fast", "fast", fn=fn)]  # fmt: skip
+    schema = CanvasSchema(CanvasLayout(2, 6, 8, 128, regions), CanvasTopology(connections))
+    tiny = load_backbone("tiny", dtype, text_encoder=False)
+    graft(tiny.transformer, 2)
+    plan = compile_plan(schema, loops=2)
+    edges = [
+        ResidualEdges(plan, schema.layout, 128, 4, EdgeOptions())
+        for _ in (tiny.transformer.transformer_blocks if plan.edges else ())
+    ]
+    assert bool(edges) == (fn in ("perceiver", "local_attention"))
+    runner = PlanRunner(tiny.transformer, plan, edges).eval()
+    ticks = TickRunner(runner, "sliced" if sliced else "inline", batch=batch)
+    caches = cache_rows(tiny.configuration, plan, batch, dtype, sliced)
+    assert sum(row.bytes for row in caches) == ticks.nbytes
+    table = memory_table(tiny.configuration, schema, 2, batch, dtype, sliced)
+    assert set(caches) < set(table)
+    assert by_name(table).get("residual edges, float32", 0) == sum(
+        held(chain(edge.parameters(), edge.buffers())) for edge in edges
+    )
+
+
+def test_slices_without_a_slow_region_take_no_second_half():
+    tiny, plan = configuration("tiny"), compile_plan(rows_schema(10), loops=1)
+    assert cache_rows(tiny, plan, sliced=True) == cache_rows(tiny, plan)
 
 
 def test_the_loop_parameters_are_those_of_the_graft():
     backbone = load_backbone("tiny")
     looped = graft(backbone.transformer, 3)
-    rows = by_name(memory_table(backbone.configuration, n_rows=10, loops=3))
+    rows = by_name(memory_table(backbone.configuration, rows_schema(10), loops=3))
     assert rows["loop parameters, float32"] == 4 * sum(b.trainable_params() for b in looped)
 
 
@@ -145,7 +201,8 @@ def test_a_table_that_fits_passes_and_one_that_does_not_is_shown(monkeypatch):
 
 
 def test_the_table_ends_with_its_total():
-    lines = format_table(memory_table(configuration("tiny"), n_rows=100, loops=2)).splitlines()
+    table = memory_table(configuration("tiny"), rows_schema(100), loops=2)
+    lines = format_table(table).splitlines()
     assert lines[-1].startswith("total ")
     assert len({len(line) for line in lines}) == 1
 

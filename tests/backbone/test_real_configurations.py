@@ -10,6 +10,7 @@ from diffusers import CogVideoXTransformer3DModel
 from canvas_robot.backbone.loading import backbone_configuration, load_backbone
 from canvas_robot.backbone.memory import memory_table
 from canvas_robot.backbone.random_weights import draw_uniform
+from tests.backbone.test_memory import rows_schema
 
 # 5B: the hub reports 5,625,087,552 for CogVideoX-5b-I2V, which has 16 x 2 x 2 x 3072 more weights
 # in its patch embedding (twice the channels) and 17,776 x 3072 learned positions.
@@ -94,7 +95,6 @@ def test_2b_loads_and_runs_a_pass_in_less_than_6_gb(record_property):
     record_property("peak_gb", peak / 1e9)
     assert out.shape == latents.shape and torch.isfinite(out).all()
     assert sum(p.numel() for p in backbone.transformer.parameters()) == 1_693_783_872
-    table = memory_table(
-        backbone.configuration, n_rows=226 + 5 * 16 * 16, loops=1, text_encoder=False
-    )
+    schema = rows_schema(226 + 5 * 16 * 16, backbone.width)
+    table = memory_table(backbone.configuration, schema, loops=1, text_encoder=False)
     assert sum(row.bytes for row in table) < peak < 6e9  # torch itself takes about 0.5 GB

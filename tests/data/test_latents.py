@@ -529,11 +529,11 @@ def test_a_framing_that_is_not_cached_is_refused(backbone):
             {"dataset": "f" * 64},
             "dataset: expected ffffffffffff..., the cache holds 0123456789ab...",
         ),
-        ({"vae": "e" * 64}, "vae: expected eeeeeeeeeeee..., the cache holds 110fc199ff9a..."),
+        ({"vae": "e" * 64}, "vae: expected eeeeeeeeeeee..., the cache holds 939e9bb84b53..."),
         ({"crops": 3}, "crops: expected 3, the cache holds 2"),
         (
             {"vae": "e" * 64, "crops": 3},
-            "vae: expected eeeeeeeeeeee..., the cache holds 110fc199ff9a...; "
+            "vae: expected eeeeeeeeeeee..., the cache holds 939e9bb84b53...; "
             "crops: expected 3, the cache holds 2",
         ),
     ],
