@@ -43,7 +43,7 @@ class CheckpointError(ValueError):
 class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """config.json: which backbone the weights belong to, and what they are.
 
-    backbone_sha256 is each part's fingerprint (Backbone.sha256); backbone_revision is a hub id's commit.
+    backbone_sha256 is each part's fingerprint, see Backbone; backbone_revision a hub id's commit.
     freeze: what of the transformer is not among the weights, see CanvasModel.
     framing: the VAE's, as of the schema.
     actions: what the training's actions were, see canvas_robot.data.transitions; "": not known.
