@@ -104,7 +104,7 @@ def test_the_schema_imports_only_the_standard_library_and_torch_where_it_fills_a
     [
         ({"tensorflow", "tensorflow_datasets"}, {"data"}),
         ({"mujoco", "mink"}, {"kinematics", "sim"}),
-        ({"diffusers"}, {"backbone", "policy", "evaluation"}),
+        ({"diffusers"}, {"backbone", "policy", "training", "evaluation"}),
         ({"rclpy", "rosgraph_msgs", "*_msgs", "*_srvs"}, {"ros"}),
     ],
     ids=["TensorFlow", "MuJoCo", "diffusers", "ROS"],

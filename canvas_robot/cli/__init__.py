@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 
 import typer
 
-from canvas_robot.cli import bench, data, demo, prompts, replay, schema
+from canvas_robot.cli import (
+    ablate,
+    bench,
+    data,
+    demo,
+    eval_offline,
+    export,
+    prompts,
+    replay,
+    schema,
+    train,
+)
 
 app = typer.Typer(
     name="canvas-robot",
@@ -20,6 +32,10 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("replay")(replay.replay)
 app.command("prompts")(prompts.prompts)
+app.command("train")(train.train)
+app.command("export")(export.export)
+app.command("ablate")(ablate.ablate)
+app.command("eval-offline")(eval_offline.eval_offline)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(schema.app, name="schema")
@@ -36,6 +52,9 @@ def main() -> None:
     A mistake of the user's ends with its message, not with a traceback.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: children are ended
+    memory = logging.getLogger("canvas_robot.backbone.memory")  # what a backbone is about to take
+    memory.setLevel(logging.INFO)
+    memory.addHandler(logging.StreamHandler())
     try:
         app()
     except (ValueError, OSError, RuntimeError) as error:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
+TRAIN_EPISODES = 60  # synthetic ones, 100 MB
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Width = Annotated[int, typer.Option(min=16, help="Token width.")]
@@ -120,6 +121,93 @@ def graft(
 
     size = GraftSize(width, heads, blocks, loops, tokens, dtype, threads)
     _report(bench_graft(size, steps, show=typer.echo), json_file)
+
+
+@app.command("data")
+def data(
+    episodes: Annotated[int, typer.Option(min=1, help="Of the synthetic Bridge V2.")] = 2000,
+    folder: Annotated[
+        Path, typer.Option(help="Where it is made, 1.7 MB an episode, and kept for the next run.")
+    ] = Path("runs/bench_data"),
+    clip: Annotated[
+        Path | None, typer.Option(help="Video to make pictures from; none: simulator.")
+    ] = None,
+    latent_episodes: Annotated[
+        int, typer.Option(min=1, help="About so many of them are encoded.")
+    ] = 120,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of a turn of a loader.")] = 10.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each loader.")] = 3,
+    cores: Annotated[int, typer.Option(min=1, help="That each loader may use.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes of our loader; 0: it reads in its own.")
+    ] = 0,
+    epochs: Annotated[int, typer.Option(min=1, help="Over which memory is watched.")] = 10,
+    json_file: JsonFile = None,
+) -> None:
+    """Time reading Bridge V2 and its memory, beside TFDS and an Octo-style pipeline."""
+    from canvas_robot.evaluation.data_bench import DataBench, bench_data
+
+    bench = DataBench(
+        folder=folder,
+        episodes=episodes,
+        latent_episodes=latent_episodes,
+        clip=clip,
+        rounds=rounds,
+        seconds=seconds,
+        cores=cores,
+        workers=workers,
+        epochs=epochs,
+    )
+    figures = bench_data(bench, typer.echo)
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _report_contenders(figures.pop("contenders"))
+    targets = {f"target: {target}": met for target, met in figures.pop("targets").items()}
+    _report({**figures, **targets}, None)
+
+
+@app.command("train")
+def train(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CONFIG [KEY=VALUE]...]",
+            help="As of `canvas-robot train`; without data.folder: on a synthetic Bridge V2.",
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Updates of the weights to time.")] = 30,
+    folder: Annotated[
+        Path, typer.Option(help="Where the synthetic data are made, and kept for the next run.")
+    ] = Path("runs/bench_train"),
+    json_file: JsonFile = None,
+) -> None:
+    """Time training steps by the real trainer, and how long they wait for data."""
+    from rich.console import Console
+
+    from canvas_robot.evaluation.data_bench import synthetic_folder
+    from canvas_robot.evaluation.train_bench import bench_train
+    from canvas_robot.resources import resolve_config
+    from canvas_robot.training.config_file import load_config
+
+    name, *overrides = words or ["tiny_sim.yaml"]
+    if not any(word.startswith("data.folder=") for word in overrides):
+        overrides.append(f"data.folder={synthetic_folder(folder, TRAIN_EPISODES, typer.echo)}")
+    config = load_config(resolve_config("train", name), overrides)
+    _report(bench_train(config, steps, Console()), json_file)
+
+
+def _report_contenders(contenders: dict[str, dict]) -> None:
+    """Prints the loaders' figures, one loader a row."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from canvas_robot.evaluation.data_bench import CONTENDERS
+
+    columns = list(next(iter(contenders.values())))
+    table = Table("loader", *columns)
+    for name, figures in contenders.items():
+        table.add_row(CONTENDERS[name], *(_readable(figures[column]) for column in columns))
+    Console().print(table)
 
 
 def _report(figures: dict, json_file: Path | None) -> None:

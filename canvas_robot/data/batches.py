@@ -1,20 +1,21 @@
 """Batches: windows stacked to tensors, read by worker processes in exactly the sampler's order.
 
-Workers hold a WindowReader and nothing else: no model, no TensorFlow. What they send are tensors in
-shared memory; pixels stay uint8.
+Workers hold a WindowReader and nothing else: no model, no TensorFlow. What they read comes over in
+shared memory that is used again and again; pixels stay uint8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from canvas_robot.data.sampling import WindowSampler
+from canvas_robot.data.shared_room import Place, SharedRoom
 from canvas_robot.data.windows import Draw, Window, WindowError, WindowReader
 from canvas_robot.signals.records import Frames
 
@@ -48,13 +49,15 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device; from pinned memory the copies do not wait."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, from where a GPU copies fastest."""
-        return self._each(torch.Tensor.pin_memory)
+        return self.each(torch.Tensor.pin_memory)
 
-    def _each(self, of) -> Batch:
+    def each(self, of: Callable[[Any], Any]) -> Batch:
+        """The batch with what `of` makes of each of its tensors, always in the same order."""
+
         def stacked(regions: Mapping[str, Stacked]) -> dict[str, Stacked]:
             return {name: Stacked(*map(of, parts)) for name, parts in regions.items()}
 
@@ -138,13 +141,15 @@ class WindowLoader:
             "prefetch_factor": ahead,
             "worker_init_fn": _start_worker,
         }
+        # A worker is at most `ahead` batches beyond the one that is handed out.
+        self._room = SharedRoom(workers, ahead + 1) if workers else None
+        self._pin_memory = pin_memory
         self._loader = DataLoader(
-            _Batches(reader),
+            _Batches(reader, self._room, ahead + 1),
             batch_size=None,  # the sampler's entries are batches already
             sampler=_Ahead(sampler),
             collate_fn=_as_read,
             num_workers=workers,
-            pin_memory=pin_memory,
             generator=torch.Generator(),  # else each epoch would move torch's own
             **(by_workers if workers else {}),
         )
@@ -159,8 +164,19 @@ class WindowLoader:
         Raises WindowError, from whatever process, naming the episode that could not be read.
         """
         for batch in self._loader:
+            if self._room is not None:
+                batch = batch.each(self._taken)
+            elif self._pin_memory:
+                batch = batch.pin_memory()
             self.sampler.advance()
             yield batch
+
+    def _taken(self, place: Place) -> torch.Tensor:
+        """A tensor of its own of what a worker wrote: the worker will write there again."""
+        written = self._room.read(place)
+        own = torch.empty_like(torch.from_numpy(written), pin_memory=self._pin_memory)
+        np.copyto(own.numpy(), written)  # torch would wake all its threads for it
+        return own
 
     def state_dict(self) -> dict[str, Any]:
         """The place behind the last batch that was handed out, as plain JSON values."""
@@ -172,10 +188,13 @@ class WindowLoader:
 
 
 class _Batches(Dataset):
-    """Batches by their draws; what lives in a worker."""
+    """Batches by their draws; what lives in a worker.
 
-    def __init__(self, reader: WindowReader) -> None:
-        self._reader = reader
+    With a room, what is given has places in it instead of tensors; see `SharedRoom`.
+    """
+
+    def __init__(self, reader: WindowReader, room: SharedRoom | None, slots: int) -> None:
+        self._reader, self._room, self._slots, self._given = reader, room, slots, 0
 
     def __getitem__(self, draws: list[Draw]) -> Batch:
         places: dict[int, list[int]] = {}
@@ -185,7 +204,15 @@ class _Batches(Dataset):
         for of_episode in places.values():
             read = self._reader.windows([draws[place] for place in of_episode])
             windows.update(zip(of_episode, read, strict=True))
-        return collate([windows[place] for place in range(len(draws))])
+        batch = collate([windows[place] for place in range(len(draws))])
+        return batch if self._room is None else self._written(batch, self._room)
+
+    def _written(self, batch: Batch, room: SharedRoom) -> Batch:
+        slot, self._given = self._given % self._slots, self._given + 1
+        arrays: list[np.ndarray] = []
+        batch.each(lambda tensor: arrays.append(tensor.numpy()))
+        places = iter(room.write(get_worker_info().id, slot, arrays))
+        return batch.each(lambda _: next(places))
 
 
 class _Ahead:

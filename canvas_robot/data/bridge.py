@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import numpy as np
 from canvas_robot.data.episode import Episode
 from canvas_robot.data.index import EpisodeIndex, Progress, SplitFiles, open_index
 from canvas_robot.data.layout import DOWNLOAD, BridgeDataError, read_layout
-from canvas_robot.data.records import FORMATS, CorruptRecordError, ShardFiles
-from canvas_robot.data.stored import StoredEpisode
+from canvas_robot.data.records import FORMATS, CorruptRecordError, Shard, ShardFiles
+from canvas_robot.data.stored import StoredEpisode, decode_images
 
+_MOST_PLACES = 2048  # episodes, by camera, whose pictures' places are remembered; 1 kB each
 _MOST_LOGGED = 10  # places in one warning; `BridgeV2.index.skipped` has all
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class BridgeV2:
             files, self.layout, index_dir=index_dir, progress=progress, verify=verify
         )
         self._shards = ShardFiles(self.folder, files.file_format)
+        self._last: tuple[int, StoredEpisode | None] = -1, None  # the episode that was read last
+        self._places: dict[tuple[int, str], np.ndarray] = {}  # of pictures, by episode and camera
         _report_skipped(self.folder, self.index, skip_corrupt)
 
     @property
@@ -114,9 +117,34 @@ class BridgeV2:
         Raises IndexError outside the split, CorruptRecordError where the stored bytes are damaged.
         """
         place = self._place(index)
-        shard = self._shards[self.index.files[self.index.shard[place]]]
-        record = shard.read(int(self.index.offset[place]), int(self.index.length[place]))
-        return StoredEpisode(self.name(place), record, self.layout)
+        record = self._shard(place).read(
+            int(self.index.offset[place]), int(self.index.length[place])
+        )
+        stored = StoredEpisode(self.name(place), record, self.layout)
+        self._last = place, stored
+        return stored
+
+    def images(self, index: int, camera: str, steps: Sequence[int]) -> np.ndarray:
+        """(n, H, W, 3) uint8 RGB of some steps of an episode, in the order asked; at least one.
+
+        Where this process has read the episode before, only these pictures are read: 13 kB each
+        instead of 2 MB. Raises as `read` and `StoredEpisode.image` do.
+        """
+        place = self._place(index)
+        places = self._places.get((place, camera))
+        if places is None:
+            last, stored = self._last
+            if last != place:
+                stored = self.read(place)
+            self._places[place, camera] = stored.places(camera)
+            if len(self._places) > _MOST_PLACES:
+                del self._places[next(iter(self._places))]  # of the episode that came first
+            return stored.images(camera, steps)
+        shard, offset = self._shard(place), int(self.index.offset[place])
+        encoded = [shard.part(offset, *places[step].tolist()) for step in steps]
+        if None in encoded:
+            return self.read(place).images(camera, steps)
+        return decode_images(encoded, self.name(place), camera, steps)
 
     def __getitem__(self, index: int) -> Episode:
         """Episode `index` by this camera. Raises as `read` and `StoredEpisode.image` do."""
@@ -127,6 +155,12 @@ class BridgeV2:
 
     def __repr__(self) -> str:
         return f"BridgeV2({str(self.folder)!r}, split={self.split!r}, camera={self.camera!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": (-1, None), "_places": {}}
+
+    def _shard(self, place: int) -> Shard:
+        return self._shards[self.index.files[self.index.shard[place]]]
 
     def _place(self, index: int) -> int:
         if not -len(self) <= index < len(self):

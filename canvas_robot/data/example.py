@@ -33,11 +33,12 @@ class Example:
     """
 
     def __init__(self, record: bytes | memoryview) -> None:
+        self._record = memoryview(record)
         self._features = {
-            key: feature
-            for number, features in _messages(memoryview(record))
+            key: places
+            for number, *features in _fields(self._record, 0, len(self._record))
             if number == 1
-            for key, feature in _entries(features)
+            for key, places in _entries(self._record, *features)
         }
 
     def __contains__(self, key: str) -> bool:
@@ -45,49 +46,60 @@ class Example:
 
     def floats(self, key: str) -> np.ndarray:
         """(n,) float32, a copy."""
-        parts = [_four_byte_values(value, key) for value in self._values(key, _FLOAT_LIST)]
+        parts = [
+            _four_byte_values(self._record[start:stop], key)
+            for start, stop in self._values(key, _FLOAT_LIST)
+        ]
         return np.concatenate(parts, dtype=np.float32) if parts else np.zeros(0, np.float32)
 
     def integers(self, key: str) -> np.ndarray:
         """(n,) int64."""
         return np.array(
-            [number for value in self._values(key, _INT64_LIST) for number in _varints(value)],
+            [
+                number
+                for start, stop in self._values(key, _INT64_LIST)
+                for number in _varints(self._record[start:stop])
+            ],
             dtype=np.uint64,
         ).astype(np.int64)
 
     def blobs(self, key: str) -> Iterator[memoryview]:
         """The byte strings of a feature, one after another, not copied."""
+        return (self._record[start:stop] for start, stop in self.places(key))
+
+    def places(self, key: str) -> Iterator[tuple[int, int]]:
+        """Where in the record the byte strings of a feature start and stop."""
         return self._values(key, _BYTES_LIST)
 
-    def _values(self, key: str, kind: int) -> Iterator[memoryview]:
+    def _values(self, key: str, kind: int) -> Iterator[tuple[int, int]]:
         if key not in self._features:
             raise ExampleError(f"{key}: expected this feature, got {sorted(self._features)}")
-        for number, values in _messages(self._features[key]):
+        for number, *values in _fields(self._record, *self._features[key]):
             if number != kind:
                 got = _KINDS.get(number, f"kind {number}")
                 raise ExampleError(f"{key}: expected a list of {_KINDS[kind]}, got {got}")
-            for field, value in _messages(values):
+            for field, start, stop in _fields(self._record, *values):
                 if field == 1:
-                    yield value
+                    yield start, stop
 
 
-def _entries(features: memoryview) -> Iterator[tuple[str, memoryview]]:
-    for _, entry in _messages(features):
-        key, feature = b"", memoryview(b"")
-        for number, value in _messages(entry):
+def _entries(data: memoryview, at: int, end: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """(key, where its feature starts and stops) of a map."""
+    for _, *entry in _fields(data, at, end):
+        key, feature = b"", (at, at)
+        for number, start, stop in _fields(data, *entry):
             if number == 1:
-                key = bytes(value)
+                key = bytes(data[start:stop])
             elif number == 2:
-                feature = value
+                feature = start, stop
         yield key.decode("utf-8", "replace"), feature
 
 
-def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """(field number, value) of a message whose fields are byte strings, messages or numbers.
+def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(field number, start, stop) of a message whose fields are byte strings, messages or numbers.
 
-    A number's value is its own bytes.
+    A number's value is its own bytes. The message is data[at:end].
     """
-    at, end = 0, len(data)
     while at < end:
         tag, at = _varint(data, at)
         kind = tag & 7
@@ -104,7 +116,7 @@ def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
             raise ExampleError(f"expected a tf.train.Example, got wire type {kind} in it")
         if stop > end:
             raise ExampleError(f"expected a tf.train.Example, got a field {stop - end} bytes short")
-        yield tag >> 3, data[at:stop]
+        yield tag >> 3, at, stop
         at = stop
 
 

@@ -76,18 +76,20 @@ class LatentCache:
                 f"{manifest.key.crops}, got {episode} and {crop}"
             )
         number, place = divmod(episode, manifest.episodes_per_file)
-        opened, wanted = self._file(number), np.asarray(steps)
+        opened, wanted = self._file(number), [int(step) for step in steps]
         count = opened.note.steps[place]
-        if wanted.size == 0 or wanted.min() < 0 or wanted.max() >= count:
+        first, last = min(wanted, default=-1), max(wanted, default=-1)
+        if not 0 <= first <= last < count:
             raise IndexError(
                 f"{self.folder}: episode {episode}: expected steps from 0 to {count - 1}, "
-                f"got {list(steps)}"
+                f"got {wanted}"
             )
         rows = opened.rows.get_slice(tensor_name(episode, crop))
         if rows.get_shape()[0] == 1:  # all its frames are alike
-            wanted = np.zeros_like(wanted)
-        first = int(wanted.min())
-        return rows[first : int(wanted.max()) + 1][wanted - first]
+            return np.repeat(rows[:1], len(wanted), axis=0)
+        found = rows[first : last + 1]
+        in_order = wanted == list(range(first, last + 1))
+        return found if in_order else found[np.array(wanted) - first]
 
     def __repr__(self) -> str:
         return f"LatentCache({str(self.folder)!r}, {self.manifest.episodes} episodes)"

@@ -10,13 +10,12 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
+
+from canvas_robot.data.records import masked_crc
 
 Feature = Sequence[bytes] | np.ndarray
 """A list of byte strings, or a one-dimensional array: float32, or integers or flags."""
-
-_MASK = 0xA282EAD8  # see tensorflow/core/lib/hash/crc32c.h
 
 
 def write_records(path: Path, records: Iterable[bytes]) -> int:
@@ -77,6 +76,4 @@ def _varint(number: int) -> bytes:
 
 
 def _checksum(data: bytes) -> bytes:
-    """CRC-32C, rotated and shifted as TFRecord stores it."""
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF)
+    return struct.pack("<I", masked_crc(data))

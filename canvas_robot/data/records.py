@@ -15,6 +15,7 @@ from mmap import ACCESS_READ, MADV_SEQUENTIAL, mmap
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
+from weakref import finalize
 
 import numpy as np
 
@@ -77,6 +78,13 @@ class Shard(ABC):
     def read(self, offset: int, length: int) -> memoryview:
         """The checked data of one record. Raises CorruptRecordError."""
 
+    @abstractmethod
+    def part(self, offset: int, start: int, stop: int) -> memoryview | None:
+        """Some bytes of a record that was read, and so checked, before; not checked again.
+
+        None where the format gives records only whole.
+        """
+
     def _corrupt(self, offset: int, problem: str) -> CorruptRecordError:
         return CorruptRecordError.at(self.path, offset, problem)
 
@@ -90,10 +98,6 @@ class TFRecordShard(Shard):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._descriptor = -1
-
-    def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
 
     def records(self, verify: bool = False) -> Iterator[Record | CorruptRecordError]:
         file, offset = self._mapped(), 0
@@ -114,15 +118,25 @@ class TFRecordShard(Shard):
             offset = end
 
     def read(self, offset: int, length: int) -> memoryview:
-        if self._descriptor < 0:
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         size = _HEADER.size + length + _CHECKSUM.size
-        stored = memoryview(os.pread(self._descriptor, size, offset))
+        stored = self._bytes(size, offset)
         if len(stored) < size:
             raise self._corrupt(offset, _cut(size, len(stored)))
         if self._length(stored, offset) != length:
             raise self._corrupt(offset, f"expected {length} bytes as indexed, got another record")
         return self._checked(stored, offset)
+
+    def part(self, offset: int, start: int, stop: int) -> memoryview:
+        stored = self._bytes(stop - start, offset + _HEADER.size + start)
+        if len(stored) < stop - start:
+            raise self._corrupt(offset, "the file was cut since the record was read")
+        return stored
+
+    def _bytes(self, size: int, offset: int) -> memoryview:
+        if self._descriptor < 0:
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            finalize(self, os.close, self._descriptor)
+        return memoryview(os.pread(self._descriptor, size, offset))
 
     def _mapped(self) -> memoryview:
         size = self.path.stat().st_size
@@ -138,14 +152,14 @@ class TFRecordShard(Shard):
         if len(stored) < _HEADER.size:
             raise self._corrupt(offset, _cut(_HEADER.size, len(stored)))
         length, checksum = _HEADER.unpack_from(stored)
-        if _masked_crc(stored[:8]) != checksum:
+        if masked_crc(stored[:8]) != checksum:
             raise self._corrupt(offset, "wrong checksum of the record's length")
         return length
 
     def _checked(self, stored: memoryview, offset: int) -> memoryview:
         data = _data(stored)
         (checksum,) = _CHECKSUM.unpack_from(stored, _HEADER.size + len(data))
-        if _masked_crc(data) != checksum:
+        if masked_crc(data) != checksum:
             raise self._corrupt(offset, f"wrong checksum of {len(data)} bytes of data")
         return data
 
@@ -178,6 +192,9 @@ class ArrayRecordShard(Shard):
         if len(data) != length:
             raise self._corrupt(offset, f"expected {length} bytes as indexed, got {len(data)}")
         return data
+
+    def part(self, offset: int, start: int, stop: int) -> None:
+        return None
 
     def _data(self, number: int) -> memoryview:
         try:
@@ -255,7 +272,7 @@ def _cut(expected: int, got: int) -> str:
     return f"expected a record of {expected} bytes, got {got}: the file is cut"
 
 
-def _masked_crc(data: memoryview) -> int:
+def masked_crc(data: bytes | memoryview) -> int:
     """CRC-32C, rotated and shifted as TFRecord stores it."""
     crc = _crc32c()(np.frombuffer(data, np.uint8))
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -41,7 +41,7 @@ class StoredEpisode:
                 f"episode {name!r}: expected as many states as actions, and one at least, "
                 f"got {len(self.states)} states and {len(self.actions)} actions"
             )
-        self._encoded: dict[str, list[memoryview]] = {}
+        self._record, self._places = memoryview(record), {}
 
     def __len__(self) -> int:
         return len(self.states)
@@ -51,11 +51,23 @@ class StoredEpisode:
 
     def encoded(self, camera: str, step: int) -> memoryview:
         """The picture as stored, JPEG. Raises as `image` does."""
-        if camera not in self._encoded:
-            self._encoded[camera] = self._pictures(camera)
+        places = self.places(camera)
         if not -len(self) <= step < len(self):
             raise IndexError(f"{self!r}: expected a step below {len(self)}, got {step}")
-        return self._encoded[camera][step]
+        start, stop = places[step].tolist()
+        return self._record[start:stop]
+
+    def places(self, camera: str) -> np.ndarray:
+        """(T, 2) int64, where in the record the picture of each step starts and stops."""
+        if camera not in self._places:
+            places = list(self._picture_places(camera))
+            if len(places) != len(self):
+                raise EpisodeError(
+                    f"episode {self.name!r}: {camera}: expected a picture for each of {len(self)} "
+                    f"steps, got {len(places)}"
+                )
+            self._places[camera] = np.array(places, dtype=np.int64)
+        return self._places[camera]
 
     def image(self, camera: str, step: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB of one step; black where the episode lacks the camera.
@@ -63,22 +75,12 @@ class StoredEpisode:
         Raises BridgeDataError for an unknown camera, IndexError for a step outside the episode,
         EpisodeError when the stored bytes are no picture.
         """
-        return cv2.cvtColor(self._decoded(camera, step), cv2.COLOR_BGR2RGB)
+        return self.images(camera, [step])[0]
 
     def images(self, camera: str, steps: Sequence[int] | np.ndarray) -> np.ndarray:
         """(n, H, W, 3) uint8 RGB of these steps, in the order asked; n is at least 1."""
-        images = np.empty(0)
-        for n, step in enumerate(steps):
-            decoded = self._decoded(camera, int(step))
-            if n == 0:
-                images = np.empty((len(steps), *decoded.shape), np.uint8)
-            elif decoded.shape != images.shape[1:]:
-                raise EpisodeError(
-                    f"episode {self.name!r}: {camera}: expected pictures of one size, "
-                    f"got {images.shape[1:]} and {decoded.shape} at step {step}"
-                )
-            cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=images[n])
-        return images
+        encoded = [self.encoded(camera, int(step)) for step in steps]
+        return decode_images(encoded, self.name, camera, steps)
 
     def has_picture(self, camera: str) -> bool:
         """Whether the first picture is not black. Raises EpisodeError when it is no picture.
@@ -86,10 +88,11 @@ class StoredEpisode:
         The published `has_image_*` flags do not say it: they are false in episodes that have
         pictures (rail-berkeley/bridge_data_v2#40).
         """
-        first = next(self._blobs(camera), memoryview(b""))
+        start, stop = next(self._picture_places(camera), (0, 0))
+        first = self._record[start:stop]
         small = decode_bgr(first, cv2.IMREAD_REDUCED_COLOR_8)  # means of 8x8 pixels
         if small is None:
-            raise self._no_picture(camera, 0, first)
+            raise _no_picture(self.name, camera, 0, first)
         return bool(small.any())
 
     def episode(self, camera: str) -> Episode:
@@ -103,33 +106,11 @@ class StoredEpisode:
             stamps_ns=np.arange(len(self), dtype=np.int64) * STEP_NS,
         )
 
-    def _decoded(self, camera: str, step: int) -> np.ndarray:
-        encoded = self.encoded(camera, step)
-        image = decode_bgr(encoded)
-        if image is None:
-            raise self._no_picture(camera, step, encoded)
-        return image
-
-    def _no_picture(self, camera: str, step: int, encoded: memoryview) -> EpisodeError:
-        return EpisodeError(
-            f"episode {self.name!r}: {camera}: expected a JPEG or PNG picture at step {step}, "
-            f"got {len(encoded)} bytes that are none"
-        )
-
-    def _blobs(self, camera: str) -> Iterator[memoryview]:
+    def _picture_places(self, camera: str) -> Iterator[tuple[int, int]]:
         try:
-            yield from self._example.blobs(self.layout.picture_key(camera))
+            yield from self._example.places(self.layout.picture_key(camera))
         except ExampleError as error:
             raise EpisodeError(f"episode {self.name!r}: {error}") from error
-
-    def _pictures(self, camera: str) -> list[memoryview]:
-        encoded = list(self._blobs(camera))
-        if len(encoded) != len(self):
-            raise EpisodeError(
-                f"episode {self.name!r}: {camera}: expected a picture for each of {len(self)} "
-                f"steps, got {len(encoded)}"
-            )
-        return encoded
 
     def _rows(self, columns: Sequence[Column]) -> np.ndarray:
         parts = [self._column(column) for column in columns]
@@ -152,6 +133,29 @@ class StoredEpisode:
         return values.reshape(-1, column.size)
 
 
+def decode_images(
+    encoded: Sequence[memoryview], name: str, camera: str, steps: Sequence[int] | np.ndarray
+) -> np.ndarray:
+    """(n, H, W, 3) uint8 RGB of stored pictures; the rest says whose they are.
+
+    Raises EpisodeError where one is no picture or of another size than the first.
+    """
+    images = np.empty(0)
+    for n, (step, picture) in enumerate(zip(steps, encoded, strict=True)):
+        decoded = decode_bgr(picture)
+        if decoded is None:
+            raise _no_picture(name, camera, step, picture)
+        if n == 0:
+            images = np.empty((len(encoded), *decoded.shape), np.uint8)
+        elif decoded.shape != images.shape[1:]:
+            raise EpisodeError(
+                f"episode {name!r}: {camera}: expected pictures of one size, "
+                f"got {images.shape[1:]} and {decoded.shape} at step {step}"
+            )
+        cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=images[n])
+    return images
+
+
 def decode_bgr(encoded: memoryview, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
     """(H, W, 3) uint8 BGR of a stored picture, None when the bytes are none.
 
@@ -163,3 +167,10 @@ def decode_bgr(encoded: memoryview, flags: int = cv2.IMREAD_COLOR) -> np.ndarray
         return None
     data = np.frombuffer(encoded, np.uint8)
     return cv2.imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _no_picture(name: str, camera: str, step: int, encoded: memoryview) -> EpisodeError:
+    return EpisodeError(
+        f"episode {name!r}: {camera}: expected a JPEG or PNG picture at step {step}, "
+        f"got {len(encoded)} bytes that are none"
+    )

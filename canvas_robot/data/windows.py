@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import lcm
 from typing import NamedTuple, Protocol
 
@@ -72,7 +73,7 @@ class Window:
 
 
 class StepReader(Protocol):
-    """One recorded episode: a `StoredEpisode`. Only the pictures that are asked for are decoded."""
+    """One recorded episode without its pictures: a `StoredEpisode`."""
 
     name: str
     instruction: str
@@ -81,10 +82,6 @@ class StepReader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def images(self, camera: str, steps: Sequence[int]) -> np.ndarray:
-        """(n, H, W, 3) uint8."""
-        ...
-
 
 class EpisodeReader(Protocol):
     """Episodes by number: a `BridgeV2`."""
@@ -92,6 +89,10 @@ class EpisodeReader(Protocol):
     cameras: Sequence[str]
 
     def read(self, index: int) -> StepReader: ...
+
+    def images(self, index: int, camera: str, steps: Sequence[int]) -> np.ndarray:
+        """(n, H, W, 3) uint8; only the pictures that are asked for are read and decoded."""
+        ...
 
     def name(self, index: int) -> str: ...
 
@@ -192,8 +193,8 @@ class WindowReader:
             raise WindowError(f"episode {name!r} (number {episode}): {error}") from error
 
     def _tape(self, episode: int) -> _Tape:
-        """The episode; its record is read only for numbers that are not known, or for pictures."""
-        record, numbers = None, self._numbers.get(episode)
+        """The episode; its record is read only for numbers that are not known."""
+        numbers = self._numbers.get(episode)
         if numbers is None:
             record = self._dataset.read(episode)
             numbers = _Numbers(
@@ -205,7 +206,7 @@ class WindowReader:
             self._numbers[episode] = numbers
             if len(self._numbers) > _KEPT:
                 del self._numbers[next(iter(self._numbers))]  # the one that came first
-        return _Tape(episode, numbers, record, self._dataset, self._latents, self._tick_ns)
+        return _Tape(episode, numbers, self._dataset, self._latents, self._tick_ns)
 
     def _window(self, tape: _Tape, draw: Draw) -> Window:
         self._check_draw(draw, tape.ticks)
@@ -270,67 +271,59 @@ class _Tape:
         self,
         episode: int,
         numbers: _Numbers,
-        record: StepReader | None,
         dataset: EpisodeReader,
         latents: Mapping[str, FrameLatents],
         tick_ns: int,
     ) -> None:
         self.numbers, self.ticks = numbers, len(numbers.rows)
-        self._episode, self._record, self._dataset = episode, record, dataset
+        self._episode, self._dataset = episode, dataset
         self._latents, self._tick_ns = latents, tick_ns
         self._pictures: dict[tuple[str, int], np.ndarray] = {}
 
     def observed(self, stream: _Stream, tick: int, crop: int) -> Frames:
         """What a history that saw tick 0 and all after it observes at `tick`."""
-        stamps = range(0, self.ticks * self._tick_ns, self._tick_ns)
-        period_ns = stream.period * self._tick_ns
-        return self._frames(
-            stream, crop, *sampled(stamps, tick * self._tick_ns, stream.frames, period_ns)
-        )
+        return self._frames(stream, crop, _observed(tick, stream.frames, stream.period))
 
     def coming(self, stream: _Stream, tick: int, crop: int) -> Frames:
         """What comes a period after `tick`, and so on, up to the last step of the episode."""
-        ticks = [tick + (i + 1) * stream.period for i in range(stream.frames)]
-        return self._frames(stream, crop, *_within(ticks, len(self.numbers.states) - self._first))
+        last = len(self.numbers.states) - self._first - 1
+        return self._frames(stream, crop, _coming(tick, stream.frames, stream.period, last))
 
     def chunk(self, tick: int, horizon: int) -> Frames:
         """The actions of `tick` and those after it, up to the last transition."""
-        ticks, missing = _within(range(tick, tick + horizon), self.ticks)
-        return Frames(self.numbers.rows.actions[ticks], self._stamps(ticks), np.array(missing))
+        at = _coming(tick - 1, horizon, 1, self.ticks - 1)
+        return Frames(self.numbers.rows.actions[at.ticks], at.ticks * self._tick_ns, at.missing)
 
     @property
     def _first(self) -> int:
         """The step of the episode that is tick 0."""
         return int(self.numbers.rows.steps[0])
 
-    def _stamps(self, ticks: list[int]) -> np.ndarray:
-        return np.array(ticks, dtype=np.int64) * self._tick_ns
+    def _frames(self, stream: _Stream, crop: int, at: _Ticks) -> Frames:
+        values = self._values(stream, at.ticks + self._first, crop)
+        return Frames(values, at.ticks * self._tick_ns, at.missing)
 
-    def _frames(self, stream: _Stream, crop: int, ticks: list[int], missing: list[bool]) -> Frames:
-        values = self._values(stream, [self._first + tick for tick in ticks], crop)
-        return Frames(values, self._stamps(ticks), np.array(missing))
-
-    def _values(self, stream: _Stream, steps: list[int], crop: int) -> np.ndarray:
+    def _values(self, stream: _Stream, steps: np.ndarray, crop: int) -> np.ndarray:
         if stream.key == STATE:
             return self.numbers.states[steps]
         if stream.region in self._latents:
-            return self._latents[stream.region].frames(self._episode, steps, crop)
+            return self._latents[stream.region].frames(self._episode, steps.tolist(), crop)
         if crop:
             raise WindowError(
                 f"region {stream.region!r}: crop {crop}: pictures are read whole; other crops are "
                 "in latent caches alone"
             )
-        images = self._images(stream.key, steps)
+        images = self._images(stream.key, steps.tolist())
         stream.signal.checked(stream.name, images[0])
         return images
 
     def _images(self, camera: str, steps: list[int]) -> np.ndarray:
         new = [step for step in dict.fromkeys(steps) if (camera, step) not in self._pictures]
         if new:
-            if self._record is None:
-                self._record = self._dataset.read(self._episode)
-            for step, image in zip(new, self._record.images(camera, new), strict=True):
-                self._pictures[camera, step] = image
+            images = self._dataset.images(self._episode, camera, new)
+            self._pictures.update(zip(((camera, step) for step in new), images, strict=True))
+            if new == steps:
+                return images
         return np.stack([self._pictures[camera, step] for step in steps])
 
 
@@ -342,9 +335,33 @@ def _acted_on(tick: int, region: str, period: int, draw: Draw) -> int:
     return refresh_tick(tick, period, draw.phase)
 
 
-def _within(ticks: Sequence[int], count: int) -> tuple[list[int], list[bool]]:
-    """Of ticks those below `count`, the last one for all beyond it, and which these are."""
-    return [min(tick, count - 1) for tick in ticks], [tick >= count for tick in ticks]
+class _Ticks(NamedTuple):
+    """Which ticks fill a region's frames, and where others stand in: (F,) int64 and bool."""
+
+    ticks: np.ndarray
+    missing: np.ndarray
+
+
+# The same few hundred of them are asked for again and again; they cannot be written to.
+@lru_cache(maxsize=65_536)
+def _observed(tick: int, frames: int, period: int) -> _Ticks:
+    """Of what a history observes at `tick` that saw every tick from 0 on."""
+    ticks, missing = sampled(range(tick + 1), tick, frames, period)
+    return _fixed(ticks, missing)
+
+
+@lru_cache(maxsize=65_536)
+def _coming(tick: int, frames: int, period: int, last: int) -> _Ticks:
+    """Of the ticks that are `period` apart from tick + period on; `last` for all beyond it."""
+    ticks = [tick + (i + 1) * period for i in range(frames)]
+    return _fixed([min(tick, last) for tick in ticks], [tick > last for tick in ticks])
+
+
+def _fixed(ticks: list[int], missing: list[bool]) -> _Ticks:
+    arrays = np.array(ticks, dtype=np.int64), np.array(missing)
+    for array in arrays:
+        array.flags.writeable = False
+    return _Ticks(*arrays)
 
 
 def _stream(region: str, schema: CanvasSchema, binding: Binding, cameras: Sequence[str]) -> _Stream:

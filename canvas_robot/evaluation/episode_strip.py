@@ -24,6 +24,7 @@ FILM, HOLE = "#111827", "#e5e7eb"
 AXES = ("#dc2626", "#16a34a", "#2563eb")
 STATE, TARGET = "#0f766e", "#f59e0b"
 MOST_FRAMES = 16
+_SHOWN_AS_0 = 1e-6  # rounding leaves smaller numbers
 
 # Inches.
 WIDTH, LEFT, RIGHT = 15.0, 1.75, 1.6
@@ -238,7 +239,8 @@ def _name_curves(axes: Axes, panel: Panel, low: float, high: float) -> None:
         curve = panel.curves[i]
         axes.add_patch(Rectangle((1.008, y - 0.012), 0.012, 0.024, transform=axes.transAxes,
                                  fc=curve.colour, lw=0, clip_on=False))  # fmt: skip
-        text = f"{curve.name}  {curve.values[-1]:.3g}"
+        last = curve.values[-1] if abs(curve.values[-1]) >= _SHOWN_AS_0 else 0.0
+        text = f"{curve.name}  {last:.3g}"
         axes.text(1.026, y, text, transform=axes.transAxes, size=10, color=curve.colour,
                   weight="bold", va="center")  # fmt: skip
 

@@ -1,0 +1,1 @@
+"""Training: configuration, objective, the loop on Accelerate, its checkpoints and its records."""

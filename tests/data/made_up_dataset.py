@@ -15,14 +15,12 @@ class MadeUpEpisode:
         self.name, self.instruction = f"made up/{number}", f"do {number}"
         self.states = random.uniform(-0.4, 0.4, (length, 7)).astype(np.float32)
         self.actions = random.uniform(0, 1, (length, 7)).astype(np.float32)
-        self.decoded: list[tuple[str, int]] = []
         self._number, self._cameras = number, cameras
 
     def __len__(self) -> int:
         return len(self.states)
 
     def images(self, camera: str, steps) -> np.ndarray:
-        self.decoded += [(camera, int(step)) for step in steps]
         says = [(self._cameras.index(camera), self._number, int(step)) for step in steps]
         return np.broadcast_to(
             np.array(says, np.uint8)[:, None, None, :], (len(says), 4, 6, 3)
@@ -41,6 +39,7 @@ class MadeUpDataset:
         self.has_language = np.ones(len(lengths), bool)
         self.pictures = np.ones((len(lengths), 2), bool)
         self.reads: list[int] = []
+        self.decoded: list[tuple[int, str, int]] = []
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -51,6 +50,10 @@ class MadeUpDataset:
     def read(self, index: int) -> MadeUpEpisode:
         self.reads.append(index)
         return MadeUpEpisode(index, int(self.steps[index]), self.cameras)
+
+    def images(self, index: int, camera: str, steps) -> np.ndarray:
+        self.decoded += [(index, camera, int(step)) for step in steps]
+        return MadeUpEpisode(index, int(self.steps[index]), self.cameras).images(camera, steps)
 
 
 class Damaged(MadeUpDataset):

@@ -131,12 +131,10 @@ def test_batches_are_the_samplers_without_workers(made_up):
     assert len(read) == 2 * len(loader)
 
 
-def test_an_episodes_record_is_read_once_for_a_batch(made_up):
+def test_each_record_is_read_once(made_up):
     dataset = made_up.MadeUpDataset(*LENGTHS)
-    loader = loader_of(dataset)
-    for batch in loader:
-        assert sorted(dataset.reads) == sorted({int(name.split("/")[1]) for name in batch.names})
-        dataset.reads.clear()
+    names = {name for batch in loader_of(dataset) for name in batch.names}
+    assert sorted(dataset.reads) == sorted(int(name.split("/")[1]) for name in names)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -158,6 +156,18 @@ def test_workers_change_nothing_and_a_place_counts_what_was_handed_out(made_up, 
     resumed = loader_of(dataset)
     resumed.load_state_dict(state)
     assert [draws_of(batch) for batch in resumed] == rest
+
+
+def test_batches_stay_as_they_were_handed_out(made_up):
+    """A worker writes to the same memory again and again; what was handed out is not there."""
+    here, kept = (list(loader_of(made_up.MadeUpDataset(*LENGTHS), workers)) for workers in (0, 1))
+    assert len(kept) > 3  # more than a worker has room for
+    for batch, same in zip(kept, here, strict=True):
+        tensors, expected = [], []
+        batch.each(tensors.append)
+        same.each(expected.append)
+        assert all(map(torch.equal, tensors, expected)) and len(tensors) == len(expected) > 5
+        assert batch.instructions == same.instructions
 
 
 def test_torchs_own_random_numbers_are_not_used(made_up):

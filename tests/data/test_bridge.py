@@ -15,9 +15,10 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from canvas_robot.data.bridge import BridgeV2, find_version_folder
+from canvas_robot.data.episode import EpisodeError
 from canvas_robot.data.example import Example
 from canvas_robot.data.layout import BridgeDataError
-from canvas_robot.data.records import CorruptRecordError, open_shard
+from canvas_robot.data.records import CorruptRecordError, TFRecordShard, open_shard
 
 TRAIN = "bridge_dataset-train.tfrecord-00000-of-00001"
 
@@ -53,6 +54,42 @@ def test_indexing_gives_what_iterating_gives(bridge_sample, sample):
         np.testing.assert_array_equal(dataset[index].images, sample[index].images)
         np.testing.assert_array_equal(dataset[index].states, sample[index].states)
         np.testing.assert_array_equal(dataset[index].actions, sample[index].actions)
+
+
+def test_pictures_of_an_episode_are_those_of_its_record(bridge_sample, sample):
+    dataset = BridgeV2(bridge_sample)
+    for _ in range(2):  # with the record, and then from their places in the file
+        for index in (3, 0, 3, -1):
+            images = dataset.images(index, "image_0", [7, 0, 7])
+            np.testing.assert_array_equal(images, sample[index].images[[7, 0, 7]])
+    wrist = dataset.images(3, "image_3", [1])
+    assert wrist.shape == (1, 64, 64, 3) and not wrist.any()
+
+
+def test_a_record_is_read_once_for_its_pictures(bridge_sample, sample, monkeypatch):
+    dataset = BridgeV2(bridge_sample)
+    dataset.images(5, "image_0", [0])
+    monkeypatch.setattr(TFRecordShard, "read", None)  # whoever reads a record now fails
+    np.testing.assert_array_equal(dataset.images(5, "image_0", [2]), sample[5].images[[2]])
+    with pytest.raises(TypeError):
+        dataset.images(6, "image_0", [2])
+
+
+def test_the_places_of_only_so_many_pictures_are_remembered(bridge_sample, sample, monkeypatch):
+    monkeypatch.setattr("canvas_robot.data.bridge._MOST_PLACES", 2)
+    dataset = BridgeV2(bridge_sample)
+    for index in (0, 1, 2, 0, 1):
+        images = dataset.images(index, "image_0", [4])
+        np.testing.assert_array_equal(images, sample[index].images[[4]])
+        assert len(dataset._places) <= 2
+
+
+def test_a_picture_that_is_none_is_named(bridge_sample, monkeypatch):
+    dataset = BridgeV2(bridge_sample)
+    dataset.images(5, "image_0", [0])
+    monkeypatch.setattr(TFRecordShard, "part", lambda *_: memoryview(b"no JPEG"))
+    with pytest.raises(EpisodeError, match=r"train/5': image_0: .* picture at step 8, got 7 bytes"):
+        dataset.images(5, "image_0", [8])
 
 
 def test_an_index_outside_the_split_is_refused(bridge_sample):
@@ -252,6 +289,10 @@ def test_an_array_record_copy_gives_the_same_episodes(bridge_sample, tmp_path):
             assert (ours.name, ours.instruction) == (theirs.name, theirs.instruction)
             for field in ("images", "states", "actions", "stamps_ns"):
                 np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field))
+        for _ in range(2):
+            np.testing.assert_array_equal(
+                copy.images(3, "image_0", [2, 9]), published.images(3, "image_0", [2, 9])
+            )
 
 
 def test_another_file_format_is_refused(bridge_sample, tmp_path):

@@ -60,6 +60,25 @@ def test_any_record_is_read_from_its_offset(shard):
         assert bytes(shard.read(record.offset, record.length)) == bytes(record.data)
 
 
+def test_parts_of_a_record_are_read_where_the_format_gives_them(shard, file_format):
+    for record in shard.records():
+        for start, stop in ((0, record.length), (record.length // 3, record.length // 2)):
+            part = shard.part(record.offset, start, stop)
+            if file_format == "array_record":
+                assert part is None
+            else:
+                assert bytes(part) == bytes(record.data[start:stop])
+
+
+def test_a_part_that_was_cut_off_since_is_missed(tmp_path):
+    path = write_tfrecord(tmp_path / "shard", PAYLOADS[:1] * 2)
+    shard = open_shard(path, "tfrecord")
+    *_, last = shard.records()
+    os.truncate(path, last.offset + 5)
+    with pytest.raises(CorruptRecordError, match=f"record at {last.offset}: the file was cut"):
+        shard.part(last.offset, 0, last.length)
+
+
 def test_checksums_of_whole_files_agree(shard):
     assert all(isinstance(item, Record) for item in shard.records(verify=True))
 

@@ -1,0 +1,49 @@
+"""`canvas-robot export`: the deployable checkpoint of a training run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Folder to write; default: RUN/export/step_<step>."),
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(min=1, help="Of the checkpoint; default: the newest.")
+    ] = None,
+    ema: Annotated[
+        bool, typer.Option("--ema/--no-ema", help="The moving average, or the weights themselves.")
+    ] = True,
+    prompts: Annotated[
+        bool,
+        typer.Option(
+            "--prompts/--no-prompts",
+            help="Bring the embeddings of all instructions, if the run used a folder of them.",
+        ),
+    ] = True,
+) -> None:
+    """Write the folder that a robot loads: a run's weights with all that they were made for."""
+    from canvas_robot.training.export import export_run
+
+    folder, record = export_run(run, out, step, ema, prompts)
+    rules, of = record.rules, {"average": "the moving average", "last": "the weights themselves"}
+    typer.echo(f"{folder}: step {record.step} of {record.steps}, {of[record.weights]}")
+    if rules.relabelled:
+        typer.echo(
+            f"its actions are {rules.actions}, motions that the arm achieved: they act on the "
+            "measured pose (robot.anchor: measured)"
+        )
+    else:
+        typer.echo("its actions are as recorded: they act as the binding's robot.anchor says")
+    if record.refresh == "sliced":
+        typer.echo("it was trained for sliced refreshes: load it with refresh sliced")
+    if record.held_out:
+        words = [str(folder), record.folder, "--split", record.held_out]
+        typer.echo(f"evaluate it with: {shlex.join(['canvas-robot', 'eval-offline', *words])}")
