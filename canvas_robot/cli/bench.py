@@ -197,17 +197,28 @@ def train(
 
 
 def _report_contenders(contenders: dict[str, dict]) -> None:
-    """Prints the loaders' figures, one loader a row."""
+    """Prints the loaders' figures, one loader a row, and what the loaders are."""
     from rich.console import Console
     from rich.table import Table
 
     from canvas_robot.evaluation.data_bench import CONTENDERS
 
-    columns = list(next(iter(contenders.values())))
-    table = Table("loader", *columns)
+    shown = {
+        "steps_per_s": "steps/s",
+        "steps_per_s_per_core": "a core",
+        "spread": "spread",
+        "cpu_ms": "CPU ms",
+        "anonymous_mib": "MiB",
+        "peak_mib": "peak",
+        "shared_mib": "shared",
+    }
+    table = Table("loader", *shown.values())
     for name, figures in contenders.items():
-        table.add_row(CONTENDERS[name], *(_readable(figures[column]) for column in columns))
-    Console().print(table)
+        table.add_row(name, *(_readable(figures[column]) for column in shown))
+    console = Console(highlight=False)
+    console.print(table)
+    for name, what in CONTENDERS.items():
+        console.print(f"{name}: {what}")
 
 
 def _report(figures: dict, json_file: Path | None) -> None:

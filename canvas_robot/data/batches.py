@@ -164,6 +164,8 @@ class WindowLoader:
         Raises WindowError, from whatever process, naming the episode that could not be read.
         """
         for batch in self._loader:
+            if isinstance(batch, _Failed):
+                raise WindowError(batch.text)
             if self._room is not None:
                 batch = batch.each(self._taken)
             elif self._pin_memory:
@@ -187,6 +189,12 @@ class WindowLoader:
         self.sampler.load_state_dict(state)
 
 
+class _Failed(NamedTuple):
+    """What is handed out in place of a batch that could not be read: why."""
+
+    text: str
+
+
 class _Batches(Dataset):
     """Batches by their draws; what lives in a worker.
 
@@ -196,7 +204,13 @@ class _Batches(Dataset):
     def __init__(self, reader: WindowReader, room: SharedRoom | None, slots: int) -> None:
         self._reader, self._room, self._slots, self._given = reader, room, slots, 0
 
-    def __getitem__(self, draws: list[Draw]) -> Batch:
+    def __getitem__(self, draws: list[Draw]) -> Batch | _Failed:
+        try:
+            return self._batch(draws)
+        except WindowError as error:  # else torch would add the worker's traceback to its text
+            return _Failed(str(error))
+
+    def _batch(self, draws: list[Draw]) -> Batch:
         places: dict[int, list[int]] = {}
         for place, draw in enumerate(draws):
             places.setdefault(draw.episode, []).append(place)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import operator
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from canvas_robot.data.records import FORMATS, CorruptRecordError, Shard, ShardF
 from canvas_robot.data.stored import StoredEpisode, decode_images
 
 _MOST_PLACES = 2048  # episodes, by camera, whose pictures' places are remembered; 1 kB each
+_MOST_EPISODES = 10_000_000  # in one shard: no data set has as many
 _MOST_LOGGED = 10  # places in one warning; `BridgeV2.index.skipped` has all
 _log = logging.getLogger(__name__)
 
@@ -33,7 +35,8 @@ class BridgeV2:
     split: as stored: "train" or "val".
     camera: "image_0" (fixed, over the shoulder) to "image_3" (wrist); black where an episode
         lacks it.
-    skip_corrupt: use what is whole of data that is damaged or incomplete, instead of refusing it.
+    skip_corrupt: use what is whole of data that is damaged or incomplete, instead of refusing it;
+        all checksums are compared, once, when the index is made.
     index_dir: where the index is kept. progress: called while it is made. verify: compare all
         checksums first; see `open_index`.
 
@@ -68,7 +71,12 @@ class BridgeV2:
             )
         self.dataset, self.version, files = split_files(self.folder, split)
         self.index = open_index(
-            files, self.layout, index_dir=index_dir, progress=progress, verify=verify
+            files,
+            self.layout,
+            index_dir=index_dir,
+            progress=progress,
+            verify=verify,
+            verified=skip_corrupt,
         )
         self._shards = ShardFiles(self.folder, files.file_format)
         self._last: tuple[int, StoredEpisode | None] = -1, None  # the episode that was read last
@@ -163,9 +171,10 @@ class BridgeV2:
         return self._shards[self.index.files[self.index.shard[place]]]
 
     def _place(self, index: int) -> int:
+        index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self!r}: expected an index below {len(self)} episodes, got {index}")
-        return int(index) % len(self)
+        return index % len(self)
 
 
 def find_version_folder(data_dir: str | Path) -> Path:
@@ -219,6 +228,12 @@ def split_files(folder: Path, split: str) -> tuple[str, str, SplitFiles]:
         raise BridgeDataError(f"{folder}: expected files of {FORMATS}, got {file_format!r}")
     names = tuple(Path(path).name for path in info.splits[split].filepaths)
     lengths = tuple(int(length) for length in info.splits[split].shard_lengths)
+    if not all(0 <= length <= _MOST_EPISODES for length in lengths):
+        wrong = next(length for length in lengths if not 0 <= length <= _MOST_EPISODES)
+        raise BridgeDataError(
+            f"{folder / 'dataset_info.json'}: split {split!r}: expected 0 to {_MOST_EPISODES:,} "
+            f"episodes in a shard, got {wrong}"
+        )
     return info.name, str(info.version), SplitFiles(folder, split, file_format, names, lengths)
 
 

@@ -103,6 +103,7 @@ def open_index(
     index_dir: str | Path | None = None,
     progress: Progress | None = None,
     verify: bool = False,
+    verified: bool = False,
 ) -> EpisodeIndex:
     """The stored index of a split if it fits the files as they are, else a new one, then stored.
 
@@ -110,6 +111,7 @@ def open_index(
         that need it at once wait for the first of them to make it.
     verify: make it anew, comparing the checksums of the data too; what is damaged is left out,
         then and whenever this index is opened again.
+    verified: a stored index serves only if it was made so.
     """
     key = _key(files, layout)
     places = places_of(files.folder, f"{files.split}.index.npz", index_dir)
@@ -117,7 +119,7 @@ def open_index(
     def stored() -> EpisodeIndex | None:
         for place in places if not verify else ():
             index = _from_arrays(load_arrays(place, key), files, layout)
-            if index is not None:
+            if index is not None and (index.verified or not verified):
                 return index
         return None
 
@@ -125,7 +127,11 @@ def open_index(
     if found is not None:
         return found
     return store_made(
-        places, key, stored, lambda: build_index(files, layout, progress, verify), _to_arrays
+        places,
+        key,
+        stored,
+        lambda: build_index(files, layout, progress, verify or verified),
+        _to_arrays,
     )
 
 

@@ -98,7 +98,7 @@ def read_layout(folder: str | Path) -> DatasetLayout:
     try:
         tree = json.loads((folder / "features.json").read_text())
         features = dict(_leaves(tree))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BridgeDataError(
             f"{folder}/features.json: expected the features of a TFDS data set, got {error!r}"
         ) from error

@@ -159,7 +159,7 @@ class WindowSampler:
                 + "; resume with the data and settings of the run that wrote it"
             )
         epoch, batch = int(state["epoch"]), int(state["batch"])
-        if epoch < 0 or not 0 <= batch < self._length:
+        if not 0 <= epoch < 2**63 or not 0 <= batch < self._length:
             raise SamplerError(
                 f"state: expected an epoch from 0 and a batch below {self._length}, "
                 f"got {epoch} and {batch}"

@@ -55,10 +55,11 @@ def tfds_windows(
         read_config=tfds.ReadConfig(try_autocache=False),
     )
     if whole_episodes:
-        dataset = dataset.map(
-            lambda example: example["steps"].batch(_MOST_STEPS).get_single_element(),
-            num_parallel_calls=threads,
-        )
+
+        def steps_of(example):
+            return example["steps"].batch(_MOST_STEPS).get_single_element()
+
+        dataset = dataset.map(steps_of, num_parallel_calls=threads)
     dataset = dataset.with_options(_options(threads)).prefetch(1)
     while True:
         for example in tfds.as_numpy(dataset):
@@ -151,12 +152,11 @@ def octo_batches(
         read_config=read,
     )
 
+    def decoded_one(encoded):
+        return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
     def decoded(pictures):
-        return tf.map_fn(
-            lambda encoded: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-            pictures,
-            fn_output_signature=tf.uint8,
-        )
+        return tf.map_fn(decoded_one, pictures, fn_output_signature=tf.uint8)
 
     def trajectory(example):
         steps = example["steps"]
@@ -173,14 +173,16 @@ def octo_batches(
             pictures = tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
         return {**window, "picture": pictures}
 
-    windows = (
-        trajectories.repeat()
-        .map(trajectory, num_parallel_calls=threads)
-        .interleave(
+    windows = trajectories.repeat().map(trajectory, num_parallel_calls=threads)
+    if order == "decode_first":
+        windows = windows.unbatch()
+    else:
+        # As Octo flattens. Slices share memory: a trajectory is kept until its last frame leaves
+        # the buffer, about four times as long as a frame. Decoded ones would take 13 GB that way.
+        windows = windows.interleave(
             tf.data.Dataset.from_tensor_slices, cycle_length=threads, num_parallel_calls=threads
         )
-        .shuffle(buffer, seed=seed)
-    )
+    windows = windows.shuffle(buffer, seed=seed)
     if order != "decode_first":
         windows = windows.map(frame, num_parallel_calls=threads)
     options = _options(threads)

@@ -47,6 +47,18 @@ def make_schedule(optimiser: AdamW, config: OptimiserConfig, steps: int) -> Lamb
     )
 
 
+def set_rates(schedule: LambdaLR, lr: float) -> None:
+    """Gives the optimiser the rates that belong to the schedule's place, whatever it had."""
+    schedule.base_lrs = [lr] * len(schedule.optimizer.param_groups)
+    rates = [
+        base * rate(schedule.last_epoch)
+        for base, rate in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+        group["lr"], group["initial_lr"] = rate, lr
+    schedule._last_lr = rates
+
+
 def make_average(trained: Mapping[str, nn.Parameter], config: EmaConfig | str) -> EMAModel | None:
     """The moving average of the trained parameters; None where it is off.
 

@@ -42,7 +42,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     backbone: its source and the sha256 of its parts. data, held_out: which, and what was left out
     and why; held_out is None where nothing is. actions: of the rules, see DataRules.
     gradient_checkpointing: whether loops are computed again. trained, frozen: parameters.
-    declarations: sha256 of schema.json, binding.yaml and statistics.json.
+    declarations: sha256 of schema.json, binding.yaml and statistics.json. configs: sha256 of every
+        config.yaml that the run has had.
     """
 
     started: list[dict[str, object]]
@@ -54,6 +55,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     trained: int
     frozen: int
     declarations: dict[str, str] = {}
+    configs: list[str] = []
     format: int = 1
 
 
@@ -115,8 +117,11 @@ class RunFolder:
         _replace(self.path / "schema.json", schema.to_json)
         _replace(self.path / "binding.yaml", lambda part: part.write_text(binding.to_yaml()))
         _replace(self.path / "statistics.json", lambda part: save_statistics(statistics, part))
+        known = self.facts().configs if self.holds_run(self.path) else []
         facts = msgspec.structs.replace(
-            facts, declarations={name: _sha256(self.path / name) for name in DECLARATIONS}
+            facts,
+            declarations={name: _sha256(self.path / name) for name in DECLARATIONS},
+            configs=[*known, hashlib.sha256(config.to_yaml().encode()).hexdigest()],
         )
         text = msgspec.json.format(msgspec.json.encode(facts)) + b"\n"
         _replace(self.path / "run.json", lambda part: part.write_bytes(text))
@@ -148,7 +153,14 @@ class RunFolder:
 
     def require_unchanged(self) -> None:
         """Raises RunFolderError, naming the file, for a declaration that was edited since."""
-        for name, expected in self.facts().declarations.items():
+        facts, own = self.facts(), _sha256(self.path / "config.yaml")
+        if facts.configs and own not in facts.configs:
+            raise RunFolderError(
+                f"{self.path / 'config.yaml'}: edited since the run wrote it; put it back, and say "
+                f"what may change behind the command: canvas-robot train --resume {self.path} "
+                "KEY=VALUE"
+            )
+        for name, expected in facts.declarations.items():
             found = _sha256(self.path / name) if name in DECLARATIONS else "none"
             if found != expected:
                 raise RunFolderError(

@@ -21,7 +21,13 @@ from canvas_robot.data.batches import Batch
 from canvas_robot.training.checkpoints import CheckpointFileError, Manifest, verified
 from canvas_robot.training.config import OFF
 from canvas_robot.training.meter import Meter, MetricsRow, memory_mb
-from canvas_robot.training.optimisation import averaged, make_average, make_optimiser, make_schedule
+from canvas_robot.training.optimisation import (
+    averaged,
+    make_average,
+    make_optimiser,
+    make_schedule,
+    set_rates,
+)
 from canvas_robot.training.parts import Parts
 from canvas_robot.training.progress import TrainingProgress
 from canvas_robot.training.run_folder import RunFolder
@@ -135,6 +141,8 @@ class Trainer:
             _require_same(folder, "data", manifest.data_fingerprint, self._fingerprint)
             self._meter.sums = self._state.load(folder)
             self.step = manifest.step
+            # Those of this schedule: it may have more steps now.
+            set_rates(self._schedule.scheduler, self.config.optimiser.lr)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             self._run.go_back(self.step)

@@ -107,7 +107,7 @@ class TrainingState:
         """
         process = self._accelerator.process_index
         numbers = _opened(folder / _random_file(process))
-        _opened(folder / SCHEDULE)
+        _require_place(folder / SCHEDULE)
         if not self._is_sharded:
             _require_fitting(folder / OPTIMISER, self._optimiser)
         own = _process_state(folder / _process_file(process))
@@ -207,7 +207,10 @@ def _require_fitting(path: Path, optimiser: torch.optim.Optimizer) -> None:
             for key in ("exp_avg", "exp_avg_sq")
         }
         wrong = [key for key, shape in moments.items() if shape != tuple(own[key[0]].shape)]
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        numbers = [t for entry in state["state"].values() for t in entry.values()]
+        finite = all(bool(torch.isfinite(torch.as_tensor(t)).all()) for t in numbers)
+        settings = [_settings(group) for group in state["param_groups"]]
+    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointFileError(f"{path}: expected the state of an AdamW, got another") from error
     expected = [len(group["params"]) for group in optimiser.param_groups]
     if sizes != expected or wrong:
@@ -215,6 +218,27 @@ def _require_fitting(path: Path, optimiser: torch.optim.Optimizer) -> None:
             f"{path}: of another model: expected groups of {expected} parameters, got {sizes}; "
             f"moments of other shapes: {wrong[:5]}"
         )
+    ours = [_settings(group) for group in optimiser.param_groups]
+    if not finite or settings != ours:
+        raise CheckpointFileError(
+            f"{path}: expected finite moments and the settings {ours}, got {str(settings)[:200]}"
+        )
+
+
+def _settings(group: dict) -> dict:
+    """What an optimiser's group is told, but for its parameters and the rate, which moves."""
+    kept = {key: value for key, value in group.items() if key not in ("params", "lr", "initial_lr")}
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in kept.items()}
+
+
+def _require_place(path: Path) -> None:
+    """Raises CheckpointFileError unless the file holds a schedule's place."""
+    state = _opened(path)
+    counts = (
+        [state.get(k) for k in ("last_epoch", "_step_count")] if isinstance(state, dict) else []
+    )
+    if not counts or not all(isinstance(n, int) and 0 <= n < 10**12 for n in counts):
+        raise CheckpointFileError(f"{path}: expected the place of a schedule, got {counts}")
 
 
 def _process_state(path: Path) -> ProcessState:

@@ -196,7 +196,7 @@ def test_real_episodes_are_read_by_a_worker_as_here(bridge_sample):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_episode_that_cannot_be_read_is_named(made_up, workers):
     loader = loader_of(made_up.Damaged(*LENGTHS), workers, shuffle="none")
-    with pytest.raises(WindowError, match=r"episode 'made up/2' \(number 2\): stored bytes are"):
+    with pytest.raises(WindowError, match=r"^episode 'made up/2' \(number 2\): stored bytes are"):
         for batch in loader:
             assert "made up/2" not in batch.names
     assert loader.state_dict()["batch"] == 2, "the batch that failed was not handed out"

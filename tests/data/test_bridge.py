@@ -355,8 +355,26 @@ def test_damaged_data_is_refused_when_it_is_read_and_left_out_once_it_was_verifi
     with pytest.raises(CorruptRecordError, match=r"record at \d+: wrong checksum of \d+ bytes of"):
         dataset.read(3)
     assert dataset.read(4).name == "bridge_dataset/train/4"
-    assert len(BridgeV2(folder, skip_corrupt=True, verify=True)) == 24
+    assert len(BridgeV2(folder, skip_corrupt=True)) == 24, "it compares checksums itself"
     with pytest.raises(CorruptRecordError, match=r"wrong checksum .* in all, 1 of 25 episodes"):
+        BridgeV2(folder)
+
+
+@pytest.mark.parametrize("index", [1.5, "a", None, slice(0, 2)])
+def test_what_is_no_number_of_an_episode_is_refused(bridge_sample, index):
+    with pytest.raises(TypeError):
+        BridgeV2(bridge_sample)[index]
+
+
+@pytest.mark.parametrize("length", ["-5", "99999999999999"])
+def test_a_shard_of_an_impossible_number_of_episodes_is_refused(bridge_sample, tmp_path, length):
+    folder = _split_into_shards(bridge_sample, tmp_path, lengths=(25,))
+    path = folder / "dataset_info.json"
+    info = json.loads(path.read_text())
+    for split in info["splits"]:
+        split["shardLengths"] = [length]
+    path.write_text(json.dumps(info))
+    with pytest.raises(BridgeDataError, match=f"in a shard, got {length}"):
         BridgeV2(folder)
 
 

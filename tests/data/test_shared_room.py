@@ -1,7 +1,9 @@
 """What is written in one process is read in another, and memory is used again, not made anew."""
 
+import importlib
 import multiprocessing
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,18 +57,14 @@ def test_a_slot_is_written_over_in_the_same_memory():
     assert seen.all()
 
 
-def write_twice(room, pipe):
-    """A worker: something small, then something large."""
-    for size in (10, 3_000_000):
-        pipe.send(room.write(1, 0, [np.full(size, size % 251, np.uint8), np.array(size)]))
-        pipe.recv()
-
-
-def test_what_a_spawned_process_writes_is_read_here():
+def test_what_a_spawned_process_writes_is_read_here(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    write_twice = importlib.import_module("shared_room_worker").write_twice
     context = multiprocessing.get_context("spawn")
     room, (mine, theirs) = SharedRoom(workers=2, slots=1), context.Pipe()
     worker = context.Process(target=write_twice, args=(room, theirs))
     worker.start()
+    theirs.close()  # so that a worker that dies ends the reading here
     try:
         for size in (10, 3_000_000):
             values, count = mine.recv()

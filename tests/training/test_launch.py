@@ -220,6 +220,28 @@ def test_declarations_that_were_edited_are_no_resumption(finished, quiet, tmp_pa
         run_training(RunFolder.open(run).config(), quiet)
 
 
+def test_an_edited_configuration_is_no_resumption(finished, quiet, tmp_path):
+    run = tmp_path / "copy"
+    shutil.copytree(finished, run)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"lr: \S+", "lr: 0.5", text))
+    with pytest.raises(RunFolderError, match=r"config\.yaml: edited since the run wrote it"):
+        run_training(RunFolder.open(run).config(), quiet)
+
+
+def test_more_steps_have_the_rates_of_the_longer_schedule(make_config, quiet, tmp_path):
+    settings = ("optimiser.schedule=cosine", "log_every=1", "checkpoint_every=2")
+    short, whole = tmp_path / "short", tmp_path / "whole"
+    run_training(make_config(f"run={short}", "steps=3", *settings), quiet)
+    run_training(RunFolder.open(short).config(("steps=6",)), quiet)
+    run_training(make_config(f"run={whole}", "steps=6", *settings), quiet)
+    rates = [
+        [json.loads(line)["lr"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (short, whole)
+    ]
+    assert len(rates[0]) == 6 and rates[0][3:] == rates[1][3:]
+
+
 def test_a_run_is_drawn_at_each_checkpoint_and_at_the_end(make_config, quiet, tmp_path):
     drawn = []
 

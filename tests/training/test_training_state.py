@@ -151,6 +151,26 @@ def test_moments_of_another_model_are_refused(trainer, checkpoint):
         trainer.resume()
 
 
+@pytest.mark.parametrize("change", [{"betas": (5.0, 5.0)}, {"eps": float("nan")}])
+def test_settings_of_another_optimiser_are_refused(trainer, checkpoint, change):
+    path = checkpoint / "optimizer.bin"
+    state = torch.load(path, weights_only=True)
+    state["param_groups"][0] |= change
+    torch.save(state, path)
+    vouch(checkpoint)
+    with pytest.raises(CheckpointFileError, match=r"optimizer\.bin: expected finite moments and"):
+        trainer.resume()
+
+
+@pytest.mark.parametrize("place", [{"_step_count": "x"}, {"last_epoch": 10**30}])
+def test_the_place_of_no_schedule_is_refused(trainer, checkpoint, place):
+    path = checkpoint / "scheduler.bin"
+    torch.save(torch.load(path, weights_only=True) | place, path)
+    vouch(checkpoint)
+    with pytest.raises(CheckpointFileError, match=r"scheduler\.bin: expected the place of a"):
+        trainer.resume()
+
+
 def test_random_numbers_that_cannot_be_set_are_refused(trainer, checkpoint):
     """Accelerate would go on with others, and only note it in its log."""
     path = checkpoint / "random_states_0.pkl"

@@ -63,7 +63,13 @@ class CodecSite:
                 f"statistics: region {self.region!r} needs those of signal {name!r}; "
                 f"there are {sorted(self.statistics)}"
             )
-        normaliser = self.statistics[name].normaliser(self.bound.normalise)
+        try:
+            normaliser = self.statistics[name].normaliser(self.bound.normalise)
+        except StatisticsError as error:
+            raise StatisticsError(
+                f"signal {name!r}, components {', '.join(self.signal.names)}: {error}; a component "
+                "that never changes has no spread: name other statistics, such as bridge_v2.json"
+            ) from error
         if len(normaliser.centre) != self.signal.size:
             raise StatisticsError(
                 f"statistics of {name!r}: expected {self.signal.size} components, "
