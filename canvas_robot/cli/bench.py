@@ -206,11 +206,9 @@ def _report_contenders(contenders: dict[str, dict]) -> None:
     shown = {
         "steps_per_s": "steps/s",
         "steps_per_s_per_core": "a core",
-        "spread": "spread",
         "cpu_ms": "CPU ms",
         "anonymous_mib": "MiB",
-        "peak_mib": "peak",
-        "shared_mib": "shared",
+        "peak_mib": "peak MiB",
     }
     table = Table("loader", *shown.values())
     for name, figures in contenders.items():

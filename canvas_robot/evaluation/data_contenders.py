@@ -120,7 +120,8 @@ class Contender:
         held = self._processes()
         for process in held:
             process.suspend()
-        while any(process.status() != psutil.STATUS_STOPPED for process in held):
+        still = psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE
+        while any(process.status() not in still for process in held):
             time.sleep(0.001)
 
     def resume(self) -> None:
