@@ -21,9 +21,9 @@ from transformers import (
     T5EncoderModel,
 )
 
+from canvas_robot.backbone.byte_weights import quantise
 from canvas_robot.backbone.configuration import PARTS, BackboneConfiguration, BackboneError
 from canvas_robot.backbone.digest import digest_of_part
-from canvas_robot.backbone.int8 import quantise_int8
 from canvas_robot.backbone.memory import memory_table, require_memory, weight_rows
 from canvas_robot.backbone.random_weights import drawn_by_constructors, drawn_uniform
 from canvas_robot.backbone.sources import (
@@ -90,6 +90,7 @@ def load_backbone_for(
     revision: str | None = None,
     text_encoder: bool = True,
     int8: bool = False,
+    float8: bool = False,
     device: str | torch.device = "cpu",
 ) -> Backbone:
     """`load_backbone`, once the device is known to hold the schema's caches too.
@@ -97,12 +98,12 @@ def load_backbone_for(
     Args:
         schema, loops: of the plan; all cells of its regions are counted.
         sliced: slow regions are refreshed in slices, which takes a second half of the caches.
-        source, dtype, revision, text_encoder, int8, device: as of `load_backbone`.
+        source, dtype, revision, text_encoder, int8, float8, device: as of `load_backbone`.
     Raises:
         BackboneError, BackboneMemoryError: as `load_backbone`, and before anything is loaded.
         PlanError: no plan can be made of the schema.
     """
-    _require_format(source, dtype, int8)
+    stored = _byte_format(source, dtype, int8, float8)
     found = _find(source, revision, text_encoder, local_files_only=True)
     needed = memory_table(
         found.configuration,
@@ -110,11 +111,11 @@ def load_backbone_for(
         loops,
         dtype=dtype,
         sliced=sliced,
-        int8=int8,
+        int8=stored is not None,
         text_encoder=text_encoder,
     )
     require_memory(needed, device)
-    return _load(found, dtype, text_encoder, int8, device)
+    return _load(found, dtype, text_encoder, stored, device)
 
 
 def load_backbone(
@@ -125,6 +126,7 @@ def load_backbone(
     device: str | torch.device = "cpu",
     text_encoder: bool = True,
     int8: bool = False,
+    float8: bool = False,
     local_files_only: bool = True,
 ) -> Backbone:
     """Loads a backbone by name, folder or hub id, frozen and in evaluation mode.
@@ -135,8 +137,8 @@ def load_backbone(
         revision: branch, tag or commit of a hub id; the commit found is recorded.
         device: where the weights go.
         text_encoder: load T5 and its tokenizer as well (4.8 of 2B's 6.7 billion parameters).
-        int8: keep the linear weights of the transformer's blocks in one byte each; they are read
-            in `dtype` first, in the machine's memory.
+        int8, float8: keep the linear weights of the transformer's blocks in one byte each, as
+            whole numbers or e4m3 floats; they are read in `dtype` first, in the machine's memory.
         local_files_only: for hub ids, take only what `hf download` has fetched before.
     Raises:
         BackboneError: the source is none of them, does not fit a canvas, or lacks weights (the
@@ -144,10 +146,11 @@ def load_backbone(
             be (the file, what was expected and what came are).
         BackboneMemoryError: the weights are larger than the device's free memory.
     """
-    _require_format(source, dtype, int8)
+    stored = _byte_format(source, dtype, int8, float8)
     found = _find(source, revision, text_encoder, local_files_only)
-    require_memory(weight_rows(found.configuration, dtype, int8, text_encoder), device)
-    return _load(found, dtype, text_encoder, int8, device)
+    in_bytes = stored is not None
+    require_memory(weight_rows(found.configuration, dtype, in_bytes, text_encoder), device)
+    return _load(found, dtype, text_encoder, stored, device)
 
 
 class _Found(NamedTuple):
@@ -162,12 +165,16 @@ class _Found(NamedTuple):
     spec: dict | None
 
 
-def _require_format(source: str, dtype: torch.dtype, int8: bool) -> None:
-    if dtype not in DTYPES.values() or (int8 and dtype == torch.float16):
+def _byte_format(source: str, dtype: torch.dtype, int8: bool, float8: bool) -> torch.dtype | None:
+    """What the blocks' linear weights are kept in, where that is one byte."""
+    if dtype not in DTYPES.values() or ((int8 or float8) and dtype == torch.float16):
         raise BackboneError(
             f"backbone {source[:200]!r}: dtype: expected float32, bfloat16 or (without int8) "
             f"float16, got {dtype}"
         )
+    if int8 and float8:
+        raise BackboneError(f"backbone {source[:200]!r}: expected int8 or float8, got both")
+    return torch.int8 if int8 else torch.float8_e4m3fn if float8 else None
 
 
 def _parts(text_encoder: bool) -> tuple[str, ...]:
@@ -189,7 +196,11 @@ def _find(source: str, revision: str | None, text_encoder: bool, local_files_onl
 
 
 def _load(
-    found: _Found, dtype: torch.dtype, text_encoder: bool, int8: bool, device: str | torch.device
+    found: _Found,
+    dtype: torch.dtype,
+    text_encoder: bool,
+    stored: torch.dtype | None,
+    device: str | torch.device,
 ) -> Backbone:
     parts, configuration = _parts(text_encoder), found.configuration
     tokenizer, files = _tokenizer(found.location) if text_encoder else (None, [])
@@ -200,8 +211,8 @@ def _load(
         modules, weights = _stored(configuration, parts, found.location.folder, dtype)
     for module in modules.values():
         module.eval().requires_grad_(False)
-    if int8:
-        quantise_int8(modules["transformer"])
+    if stored is not None:
+        quantise(modules["transformer"], stored)
     return Backbone(
         transformer=modules["transformer"].to(device),
         vae=modules["vae"].to(device),

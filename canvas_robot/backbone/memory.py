@@ -14,8 +14,8 @@ import psutil
 import torch
 from torch import nn
 
+from canvas_robot.backbone.byte_weights import quantisable
 from canvas_robot.backbone.configuration import BackboneConfiguration, BackboneError
-from canvas_robot.backbone.int8 import quantisable
 from canvas_robot.backbone.weights import number_format
 from canvas_robot.canvas.attention.residual_edges import ResidualEdges
 from canvas_robot.schema import CanvasSchema, Plan, compile_plan

@@ -184,7 +184,9 @@ def _back_and_forth(step: int, count: int) -> int:
     return min(around, 2 * (count - 1) - around) if count > 1 else 0
 
 
-def _write_shard(target: Path, copy: SyntheticCopy, shard: int, source: _Source, quality: int):
+def _write_shard(
+    target: Path, copy: SyntheticCopy, shard: int, source: _Source, quality: int
+) -> None:
     records = (
         example(_episode(copy, number, source, quality)) for number in copy.episodes_of(shard)
     )

@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 
 from canvas_robot.backbone.loading import load_backbone
-from canvas_robot.data.batches import Batch
+from canvas_robot.data.batches import Batch, WindowLoader
 from canvas_robot.data.bridge import BridgeV2
 from canvas_robot.data.encode_dataset import encode_dataset
 from canvas_robot.data.encoding import latent_keys, plan_encoding
@@ -241,17 +241,23 @@ def resume_figures(setting: Setting, show: Show) -> dict:
     """How many batches differ between a run and one that was ended and resumed."""
     show(f"resuming after {RESUMED_AFTER} batches, comparing {COMPARED}")
     unbroken = make_loader(setting)
-    batches = iter(unbroken)
+    batches = _endless(unbroken)
     for _ in range(RESUMED_AFTER):
         next(batches)
     state = json.loads(json.dumps(unbroken.state_dict()))
     expected = [_digest(next(batches)) for _ in range(COMPARED)]
     resumed = make_loader(setting)
     resumed.load_state_dict(state)
-    batches = iter(resumed)
+    batches = _endless(resumed)
     found = [_digest(next(batches)) for _ in range(COMPARED)]
     differing = sum(a != b for a, b in zip(expected, found, strict=True))
     return {"resumed_batches": COMPARED, "resumed_batches_differing": differing}
+
+
+def _endless(loader: WindowLoader) -> Iterator[Batch]:
+    """Epoch after epoch, from where the loader is."""
+    while True:
+        yield from loader
 
 
 def _windows_of(setting: Setting) -> int:

@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import median
 from types import TracebackType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
@@ -31,6 +31,12 @@ from canvas_robot.data.tf_windows import (
     octo_batches,
     tfds_windows,
 )
+from canvas_robot.resources import resolve_config, schema_path
+from canvas_robot.schema import CanvasSchema
+from canvas_robot.signals import Binding, load_binding
+
+if TYPE_CHECKING:
+    from canvas_robot.data.batches import WindowLoader
 
 SAMPLE_S = 0.2  # between two looks at a process's memory
 _SEED = 0
@@ -249,9 +255,9 @@ def by_us(setting: Setting, from_latents: bool) -> Iterator[int]:
             yield len(batch)
 
 
-def make_loader(setting: Setting, from_latents: bool = False):
+def make_loader(setting: Setting, from_latents: bool = False) -> WindowLoader:
     """Our loader of a setting, at the start of its first epoch."""
-    from canvas_robot.data.batches import WindowLoader
+    from canvas_robot.data.batches import WindowLoader  # torch, which others do not load
     from canvas_robot.data.bridge import BridgeV2
     from canvas_robot.data.sampling import WindowSampler
     from canvas_robot.data.transitions import chosen
@@ -291,10 +297,7 @@ def window_shape(setting: Setting) -> WindowShape:
     return WindowShape(camera, pictures, states, layout.region_size(binding.action_region())[0])
 
 
-def declarations(setting: Setting):
-    from canvas_robot.resources import resolve_config, schema_path
-    from canvas_robot.schema import CanvasSchema
-    from canvas_robot.signals import load_binding
-
+def declarations(setting: Setting) -> tuple[CanvasSchema, Binding]:
+    """The schema and the binding of a setting."""
     schema = CanvasSchema.from_json(schema_path(setting.schema))
     return schema, load_binding(resolve_config("bindings", setting.binding))

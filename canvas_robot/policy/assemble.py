@@ -35,7 +35,8 @@ class PolicySettings:
 
     Empty strings and 0 mean the checkpoint's own, or the default where there is no checkpoint.
 
-    dtype: of the frozen weights, one of DTYPES; int8: their linear layers in 8 bits.
+    dtype: of the frozen weights, one of DTYPES; int8, float8: their linear layers in 8
+        bits, as whole numbers or e4m3 floats.
     prompts: folder made by `canvas-robot prompts`; the text encoder is not loaded then.
     refresh: "inline" or "sliced"; fuse: torch.compile the elementwise parts; as of CanvasPolicy.
     """
@@ -49,6 +50,7 @@ class PolicySettings:
     seed: int = DEFAULT_SEED
     dtype: str = "float32"
     int8: bool = False
+    float8: bool = False
     prompts: str = ""
     refresh: str = "inline"
     fuse: bool = False
@@ -87,6 +89,7 @@ def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
             settings.prompts,
             settings.refresh,
             settings.fuse,
+            settings.float8,
         )
         if schema is not None and schema != policy.schema:
             raise CheckpointError(
@@ -105,6 +108,7 @@ def assemble_policy(settings: PolicySettings) -> CanvasPolicy:
         DTYPES[settings.dtype],
         device=settings.device,
         int8=settings.int8,
+        float8=settings.float8,
         text_encoder=not settings.prompts,
         sliced=settings.refresh == "sliced",
     )

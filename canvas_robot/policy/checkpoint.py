@@ -112,13 +112,14 @@ def load_checkpoint(
     prompts: str | Path = "",
     refresh: str = "inline",
     fuse: bool = False,
+    float8: bool = False,
 ) -> CanvasPolicy:
     """Loads a checkpoint folder.
 
-    The backbone is looked up at the revision that the checkpoint records, and loaded as `dtype` and
-    `int8` say (see load_backbone) whatever format it was trained in; its fingerprint is of the
-    weights as stored. With a folder of `prompts`, given or in the checkpoint, its text encoder is
-    not loaded. `refresh` and `fuse` are as of CanvasPolicy.
+    The backbone is looked up at the revision that the checkpoint records, and loaded as `dtype`,
+    `int8` and `float8` say (see load_backbone) whatever format it was trained in; its fingerprint
+    is of the weights as stored. With a folder of `prompts`, given or in the checkpoint, its text
+    encoder is not loaded. `refresh` and `fuse` are as of CanvasPolicy.
 
     `binding` replaces the checkpoint's own for another robot or other sources; signals, regions and
     control rate must be the same. `control_rate_hz` may only repeat the rate it was trained at; 0
@@ -152,6 +153,7 @@ def load_checkpoint(
         revision=config.backbone_revision or None,
         device=device,
         int8=int8,
+        float8=float8,
         text_encoder=not prompts,
         sliced=refresh == "sliced",
     )

@@ -60,6 +60,7 @@ PARAMETERS = {
     "device": ("cpu", "torch device of the model, such as cpu or cuda:0"),
     "dtype": ("float32", "precision of the frozen weights: float32, bfloat16 or float16"),
     "int8": (False, "the frozen linear layers in 8 bits"),
+    "float8": (False, "the same as 8-bit floats (e4m3)"),
     "prompts": (
         "",
         "folder made by `canvas-robot prompts`: the text encoder is not loaded, and only its "
@@ -126,6 +127,7 @@ def read_settings(node: Node) -> Settings:
         control_rate_hz=value["control_rate"],
         dtype=value["dtype"],
         int8=value["int8"],
+        float8=value["float8"],
         prompts=value["prompts"],
         refresh=value["refresh"],
         fuse=value["fuse"],

@@ -90,6 +90,14 @@ def test_int8_keeps_the_fingerprint_and_leaves_vae_and_text_encoder_alone(tiny, 
         assert {p.dtype for p in small.text_encoder.parameters()} == {torch.bfloat16}
 
 
+def test_8_bit_floats_are_a_format_too_and_one_format_is_enough(tiny):
+    small = load_backbone("tiny", torch.bfloat16, float8=True)
+    assert small.transformer.transformer_blocks[0].attn1.to_q.weight.dtype == torch.float8_e4m3fn
+    assert small.sha256 == tiny.sha256
+    with pytest.raises(BackboneError, match="expected int8 or float8, got both"):
+        load_backbone("tiny", torch.bfloat16, int8=True, float8=True)
+
+
 @pytest.mark.parametrize(
     "arguments", [{"dtype": torch.float64}, {"dtype": torch.float16, "int8": True}]
 )

@@ -8,9 +8,9 @@ from diffusers import CogVideoXTransformer3DModel
 from torch.profiler import ProfilerActivity, profile
 
 from canvas_robot.backbone import memory
+from canvas_robot.backbone.byte_weights import quantise
 from canvas_robot.backbone.configuration import BackboneConfiguration
 from canvas_robot.backbone.graft import graft
-from canvas_robot.backbone.int8 import quantise_int8
 from canvas_robot.backbone.loading import load_backbone
 from canvas_robot.backbone.memory import (
     BackboneMemoryError,
@@ -226,7 +226,7 @@ def test_nothing_frozen_has_a_gradient_or_an_optimizers_state(
     transformer = make_transformer(heads=4, head_dim=16).requires_grad_(False)
     frozen_bytes = held(transformer.parameters())
     if int8:
-        quantise_int8(transformer)
+        quantise(transformer)
     looped = graft(transformer, 3)
     for block in looped:
         block.use_gradient_checkpointing = checkpointing

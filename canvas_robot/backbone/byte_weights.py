@@ -1,4 +1,4 @@
-"""Int8Linear: frozen linear weights in one byte each, with a scale per output channel.
+"""ByteLinear: frozen linear weights in one byte each, with a scale per output channel.
 
 Embeddings, norms, AdaLN and the final projection keep their format.
 """
@@ -10,48 +10,51 @@ import torch.nn.functional as F
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch import nn
 
-LARGEST = 127
+# The largest number of each format, to which the largest weight of a row is scaled.
+LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}
 
 
-class Int8Linear(nn.Module):
-    """A linear layer of int8 weights, symmetric per output channel; it computes in x's format.
+class ByteLinear(nn.Module):
+    """A linear layer of 8-bit weights, symmetric per output channel; it computes in x's format.
 
-    Each weight is off by at most half a scale, scale = largest absolute weight of its row / 127.
+    scale = largest absolute weight of a row / LARGEST. In int8 each weight is off by at most half a
+    scale, in float8 by at most 1/16 of itself, or half of 2**-9 scales near 0.
     It saves memory: without compilation each call casts the weights back, one layer at a time.
     Gradients reach its input and keep no cast weights meanwhile; there are none of its weights.
 
     Args:
         linear: the layer; bfloat16 or float32.
+        stored: int8 or float8_e4m3fn.
     Raises:
         ValueError: float16, in which sums over unscaled weights overflow, or weights that are not
             finite.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, stored: torch.dtype = torch.int8) -> None:
         super().__init__()
         if linear.weight.dtype not in (torch.bfloat16, torch.float32):
             raise ValueError(
-                f"int8 weights: expected a layer in bfloat16 or float32, got {linear.weight.dtype}"
+                f"8-bit weights: expected a layer in bfloat16 or float32, got {linear.weight.dtype}"
             )
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight, scale = _quantise(linear.weight.detach())
+        weight, scale = _quantised(linear.weight.detach(), stored)
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in_features) to (..., out_features)."""
-        return _Int8Product.apply(x, self.weight, self.scale, self.bias)
+        return _Product.apply(x, self.weight, self.scale, self.bias)
 
     def dequantised(self) -> torch.Tensor:
         """The weights it computes with, (out_features, in_features) in the scale's format."""
-        return self.weight * self.scale[:, None]
+        return self.weight.to(self.scale.dtype) * self.scale[:, None]
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
-class _Int8Product(torch.autograd.Function):
+class _Product(torch.autograd.Function):
     """x @ (weight * scale).T + bias. Autograd's own rule would keep the cast weight."""
 
     @staticmethod
@@ -66,19 +69,19 @@ class _Int8Product(torch.autograd.Function):
         return (grad * scale.to(grad.dtype)) @ weight.to(grad.dtype), None, None, None
 
 
-def quantise_int8(transformer: nn.Module) -> int:
+def quantise(transformer: nn.Module, stored: torch.dtype = torch.int8) -> int:
     """Replaces the attention and feed-forward layers of every CogVideoX block, in place.
 
     Returns how many layers were replaced. The transformer is frozen already.
     """
     layers = quantisable(transformer)
     for owner, name in layers:
-        setattr(owner, name, Int8Linear(getattr(owner, name)))
+        setattr(owner, name, ByteLinear(getattr(owner, name), stored))
     return len(layers)
 
 
 def quantisable(transformer: nn.Module) -> list[tuple[nn.Module, str]]:
-    """The layers that int8 replaces, each as its owner and its name there."""
+    """The layers that are replaced, each as its owner and its name there."""
     blocks = [m for m in transformer.modules() if isinstance(m, CogVideoXBlock)]
     return [
         (owner, name)
@@ -90,12 +93,12 @@ def quantisable(transformer: nn.Module) -> list[tuple[nn.Module, str]]:
     ]
 
 
-def _quantise(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(int8 weights, scales in the weights' format); rounded against the scale as it is stored."""
-    largest = weight.abs().amax(dim=1)
+def _quantised(weight: torch.Tensor, stored: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """(8-bit weights, scales in the weights' format); rounded against the scale as it is stored."""
+    largest, most = weight.abs().amax(dim=1), LARGEST[stored]
     if not torch.isfinite(largest).all():
-        raise ValueError("int8 weights: expected finite weights, got NaN or infinity")
-    scale = (largest.float() / LARGEST).to(weight.dtype)
+        raise ValueError("8-bit weights: expected finite weights, got NaN or infinity")
+    scale = (largest.float() / most).to(weight.dtype)
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    rounded = torch.round(weight.float() / scale.float()[:, None])
-    return rounded.clamp(-LARGEST, LARGEST).to(torch.int8), scale
+    scaled = (weight.float() / scale.float()[:, None]).clamp(-most, most)
+    return (torch.round(scaled) if stored == torch.int8 else scaled).to(stored), scale
