@@ -184,14 +184,15 @@ def test_a_target_is_met_from_its_limit_on():
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_whole_bench_gives_every_figure_as_json(tmp_path):
-    said = []
     bench = DataBench(tmp_path, episodes=3, latent_episodes=3, rounds=1, seconds=0.2, epochs=1)
-    figures = json.loads(json.dumps(bench_data(bench, said.append)))
+    figures = json.loads(json.dumps(bench_data(bench, silent)))
     assert figures["contenders"].keys() == CONTENDERS.keys()
     for contender in figures["contenders"].values():
         assert contender["steps_per_s"] == contender["steps_per_s_per_core"] > 0
         assert 0 < contender["anonymous_mib"] <= contender["peak_mib"]
     assert figures["targets"].keys() == {str(target) for target in TARGETS}
-    again = []
-    data_bench.prepare(bench, again.append)
-    assert not [line for line in again if line.startswith("written: 10")]
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*-of-*")}
+    latents = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    data_bench.prepare(bench, silent)
+    assert len(made) == 2 and latents  # the copy's shard, and the link to it
+    assert all(path.stat().st_mtime_ns == then for path, then in (made | latents).items())
