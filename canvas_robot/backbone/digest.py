@@ -41,7 +41,11 @@ def digest_of_part(weights: str, configuration: bytes, files: Sequence[Path] = (
     digest = hashlib.sha256(f"weights {weights}\n".encode())
     digest.update(b"configuration %d\n" % len(configuration) + configuration)
     for path in files:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"\n{found} {path.name}".encode(errors="surrogateescape"))
+        digest.update(f"\n{digest_of_file(path)} {path.name}".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256, in hex, of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

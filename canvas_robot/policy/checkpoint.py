@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from canvas_robot.backbone.digest import digest_of
+from canvas_robot.backbone.digest import digest_of, digest_of_file
 from canvas_robot.backbone.loading import DTYPES, Backbone, load_backbone_for
 from canvas_robot.backbone.sources import split_revision
 from canvas_robot.policy.model import CanvasModel
@@ -94,7 +94,7 @@ def save_checkpoint(
         freeze=policy.model.freeze,
         actions=actions,
         data=data,
-        sha256={name: _sha256(folder / name) for name in _FIXED},
+        sha256={name: digest_of_file(folder / name) for name in _FIXED},
     )
     partial = folder / "config.json.part"  # written last: a folder with config.json is whole
     partial.write_bytes(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
@@ -211,7 +211,7 @@ def _require_unchanged(folder: Path, name: str, expected: str) -> None:
         raise CheckpointError(
             f"{folder / 'config.json'}: sha256: expected names among {_FIXED}, got {name!r}"
         )
-    found = _sha256(folder / name)
+    found = digest_of_file(folder / name)
     if found != expected:
         raise CheckpointError(
             f"{folder / name}: changed since the checkpoint was written: expected sha256 "
@@ -227,11 +227,6 @@ def _require_anchor(folder: Path, config: CheckpointConfig, binding: Binding) ->
             f"achieved; expected a binding with robot.anchor 'measured', got "
             f"{binding.robot.anchor!r}"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_same_backbone(folder: Path, config: CheckpointConfig, backbone: Backbone) -> None:

@@ -6,7 +6,6 @@ not exactly what was written is refused by its name.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -14,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+
+from canvas_robot.backbone.digest import digest_of_file
 
 MANIFEST = "checkpoint.json"
 FORMAT = 1
@@ -160,9 +161,7 @@ def sync(path: Path) -> None:
 
 
 def _record(path: Path) -> FileRecord:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    return FileRecord(path.stat().st_size, digest.hexdigest())
+    return FileRecord(path.stat().st_size, digest_of_file(path))
 
 
 def _remedy(folder: Path) -> str:

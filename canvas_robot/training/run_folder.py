@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from canvas_robot.backbone.digest import digest_of_file
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import Binding, Statistics, load_binding, load_statistics, save_statistics
 from canvas_robot.training.checkpoints import CheckpointFolders, sync
@@ -120,7 +121,7 @@ class RunFolder:
         known = self.facts().configs if self.holds_run(self.path) else []
         facts = msgspec.structs.replace(
             facts,
-            declarations={name: _sha256(self.path / name) for name in DECLARATIONS},
+            declarations={name: digest_of_file(self.path / name) for name in DECLARATIONS},
             configs=[*known, hashlib.sha256(config.to_yaml().encode()).hexdigest()],
         )
         text = msgspec.json.format(msgspec.json.encode(facts)) + b"\n"
@@ -153,7 +154,7 @@ class RunFolder:
 
     def require_unchanged(self) -> None:
         """Raises RunFolderError, naming the file, for a declaration that was edited since."""
-        facts, own = self.facts(), _sha256(self.path / "config.yaml")
+        facts, own = self.facts(), digest_of_file(self.path / "config.yaml")
         if facts.configs and own not in facts.configs:
             raise RunFolderError(
                 f"{self.path / 'config.yaml'}: edited since the run wrote it; put it back, and say "
@@ -161,7 +162,7 @@ class RunFolder:
                 "KEY=VALUE"
             )
         for name, expected in facts.declarations.items():
-            found = _sha256(self.path / name) if name in DECLARATIONS else "none"
+            found = digest_of_file(self.path / name) if name in DECLARATIONS else "none"
             if found != expected:
                 raise RunFolderError(
                     f"{self.path / name}: changed since the run wrote it: expected sha256 "
@@ -172,11 +173,6 @@ class RunFolder:
         """Returns once all rows are on disk."""
         if self.metrics.is_file():
             sync(self.metrics)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def start_record(step: int, processes: int, device: str) -> dict[str, object]:

@@ -80,7 +80,7 @@ def test_a_process_that_trains_alone_by_mistake_is_told(monkeypatch, variables, 
 
 def test_one_process_may_train_alone(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    sharing._require_together(1)
+    assert sharing._require_together(1) is None
 
 
 def test_sharded_states_are_refused_for_reading_them_runs_code(make_config):

@@ -44,10 +44,9 @@ class VectorCodec(Codec):
 
     def encode_batch(self, values: torch.Tensor, missing: torch.Tensor) -> torch.Tensor:
         """(B, F, size + 1) of vectors (B, F, size), where they are."""
-        centre = torch.from_numpy(self.normaliser.centre).to(values.device)
-        scale = torch.from_numpy(self.normaliser.scale).to(values.device)
+        vectors = torch.from_numpy(self.normaliser.normalise(values.cpu().numpy()))
         flags = missing[..., None].to(values.device, torch.float32)
-        return torch.cat([(values.float() - centre) / scale, flags], dim=-1)
+        return torch.cat([vectors.to(values.device), flags], dim=-1)
 
     def vectors(self, inputs: torch.Tensor) -> np.ndarray:
         """The inverse of `encode` but for the missing flag: (F, size) in the signal's units."""
