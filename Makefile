@@ -2,10 +2,10 @@
 VENV := .venv
 ARGS ?=
 
-.PHONY: help setup demo test test-all lint format bench clean distclean
+.PHONY: help setup demo demo-checkpoint test test-all test-envs lint format bench clean distclean
 
 help:
-	@echo "make setup | demo | test | test-all | lint | format | bench | clean | distclean"
+	@echo "make setup | demo | demo-checkpoint | test | test-all | test-envs | lint | format | bench | clean | distclean"
 
 setup: $(VENV)/.installed $(VENV)/.linked
 
@@ -21,11 +21,24 @@ $(VENV)/.linked: $(VENV)/.installed tools/link_data_files.py $(shell find config
 demo: setup
 	@$(VENV)/bin/canvas-robot demo $(ARGS)
 
+demo-checkpoint: setup
+	@tools/demo_checkpoint.sh
+
 test: setup
 	$(VENV)/bin/pytest -m "not slow" $(ARGS)
 
 test-all: setup
 	$(VENV)/bin/pytest $(ARGS)
+
+# Packages of environments that do not run on MuJoCo 4 yet have an environment of their own, on top.
+.venv-envs/.installed: requirements-envs.txt $(VENV)/.installed
+	$(VENV)/bin/python -m venv --clear --without-pip .venv-envs
+	@$(VENV)/bin/python tools/lay_over.py $(VENV) .venv-envs
+	.venv-envs/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-envs.txt
+	@touch $@
+
+test-envs: setup .venv-envs/.installed
+	.venv-envs/bin/python -m pytest tests/sim/test_foreign_environments.py $(ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .

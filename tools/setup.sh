@@ -57,7 +57,7 @@ pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 
 echo "setup: PyTorch (the first time, minutes of downloads)"
 pip install --quiet --constraint constraints.txt setuptools torch
-echo "setup: canvas_robot with ${EXTRAS:=ros-wheels,rlds,train,semantic,bench,test}"
+echo "setup: canvas_robot with ${EXTRAS:=ros-wheels,rlds,train,semantic,envs,bench,test}"
 pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[$EXTRAS]"
 
 cat >.venv/env.sh <<SH

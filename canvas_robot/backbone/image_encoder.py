@@ -8,6 +8,8 @@ framing; decoding and the `causal` framing stay with the VAE.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import (
@@ -45,12 +47,21 @@ class ImageEncoder(nn.Module):
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.scaling_factor = float(vae.config.scaling_factor)
         self.latent_channels = int(vae.config.latent_channels)
+        self.stride = pixels_per_latent(vae.config.block_out_channels)
         self.requires_grad_(False)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) in [-1, 1] to latents (B, C, H/8, W/8), times the VAE's scaling factor."""
+        """(B, 3, H, W) in [-1, 1] to latents (B, C, H/stride, W/stride), times the VAE's factor."""
         moments = self.layers(frames.contiguous(memory_format=torch.channels_last))
         return moments[:, : self.latent_channels] * self.scaling_factor
+
+
+def pixels_per_latent(levels: Sequence[int]) -> int:
+    """Pixels along a side of a latent cell; `levels`: the VAE's block_out_channels.
+
+    Each level but the last halves the image: CogVideoX's four make 8.
+    """
+    return 2 ** (len(levels) - 1)
 
 
 class _FoldedResnet(nn.Module):

@@ -24,6 +24,7 @@ from transformers import (
 from canvas_robot.backbone.byte_weights import quantise
 from canvas_robot.backbone.configuration import PARTS, BackboneConfiguration, BackboneError
 from canvas_robot.backbone.digest import digest_of_part
+from canvas_robot.backbone.image_encoder import pixels_per_latent
 from canvas_robot.backbone.memory import memory_table, require_memory, weight_rows
 from canvas_robot.backbone.random_weights import drawn_by_constructors, drawn_uniform
 from canvas_robot.backbone.sources import (
@@ -68,6 +69,12 @@ class Backbone:
         """Token width of the transformer."""
         config = self.transformer.config
         return config.num_attention_heads * config.attention_head_dim
+
+    @property
+    def pixels_per_token(self) -> int:
+        """Along the side of a token's patch."""
+        stride = pixels_per_latent(self.vae.config.block_out_channels)
+        return self.transformer.config.patch_size * stride
 
 
 def backbone_configuration(

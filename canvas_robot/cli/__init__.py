@@ -15,11 +15,15 @@ from canvas_robot.cli import (
     demo,
     eval_offline,
     export,
+    make_backbone,
     prompts,
     replay,
+    replay_sim,
     schema,
     train,
+    train_plain,
 )
+from canvas_robot.cli import eval as evaluate
 
 app = typer.Typer(
     name="canvas-robot",
@@ -31,10 +35,14 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("replay")(replay.replay)
+app.command("replay-sim")(replay_sim.replay_sim)
 app.command("prompts")(prompts.prompts)
 app.command("train")(train.train)
+app.command("train-plain")(train_plain.train_plain)
+app.command("make-backbone")(make_backbone.make_backbone)
 app.command("export")(export.export)
 app.command("ablate")(ablate.ablate)
+app.command("eval")(evaluate.eval_policy)
 app.command("eval-offline")(eval_offline.eval_offline)
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")

@@ -196,6 +196,61 @@ def train(
     _report(bench_train(config, steps, Console()), json_file)
 
 
+@app.command("sim")
+def sim(
+    tasks: Annotated[
+        str, typer.Option(help="Names with commas between them; default: all tasks.")
+    ] = "",
+    steps: Annotated[int, typer.Option(min=1, help="Control steps of each timing.")] = 500,
+    pictures: Annotated[int, typer.Option(min=1, help="Pictures of each timing.")] = 20,
+    json_file: JsonFile = None,
+) -> None:
+    """Time control steps of the simulated tasks on one core, and pictures."""
+    from canvas_robot.evaluation.sim_bench import bench_sim
+    from canvas_robot.sim.tasks import TASK_NAMES
+
+    names = tuple(name.strip() for name in tasks.split(",")) if tasks else TASK_NAMES
+    figures = bench_sim(names, steps, pictures, typer.echo)
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _report_simulator(figures.pop("speed"), figures.pop("picture_ms"))
+    targets = {f"target: {target}": met for target, met in figures.pop("targets").items()}
+    _report({**targets, **figures}, None)
+
+
+def _report_simulator(speed: dict[str, dict], picture_ms: dict[str, dict]) -> None:
+    """Prints steps a second and milliseconds of pictures, one task a row."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    first_task = next(iter(speed.values()))
+    acts = [word for act in next(iter(first_task.values())) for word in (act, "CPU")]
+    table = Table("control steps/s", "physics", *acts, "reset ms")
+    for task, by_rate in speed.items():
+        for rate, by_actor in by_rate.items():
+            row = [
+                f"{of[figure]:,.0f}"
+                for of in by_actor.values()
+                for figure in ("steps_per_s", "cpu_steps_per_s")
+            ]
+            table.add_row(task, rate, *row, _readable(by_actor["expert"]["reset_ms"]))
+    console.print(table)
+    console.print(
+        "expert: its recorded actions until the task is done; episode: to the step limit; null: "
+        "action 0; CPU: by this process's own time, which other programs do not lengthen",
+        soft_wrap=True,
+    )
+    first_task = next(iter(picture_ms.values()))
+    sizes = [word for size in next(iter(first_task.values())) for word in (size, "CPU")]
+    table = Table("picture, ms", "look", *sizes)
+    for task, by_look in picture_ms.items():
+        for look, by_size in by_look.items():
+            row = [_readable(of[figure]) for of in by_size.values() for figure in ("ms", "cpu_ms")]
+            table.add_row(task, look, *row)
+    console.print(table)
+
+
 def _report_contenders(contenders: dict[str, dict]) -> None:
     """Prints the loaders' figures, one loader a row, and what the loaders are."""
     from rich.console import Console

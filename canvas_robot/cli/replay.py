@@ -73,7 +73,7 @@ def replay(
 
 
 def _joints(text: str) -> tuple[float, ...]:
-    from canvas_robot.sim.scene import FINGER_RESET, TABLE_RESET
+    from canvas_robot.sim.workplace import FINGER_RESET, TABLE_RESET
 
     if not text:
         return (*(float(q) for q in TABLE_RESET), float(FINGER_RESET))

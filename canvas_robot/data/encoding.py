@@ -31,7 +31,7 @@ from canvas_robot.data.latent_files import (
     read_manifest,
 )
 from canvas_robot.data.latents import LatentCache
-from canvas_robot.policy.codecs.visual import VAE_STRIDE, VisualCodec
+from canvas_robot.policy.codecs.visual import VisualCodec
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import Binding
 
@@ -100,10 +100,12 @@ class EncodingPlan:
             )
 
 
-def camera_sizes(schema: CanvasSchema, binding: Binding, patch: int) -> dict[str, tuple[str, Size]]:
+def camera_sizes(
+    schema: CanvasSchema, binding: Binding, pixels: int
+) -> dict[str, tuple[str, Size]]:
     """By visual region, its camera of the data set and the (H, W) pixels that its codec encodes.
 
-    `patch`: the transformer's patch size. Raises LatentCacheError for a camera without a source.
+    `pixels`: along the side of a token. Raises LatentCacheError for a camera without a source.
     """
     found = {}
     for region in binding.regions_by_codec("visual"):
@@ -114,7 +116,7 @@ def camera_sizes(schema: CanvasSchema, binding: Binding, patch: int) -> dict[str
                 f"{region!r} shows; got those of {sorted(binding.sources.dataset)}"
             )
         _, h, w = schema.layout.region_size(region)
-        size = (h * patch * VAE_STRIDE, w * patch * VAE_STRIDE)
+        size = (h * pixels, w * pixels)
         found[region] = (binding.sources.dataset[signal], size)
     return found
 
@@ -135,7 +137,7 @@ def latent_keys(
     framing = schema.metadata.get("framing", "image")
     if framing != "image":
         raise LatentCacheError(f"schema: metadata.framing: expected 'image', got {framing!r}")
-    shown = camera_sizes(schema, binding, backbone.transformer.config.patch_size)
+    shown = camera_sizes(schema, binding, backbone.pixels_per_token)
     for region, (camera, _) in shown.items():
         if camera not in dataset.cameras:
             raise LatentCacheError(
@@ -220,7 +222,7 @@ def _part(
     backbone: Backbone,
     recipe: Recipe,
 ) -> Part:
-    own, latent = folder / key.folder, tuple(side // VAE_STRIDE for side in key.image_size)
+    own, latent = folder / key.folder, tuple(side // encoder.stride for side in key.image_size)
     embed = backbone.transformer.patch_embed
     manifest = LatentManifest(
         key=key,

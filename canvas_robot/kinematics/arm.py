@@ -7,6 +7,7 @@ speaks for both fingers.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -15,7 +16,7 @@ import mink
 import mujoco
 import numpy as np
 
-from canvas_robot.signals.pose import Pose, angle_between, bridge_state_from_pose
+from canvas_robot.signals.pose import Pose, bridge_state_from_pose
 
 BASE_BODY = "base_link"
 END_EFFECTOR_SITE = "ee_gripper_link"
@@ -34,6 +35,8 @@ _POSITION_TOLERANCE_M = 1e-4
 _ROTATION_TOLERANCE_RAD = 1e-3
 # A radian of the wrist weighs as much as 0.3 m; about the arm's own length scale.
 _ORIENTATION_COST = 0.3
+_COSTS = np.array([1.0] * 3 + [_ORIENTATION_COST] * 3)
+_LM_DAMPING, _DAMPING = 1e-3, 1e-8
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,12 +73,14 @@ class Arm:
         self._model = model
         self._data = mujoco.MjData(model)
         self._address = model.jnt_qposadr[hinges]
+        self._dof = model.jnt_dofadr[hinges]
+        self._jacobian = np.empty((6, model.nv))
         self._site = model.site(END_EFFECTOR_SITE).id
         # Joints that the target does not depend on rest mid-range, inside their limits.
         self._rest = np.where(model.jnt_limited, model.jnt_range.mean(axis=1), 0.0)
         self._configuration = mink.Configuration(model)
         self._task = mink.FrameTask(
-            END_EFFECTOR_SITE, "site", 1.0, _ORIENTATION_COST, lm_damping=1e-3
+            END_EFFECTOR_SITE, "site", 1.0, _ORIENTATION_COST, lm_damping=_LM_DAMPING
         )
         self._limits = [
             mink.ConfigurationLimit(model, gain=1.0),
@@ -123,16 +128,51 @@ class Arm:
         for _ in range(_MAX_ITERATIONS):
             if solution.converged:
                 break
-            self._configuration.update(q)
-            step = mink.solve_ik(
-                self._configuration, [self._task], 1.0, "daqp", damping=1e-8, limits=self._limits
-            )
+            step = self._free_step(target, q[self._address])
+            if step is None:
+                step = self._bounded_step(q)
             # The solver's bounds hold to rounding; ours hold exactly.
-            q[self._address] = np.clip((q + step)[self._address], self.lower, self.upper)
+            q[self._address] = np.clip(q[self._address] + step, self.lower, self.upper)
             solution = self._measure(target, q[self._address])
             if np.abs(step).max() < _STALLED_RAD:
                 break
         return solution
+
+    def _free_step(self, target: Pose, joints: np.ndarray) -> np.ndarray | None:
+        """The Newton step (6,) from the joints just measured, or None where a bound stops it.
+
+        It minimises what the bounded problem does; without a bound, no quadratic program is needed.
+        """
+        data = self._data
+        mujoco.mj_comPos(self._model, data)
+        mujoco.mj_jacSite(self._model, data, self._jacobian[:3], self._jacobian[3:], self._site)
+        error = np.concatenate(
+            [
+                target.position - data.site_xpos[self._site],
+                _rotation_vector(target.rotation @ data.site_xmat[self._site].reshape(3, 3).T),
+            ]
+        )
+        jacobian = _COSTS[:, None] * self._jacobian[:, self._dof]
+        error = _COSTS * error
+        damping = _LM_DAMPING * (error @ error) + _DAMPING
+        step = np.linalg.solve(
+            jacobian.T @ jacobian + damping * np.eye(len(joints)), jacobian.T @ error
+        )
+        reached = joints + step
+        bounded = (
+            (np.abs(step) <= _MAX_JOINT_STEP_RAD)
+            & (reached >= self.lower)
+            & (reached <= self.upper)
+        )
+        return step if bounded.all() else None
+
+    def _bounded_step(self, q: np.ndarray) -> np.ndarray:
+        """The step (6,) under limits of joints and of a step's size, a quadratic problem."""
+        self._configuration.update(q)
+        step = mink.solve_ik(
+            self._configuration, [self._task], 1.0, "daqp", damping=_DAMPING, limits=self._limits
+        )
+        return step[self._dof]
 
     def measured_state(self, joints: np.ndarray, finger: float) -> np.ndarray:
         """Bridge V2's state (7,) float32 of measured joints (6,) in rad and left finger in metres.
@@ -178,7 +218,7 @@ class Arm:
     def _measure(self, target: Pose, joints: np.ndarray) -> IKSolution:
         pose = self.forward(joints)
         position = float(np.linalg.norm(pose.position - target.position))
-        rotation = angle_between(pose.rotation, target.rotation)
+        rotation = float(np.linalg.norm(_rotation_vector(target.rotation @ pose.rotation.T)))
         converged = position <= _POSITION_TOLERANCE_M and rotation <= _ROTATION_TOLERANCE_RAD
         return IKSolution(joints.copy(), position, rotation, converged)
 
@@ -209,6 +249,17 @@ def _check_model(model: mujoco.MjModel, path: Path) -> None:
             f"{path}: expected body {BASE_BODY!r} at the world's origin, got position "
             f"{base.pos.tolist()} and quaternion (w, x, y, z) {base.quat.tolist()}"
         )
+
+
+def _rotation_vector(rotation: np.ndarray) -> np.ndarray:
+    """Axis times angle (3,) in radians of a rotation (3, 3); the axis is lost at half a turn."""
+    skew = rotation - rotation.T
+    sine_axis = 0.5 * np.array([skew[2, 1], skew[0, 2], skew[1, 0]])
+    sine, cosine = math.sqrt(sine_axis @ sine_axis), 0.5 * (np.trace(rotation) - 1.0)
+    angle = math.atan2(sine, cosine)
+    if sine > 1e-9:
+        return sine_axis * (angle / sine)
+    return sine_axis if cosine > 0 else np.array([angle, 0.0, 0.0])
 
 
 def _se3(pose: Pose) -> mink.SE3:

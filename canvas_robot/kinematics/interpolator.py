@@ -75,6 +75,14 @@ class MotionInterpolator:
             point = self._to.copy()
         return point[:6], float(point[6])
 
+    def setpoints(self, times_s: np.ndarray) -> np.ndarray:
+        """`setpoint` at each of times (n,), ascending: (n, 7), six joints and the finger."""
+        self._require_reset()
+        self._require_forward(float(times_s[0]))
+        fractions = (times_s - self._started_s) / self._duration_s
+        points = self._from + fractions[:, None] * (self._to - self._from)
+        return np.where(fractions[:, None] < 1.0, points, self._to)
+
     def _require_reset(self) -> None:
         if self._target is None:
             raise RuntimeError(

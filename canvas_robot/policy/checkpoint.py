@@ -221,7 +221,8 @@ def _require_unchanged(folder: Path, name: str, expected: str) -> None:
 
 def _require_anchor(folder: Path, config: CheckpointConfig, binding: Binding) -> None:
     """Motions that were achieved act on the measured pose; commands on the previous target."""
-    if config.actions in ("composed", "naive") and binding.robot.anchor != "measured":
+    relabelled = config.actions in ("composed", "naive")
+    if relabelled and binding.robot is not None and binding.robot.anchor != "measured":
         raise CheckpointError(
             f"checkpoint {folder}: trained on {config.actions} actions, motions that the arm "
             f"achieved; expected a binding with robot.anchor 'measured', got "

@@ -213,6 +213,16 @@ def _slots(bound: Mapping[str, RegionBinding]) -> dict[str, str]:
     return slots
 
 
+def weight_owners(schema: CanvasSchema, binding: Binding) -> dict[str, str]:
+    """By the beginning of a weight's name, the region that it belongs to; of codecs and modality.
+
+    Names of weights count codecs and regions, so that two schemas may number one region otherwise.
+    """
+    bound = {region: binding.regions[region] for region in schema.layout.regions}
+    codecs = {f"codecs.{slot}": region for region, slot in _slots(bound).items()}
+    return codecs | {f"canvas.modality.{i}": region for i, region in enumerate(bound)}
+
+
 def _sites(
     schema: CanvasSchema,
     binding: Binding,

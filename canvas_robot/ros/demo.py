@@ -21,8 +21,7 @@ from rich.table import Table
 from canvas_robot.evaluation.run_report import BRIDGE_TABLE_CAMERA, RunMeta, write_report
 from canvas_robot.ros.monitor import Monitor, Status
 from canvas_robot.ros.processes import NodeProcesses, free_domain_id, node_environment
-from canvas_robot.sim.reach import draw_episode
-from canvas_robot.sim.scene import COLOURS, Cube
+from canvas_robot.sim.reach import ReachTask
 
 CUBES = ("red", "blue")
 START_TIMEOUT_S = 120.0
@@ -67,8 +66,7 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
     """
     settings.folder.mkdir(parents=True, exist_ok=True)
     if not settings.instruction:
-        cubes = tuple(Cube(colour, COLOURS[colour]) for colour in CUBES)
-        goal = draw_episode(cubes, settings.episode).instruction
+        goal = ReachTask(CUBES).episode(settings.episode).instruction
         settings = dataclasses.replace(settings, instruction=goal)
     domain = free_domain_id()
     with (

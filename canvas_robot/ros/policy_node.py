@@ -32,6 +32,7 @@ from canvas_robot.ros.inputs import Inputs, check_sources
 from canvas_robot.ros.messages import pose_to_msg, stamp_from_ns
 from canvas_robot.ros.parameters import declare_parameters, read_settings
 from canvas_robot.ros.ticker import Ticker
+from canvas_robot.signals import BindingError
 
 COMMAND_QOS = QoSProfile(depth=1)  # reliable, volatile
 STATUS_QOS = QoSProfile(depth=50)
@@ -120,6 +121,8 @@ class PolicyNode(LifecycleNode):
         self.get_logger().info(f"loading {settings.describe()}")
         with _relayed(self.get_logger()):
             policy = assemble_policy(settings.policy)
+        if policy.binding.robot is None:
+            raise BindingError("binding: expected a robot, the arm to command; it declares none")
         self._arm = Arm.load(policy.binding.robot.arm)
         check_sources(policy.binding, self._arm, policy.schema)
         milliseconds = warm_up(policy)

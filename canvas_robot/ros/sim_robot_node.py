@@ -29,8 +29,9 @@ from canvas_robot.ros.messages import (
     stamp_from_ns,
 )
 from canvas_robot.sim.physics import WidowXSim
-from canvas_robot.sim.reach import draw_episode
-from canvas_robot.sim.scene import COLOURS, Cube, Scene
+from canvas_robot.sim.scene import Scene
+from canvas_robot.sim.task import Task
+from canvas_robot.sim.tasks import task_named
 
 SLICE_STEPS = (
     2  # physics steps between two looks at the wall clock and two /clock messages: 4 ms, 250 Hz
@@ -48,8 +49,9 @@ PARAMETERS = {
     "joint_rate": (50.0, "joint states per second of the robot's time [Hz]"),
     "image_width": (640, "pixels"),
     "image_height": (480, "pixels"),
-    "episode": (0, "episode of WidowXReach-v0: where the cubes lie"),
-    "colours": (["red", "blue"], "colours of the cubes"),
+    "task": ("reach", "what stands around the arm: a task of canvas_robot.sim.tasks"),
+    "episode": (0, "episode of the task: where things lie"),
+    "colours": (["red", "blue"], "colours of the cubes of the task reach"),
     "base_frame": ("wx250s/base_link", "frame_id that commanded poses must carry"),
     "camera_frame": ("wx250s/camera_optical", "frame_id of the images"),
     "image_topic": ("camera/image_raw", "sensor_msgs/Image, published"),
@@ -111,9 +113,11 @@ class SimRobotNode(Node):
             16 <= self._value("image_width") <= 1920 and 16 <= self._value("image_height") <= 1080
         ):
             raise ValueError("image_width, image_height: expected 16x16 to 1920x1080")
-        unknown = sorted(set(self._value("colours")) - set(COLOURS))
-        if unknown:
-            raise ValueError(f"colours: expected some of {sorted(COLOURS)}, got {unknown}")
+        self._task()
+
+    def _task(self) -> Task:
+        name = self._value("task")
+        return task_named(name, tuple(self._value("colours")) if name == "reach" else None)
 
     # ------------------------------------------------------------------ commands
 
@@ -151,10 +155,10 @@ class SimRobotNode(Node):
                 self.get_logger().fatal(f"physics stopped: {type(error).__name__}: {error}")
 
     def _make_sim(self) -> WidowXSim:
-        cubes = tuple(Cube(colour, COLOURS[colour]) for colour in self._value("colours"))
-        sim = WidowXSim(self._arm, Scene(cubes))
-        episode = draw_episode(cubes, self._value("episode"))
-        sim.reset(episode.cubes)
+        task = self._task()
+        sim = WidowXSim(self._arm, Scene(task.props, task.workplace))
+        episode = task.episode(self._value("episode"))
+        sim.reset(episode.poses)
         sim.render(
             self._value("image_width"), self._value("image_height")
         )  # the first picture sets the renderer up

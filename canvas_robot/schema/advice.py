@@ -83,12 +83,14 @@ def wasted_periods(schema: CanvasSchema, plan: Plan) -> list[Advice]:
     """A region that reads one refreshed in between is computed again: its period saves less.
 
     Period(reader) must divide period(read), so that the reader is due whenever what it reads is.
+    Outputs that begin later and that nothing reads are no tick's work: their period says only how
+    far apart their canvas steps are.
     """
     line = timeline(schema, plan)
     found = []
     for name, states in line.states.items():
         due = [tick for tick, state in enumerate(states) if state == RECOMPUTED]
-        if not due:
+        if not due or _only_predicted(schema, plan, name):
             continue
         read, reached = set(plan.region(name).reads), needed_for(plan, [name])
         causes = {n for n in reached if any(line.states[n][tick] == OBSERVES for tick in due)}
@@ -108,6 +110,12 @@ def wasted_periods(schema: CanvasSchema, plan: Plan) -> list[Advice]:
             )
         )
     return found
+
+
+def _only_predicted(schema: CanvasSchema, plan: Plan, name: str) -> bool:
+    spec = schema.layout.region_spec(name)
+    read = any(name in region.reads for region in plan.regions if region.name != name)
+    return spec.is_output and spec.bounds[0] > schema.layout.t_current and not read
 
 
 def _connections_without_steps(schema: CanvasSchema) -> list[Advice]:

@@ -15,6 +15,8 @@ import yaml
 
 from canvas_robot.schema import CanvasSchema, RegionSpec
 from canvas_robot.signals.codecs import CODEC_DECLARATIONS, RegionBinding, Role, region_binding
+from canvas_robot.signals.env_sources import EnvJoints, EnvSource, check_env_source
+from canvas_robot.signals.environment import Environment
 from canvas_robot.signals.signal import Signal, SignalError, VectorSignal
 
 
@@ -60,11 +62,14 @@ RosSource = RosImage | RosJoints | RosPose
 
 
 class Sources(_Declared):
-    """Where each observed signal comes from, by name: ROS topics, environment and dataset keys."""
+    """Where each observed signal comes from, by name: ROS topics, environment and dataset keys.
 
-    ros: dict[str, RosSource]
-    env: dict[str, str]
-    dataset: dict[str, str]
+    An environment may also give the instruction.
+    """
+
+    ros: dict[str, RosSource] = {}
+    env: dict[str, EnvSource] = {}
+    dataset: dict[str, str] = {}
 
 
 class Robot(_Declared):
@@ -113,14 +118,20 @@ class Robot(_Declared):
             )
 
 
-class Binding(_Declared):
-    """All of a binding file. `control_rate_hz` is the rate of control ticks."""
+class Binding(_Declared, omit_defaults=True):
+    """All of a binding file.
+
+    control_rate_hz: rate of control ticks.
+    robot: left out where only an environment of its own obeys.
+    environment: what a Gymnasium environment takes; left out: the action signal as it is.
+    """
 
     control_rate_hz: float
     signals: dict[str, Signal]
     regions: dict[str, RegionBinding]
     sources: Sources
-    robot: Robot
+    robot: Robot | None = None
+    environment: Environment | None = None
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.control_rate_hz <= 1000.0:
@@ -135,6 +146,10 @@ class Binding(_Declared):
                     f"sources.{origin}: names signals {unknown}; "
                     f"declared signals: {sorted(self.signals)}"
                 )
+        try:
+            self._check_environment()
+        except SignalError as error:
+            raise BindingError(str(error)) from error
 
     @property
     def tick_ns(self) -> int:
@@ -197,6 +212,20 @@ class Binding(_Declared):
                 )
         for region, bound_region in self.regions.items():
             _check_region(region, bound_region, schema)
+
+    def _check_environment(self) -> None:
+        for name, source in self.sources.env.items():
+            check_env_source(name, self.signals[name], source)
+            if isinstance(source, EnvJoints) and self.robot is None:
+                raise SignalError(
+                    f"sources.env.{name}: joints need the arm that robot.arm names; "
+                    f"this binding declares no robot"
+                )
+        if self.environment is not None:
+            self.environment.steps_per_tick(self.control_rate_hz)
+            for region in self.regions_by_role("action"):
+                signal = self.regions[region].signal
+                self.environment.check(signal, self.signals[signal])
 
     def with_control_rate(self, control_rate_hz: float) -> Binding:
         """The same binding at another rate of control ticks."""

@@ -1,25 +1,54 @@
-"""Scripted experts: they read the simulator's true state and solve a task, for demonstrations."""
+"""Scripted experts: they read the simulator's true state and solve a task, for demonstrations.
+
+They keep no memory, so they also recover from any state that another policy, or noise, left.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import gymnasium
 import numpy as np
 
-from canvas_robot.signals.pose import BRIDGE_DEFAULT_ROTATION, rpy_from_matrix
+from canvas_robot.signals.pose import (
+    BRIDGE_DEFAULT_ROTATION,
+    Pose,
+    matrix_from_rpy,
+    rpy_from_matrix,
+)
+from canvas_robot.sim.physics import WidowXSim
+from canvas_robot.sim.placing import PlaceTask
+from canvas_robot.sim.success import AWAY_M, grasped
+from canvas_robot.sim.tasks import task_named
+from canvas_robot.sim.unsteady import UnsteadyExpert
 
-if TYPE_CHECKING:
-    from canvas_robot.sim.reach import Episode
+__all__ = ["PlaceExpert", "ReachExpert", "UnsteadyExpert", "expert_for"]
+
+Expert = Callable[[gymnasium.Env], np.ndarray]
+
+OPEN, CLOSED = 1.0, 0.0
+
+# Where `ee_gripper_link` is to be when the fingers close: over the floor, so that their tips stay
+# clear of it, and over the middle of the thing.
+_OVER_FLOOR_M, _OVER_MIDDLE_M = 0.0185, 0.002
+
+
+def expert_for(task: str, *, speed_m: float | None = None, **noise: float) -> Expert:
+    """An expert of the task of that name.
+
+    speed_m: length of its steps in metres, its own where None. noise: settings of `UnsteadyExpert`;
+    none of them is a steady hand. Raises ValueError for a name that is no task's.
+    """
+    task_named(task)
+    speed = {} if speed_m is None else {"speed_m": speed_m}
+    expert = ReachExpert(**speed) if task == "reach" else PlaceExpert(**speed)
+    return UnsteadyExpert(expert, **noise) if noise else expert
 
 
 @dataclass(frozen=True)
 class ReachExpert:
     """Touches the named cube from above with a closed gripper that points down.
-
-    It keeps no memory, so it also recovers from any state that another policy, or noise, left.
 
     speed_m: length of a step in metres; turn_rad: largest turn about an axis in a step.
     hover_m: height of `ee_gripper_link` in `base_link` at which it travels.
@@ -32,22 +61,16 @@ class ReachExpert:
     aligned_m: float = 0.015
 
     def __call__(self, env: gymnasium.Env) -> np.ndarray:
-        """The action (7,) float32 for the current state of a `WidowXReachEnv`, wrapped or not."""
+        """The action (7,) float32 for the current state of a reach environment, wrapped or not."""
         return self.touch(env, env.unwrapped.episode.target)
 
     def touch(self, env: gymnasium.Env, cube_name: str) -> np.ndarray:
         """The action (7,) float32 towards touching any cube of the scene, by name."""
         sim = env.unwrapped.sim
-        previous = sim.target
-        cube = sim.cube_pose(cube_name).position
-        goal = self._waypoint(previous.position, cube)
-        towards = goal - previous.position
-        distance = float(np.linalg.norm(towards))
-        move = towards * min(1.0, self.speed_m / max(distance, 1e-9))
-        turn = rpy_from_matrix(BRIDGE_DEFAULT_ROTATION @ previous.rotation.T)
-        turn = np.clip(turn, -self.turn_rad, self.turn_rad)
-        action = np.concatenate([move, turn, [0.0]]).astype(np.float32)
-        return np.clip(action, env.action_space.low, env.action_space.high)
+        goal = self._waypoint(sim.target.position, sim.pose(cube_name).position)
+        return _step_towards(
+            env, Pose(goal, BRIDGE_DEFAULT_ROTATION), CLOSED, self.speed_m, self.turn_rad
+        )
 
     def _waypoint(self, position: np.ndarray, cube: np.ndarray) -> np.ndarray:
         if np.linalg.norm(position[:2] - cube[:2]) < self.aligned_m:
@@ -57,64 +80,118 @@ class ReachExpert:
         return np.array([*cube[:2], self.hover_m])
 
 
-class UnsteadyExpert:
-    """An expert whose hand wanders and now and then rests, as a person's does.
+@dataclass(frozen=True)
+class PlaceExpert:
+    """Grasps the task's source from above, puts it on the target, lets go and rises.
 
-    What it adds depends on its settings and the episode's id alone, so an id repeats its episode.
-    Its actions are what is commanded: an expert that reads the simulator's state corrects at the
-    next step what the noise did at this one.
-
-    expert: an expert of a `WidowXReachEnv`.
-    wander_m: standard deviation of the noise on dx, dy and dz, metres a step.
-    wander_steps: for how many steps the noise keeps its direction (its correlation falls to 1/e).
-    rest_chance: chance that a rest begins at a step; rest_steps: its shortest and longest length.
-
-    Raises ValueError for settings outside their range.
+    speed_m: length of a step in metres; turn_rad: largest turn about an axis in a step.
+    hover_m: how far over the grasp it travels empty. carry_m: how far over the place it carries.
+    aligned_m, aligned_rad: horizontal error, and error of yaw, below which it descends to grasp;
+        half of it is asked for when the fingers close or open.
+    release_m: height over the target from which it lets go.
     """
 
-    def __init__(
-        self,
-        expert: Callable[[gymnasium.Env], np.ndarray],
-        *,
-        wander_m: float = 0.004,
-        wander_steps: float = 2.0,
-        rest_chance: float = 0.04,
-        rest_steps: tuple[int, int] = (1, 3),
-    ) -> None:
-        if not (0 <= wander_m < np.inf and 0 < wander_steps < np.inf and 0 <= rest_chance < 1):
-            raise ValueError(
-                "UnsteadyExpert: expected wander_m >= 0, wander_steps > 0, 0 <= rest_chance < 1, "
-                f"got {wander_m}, {wander_steps}, {rest_chance}"
-            )
-        if not 1 <= rest_steps[0] <= rest_steps[1]:
-            raise ValueError(
-                f"UnsteadyExpert: rest_steps: expected 1 <= shortest <= longest, got {rest_steps}"
-            )
-        self._expert = expert
-        self._wander_m = wander_m
-        self._kept = float(np.exp(-1 / wander_steps))
-        self._rest_chance = rest_chance
-        self._rest_steps = rest_steps
-        self._episode: Episode | None = None
+    speed_m: float = 0.04
+    turn_rad: float = 0.25
+    hover_m: float = 0.06
+    carry_m: float = 0.04
+    aligned_m: float = 0.012
+    aligned_rad: float = 0.16
+    release_m: float = 0.003
 
     def __call__(self, env: gymnasium.Env) -> np.ndarray:
-        """The action (7,) float32 for the current state; call it once for each step."""
-        if env.unwrapped.episode is not self._episode:
-            self._begin(env.unwrapped.episode)
-        fresh = self._random.normal(size=3)
-        self._noise = self._kept * self._noise + np.sqrt(1 - self._kept**2) * fresh
-        if self._resting == 0 and self._random.random() < self._rest_chance:
-            self._resting = int(self._random.integers(*self._rest_steps, endpoint=True))
-        action = self._expert(env).copy()
-        if self._resting:
-            self._resting -= 1
-            action[:6] = 0.0
+        """The action (7,) float32 for the current state of a placing environment."""
+        sim, task = env.unwrapped.sim, env.unwrapped.task
+        forces = sim.contact_forces(task.source.name)
+        if grasped(sim, forces):
+            goal, gripper = self._carry(sim, task)
+        elif task.rule.holds(sim, forces):
+            goal, gripper = self._leave(sim, task)
         else:
-            action[:3] += (self._wander_m * self._noise).astype(np.float32)
-        return np.clip(action, env.action_space.low, env.action_space.high)
+            goal, gripper = self._fetch(sim, task)
+        return _step_towards(env, goal, gripper, self.speed_m, self.turn_rad)
 
-    def _begin(self, episode: Episode) -> None:
-        self._episode = episode
-        self._random = np.random.default_rng([episode.episode_id, 1])
-        self._noise = self._random.normal(size=3)
-        self._resting = 0
+    def _fetch(self, sim: WidowXSim, task: PlaceTask) -> tuple[Pose, float]:
+        """Over the source, down around it, and close."""
+        hand, last = sim.end_effector, sim.target
+        source = sim.pose(task.source.name)
+        low = max(task.workplace.floor + _OVER_FLOOR_M, source.position[2] + _OVER_MIDDLE_M)
+        yaw = _grasp_yaw(source, task, _yaw(last))
+        rotation = _pointing_down(yaw)
+        off = np.linalg.norm(hand.position[:2] - source.position[:2])
+        turned = abs(_yaw(hand) - yaw)
+        at = np.array([*source.position[:2], low])
+        if off < self.aligned_m and turned < self.aligned_rad:
+            deep = hand.position[2] - low < self.aligned_m / 2
+            closes = deep and off < self.aligned_m / 2 and _settled(sim)
+            return Pose(at, rotation), CLOSED if closes else OPEN
+        hover = low + self.hover_m
+        if hand.position[2] < hover - 0.02:
+            return Pose(np.array([*last.position[:2], hover]), rotation), OPEN
+        return Pose(np.array([*source.position[:2], hover]), rotation), OPEN
+
+    def _carry(self, sim: WidowXSim, task: PlaceTask) -> tuple[Pose, float]:
+        """Up, over the target, down, and open."""
+        hand, source, target = (
+            sim.end_effector,
+            sim.pose(task.source.name),
+            sim.pose(task.target.name),
+        )
+        place = target.position.copy()
+        place[2] += task.target.half[2] + task.source.half[2]
+        place[2] += task.target.walls + self.release_m
+        in_hand = hand.position - source.position
+        rotation = _pointing_down(_yaw(sim.target))
+        off = np.linalg.norm(source.position[:2] - place[:2])
+        if off < self.aligned_m / 2:
+            there = source.position[2] - place[2] < 0.002 and _settled(sim)
+            return Pose(place + in_hand, rotation), OPEN if there else CLOSED
+        height = place[2] + self.carry_m
+        if source.position[2] < height - self.carry_m / 2:
+            goal = np.array([*sim.target.position[:2], height + in_hand[2]])
+        else:
+            goal = np.array([*place[:2], height]) + in_hand
+        return Pose(goal, rotation), CLOSED
+
+    def _leave(self, sim: WidowXSim, task: PlaceTask) -> tuple[Pose, float]:
+        """Up, well over the distance that counts as having let go, and rest there."""
+        last, source = sim.target, sim.pose(task.source.name)
+        height = source.position[2] + task.source.half[2] + AWAY_M + 0.02
+        goal = np.array([*last.position[:2], max(height, last.position[2])])
+        return Pose(goal, last.rotation), OPEN
+
+
+def _step_towards(
+    env: gymnasium.Env, goal: Pose, gripper: float, speed_m: float, turn_rad: float
+) -> np.ndarray:
+    """The action (7,) float32 from the last target towards a pose, at most a step away."""
+    last = env.unwrapped.sim.target
+    towards = goal.position - last.position
+    move = towards * min(1.0, speed_m / max(float(np.linalg.norm(towards)), 1e-9))
+    turn = np.clip(rpy_from_matrix(goal.rotation @ last.rotation.T), -turn_rad, turn_rad)
+    action = np.concatenate([move, turn, [gripper]]).astype(np.float32)
+    return np.clip(action, env.action_space.low, env.action_space.high)
+
+
+def _settled(sim: WidowXSim) -> bool:
+    """Whether the hand has come to where it was sent."""
+    return bool(np.linalg.norm(sim.target.position - sim.end_effector.position) < 0.006)
+
+
+def _pointing_down(yaw: float) -> np.ndarray:
+    """Rotation (3, 3) of the gripper pointing down, its fingers closing across that yaw."""
+    return matrix_from_rpy(np.array([0.0, 0.0, yaw])) @ BRIDGE_DEFAULT_ROTATION
+
+
+def _yaw(pose: Pose) -> float:
+    return float(rpy_from_matrix(pose.rotation @ BRIDGE_DEFAULT_ROTATION.T)[2])
+
+
+def _grasp_yaw(source: Pose, task: PlaceTask, now: float) -> float:
+    """The gripper's yaw, nearest to the present one, to close the fingers across the thing."""
+    half_x, half_y, _ = task.source.half
+    period = np.pi / 2 if half_x == half_y else np.pi
+    along = np.arctan2(source.rotation[1, 0], source.rotation[0, 0])
+    yaws = along + period * np.arange(-4, 5)
+    allowed = yaws[np.abs(yaws) <= np.pi / 2 + 0.01]
+    return float(allowed[np.abs(allowed - now).argmin()])

@@ -1,4 +1,4 @@
-"""The scene around the arm: table, cubes, Bridge's fixed camera, lights. No motion."""
+"""The scene around the arm, compiled: workplace, props, camera, lights. No poses, no motion."""
 
 from __future__ import annotations
 
@@ -6,99 +6,95 @@ from dataclasses import dataclass
 
 import mujoco
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from canvas_robot.kinematics.arm import Arm
-from canvas_robot.signals.pose import Pose, matrix_from_rpy
+from canvas_robot.signals.pose import matrix_from_rpy, quaternion_from_matrix
+from canvas_robot.sim.props import Prop, Shape
+from canvas_robot.sim.textures import PIXELS, TEXTURES
+from canvas_robot.sim.workplace import TABLE, TABLE_TOP_M, Camera, Workplace
 
-# Height of the table's top in `base_link`, and joints (rad) and finger (m) at the start of an
-# episode on it. Source: SimplerEnv's Bridge table tasks (ManiSkill2_real2sim).
-TABLE_TOP_M = 0.0025
-TABLE_RESET = (-0.01840777, 0.0398835, 0.22242722, -0.00460194, 1.36524296, 0.00153398)
-FINGER_RESET = 0.037
+CAMERA = "bridge"
+TABLE_GEOM = "table"
+# A Logitech C920 at 640x480 has a focal length of 623.588 pixels. Source: SimplerEnv.
+VIEW_WIDTH, VIEW_HEIGHT, FOCAL_PX = 640, 480, 623.588
 
-CAMERA = "bridge_table"
-# A Logitech C920 at 640x480 has a focal length of 623.588 pixels; pose in `base_link`. Same source.
-_FOCAL_PX = 623.588
-_CAMERA_POSITION = (0.0, -0.16, 0.36)
-_CAMERA_XYAXES = (0.4839, -0.8751, 0.0, 0.6026, 0.3332, 0.7252)
+PHYSICS_HZ = (500, 250)
+SLEEP = int(mujoco.mjtEnableBit.mjENBL_SLEEP)
 
-# The arm is contact type 1 and meets type 2; cubes and table are type 2 and meet both.
-_WORLD_CONTACT = {"contype": 2, "conaffinity": 3, "condim": 4, "friction": (0.5, 0.005, 0.0001)}
-_CUBE_DENSITY = 1000.0
+# The arm is contact type 1 and meets type 2; props and table are type 2 and meet both.
+_WORLD_CONTACT = {"contype": 2, "conaffinity": 3, "condim": 3, "friction": (0.5, 0.005, 0.0001)}
+_NO_CONTACT = {"contype": 0, "conaffinity": 0, "mass": 0.0}
+_HIDDEN_GROUP = 3  # MuJoCo's renderer leaves out groups 3 and above
 
-_WOOD_RGB = (0.80, 0.70, 0.57)
-_WOOD_PX = 512
-
-COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (0.80, 0.11, 0.09),
-    "green": (0.12, 0.55, 0.20),
-    "blue": (0.10, 0.28, 0.74),
-    "yellow": (0.93, 0.74, 0.12),
+_SHAPE_TYPES = {
+    "box": mujoco.mjtGeom.mjGEOM_BOX,
+    "ellipsoid": mujoco.mjtGeom.mjGEOM_ELLIPSOID,
+    "cylinder": mujoco.mjtGeom.mjGEOM_CYLINDER,
+    "capsule": mujoco.mjtGeom.mjGEOM_CAPSULE,
 }
-
-
-@dataclass(frozen=True)
-class Cube:
-    """A free cube of 1000 kg/m3. half: half its edge in metres; rgb: each in [0, 1]."""
-
-    name: str
-    rgb: tuple[float, float, float]
-    half: float = 0.015
-
-    def __post_init__(self) -> None:
-        if len(self.rgb) != 3 or not all(0.0 <= value <= 1.0 for value in self.rgb):
-            raise ValueError(
-                f"cube {self.name!r}: expected rgb of 3 numbers in [0, 1], got {self.rgb}"
-            )
-        if not 0.0 < self.half < 0.1:
-            raise ValueError(f"cube {self.name!r}: expected half in (0, 0.1) m, got {self.half}")
-
-    def resting(self, x: float, y: float, yaw: float = 0.0) -> Pose:
-        """Pose of the cube's centre on the table at x, y (m) and yaw (rad) in `base_link`."""
-        return Pose(
-            np.array([x, y, TABLE_TOP_M + self.half]), matrix_from_rpy(np.array([0.0, 0.0, yaw]))
-        )
 
 
 @dataclass(frozen=True)
 class Scene:
     """What stands around the arm and how it is drawn.
 
-    shadows, multisamples: off by default, for speed: drawn in software, a 256x256 picture takes
-    2 ms without and 18 ms with both (4 samples). Evaluate a policy as it was trained.
+    shadows, multisamples: off by default, for speed; evaluate a policy as it was trained.
+    physics_hz: physics steps per second, 500 or 250.
+    tables: how many of `textures.TEXTURES` the table can take on, the first being its own.
     """
 
-    cubes: tuple[Cube, ...]
+    props: tuple[Prop, ...]
+    workplace: Workplace = TABLE
     shadows: bool = False
     multisamples: int = 0
+    physics_hz: int = 500
+    tables: int = 1
 
     def __post_init__(self) -> None:
-        names = [cube.name for cube in self.cubes]
+        names = [prop.name for prop in self.props]
         if len(set(names)) != len(names):
-            raise ValueError(f"Scene.cubes: expected different names, got {names}")
+            raise ValueError(f"Scene.props: expected different names, got {names}")
         if self.multisamples not in (0, 2, 4, 8):
             raise ValueError(f"Scene.multisamples: expected 0, 2, 4 or 8, got {self.multisamples}")
+        if self.physics_hz not in PHYSICS_HZ:
+            raise ValueError(
+                f"Scene.physics_hz: expected one of {PHYSICS_HZ}, got {self.physics_hz}"
+            )
+        if not 1 <= self.tables <= len(TEXTURES):
+            raise ValueError(f"Scene.tables: expected 1 to {len(TEXTURES)}, got {self.tables}")
 
 
 def build_model(arm: Arm, scene: Scene) -> mujoco.MjModel:
-    """The compiled physics and picture of an arm in a scene; cubes are free bodies by name."""
+    """The compiled physics and picture of an arm in a scene; props are bodies by name."""
     spec = mujoco.MjSpec.from_file(str(arm.path))
+    spec.option.timestep = 1.0 / scene.physics_hz
+    # What lies still is left out of the physics until something touches it: twice as fast.
+    spec.option.enableflags |= SLEEP
     _set_picture(spec, scene)
-    _add_table(spec)
-    _add_camera(spec)
-    for cube in scene.cubes:
-        _add_cube(spec, cube)
+    _add_table(spec, scene.tables)
+    for i, shape in enumerate(scene.workplace.shapes):
+        _add_shape(spec, spec.worldbody, f"{scene.workplace.name}/{i}", shape)
+    _add_camera(spec, scene.workplace.camera)
+    for prop in scene.props:
+        _add_prop(spec, prop)
     return spec.compile()
+
+
+def table_material(index: int) -> str:
+    """Name of the material of the table's texture of that index."""
+    return f"table/{list(TEXTURES)[index]}"
 
 
 def _set_picture(spec: mujoco.MjSpec, scene: Scene) -> None:
     view = spec.visual
     view.global_.offwidth, view.global_.offheight = 1280, 960
     view.quality.offsamples = scene.multisamples
-    view.quality.shadowsize = 2048 if scene.shadows else 0
+    # Drawn in software, a picture with shadows takes a third of the time that MuJoCo's defaults
+    # take, and differs from it by less than one grey level.
+    view.quality.shadowsize = 1024 if scene.shadows else 0
+    view.quality.numquads, view.quality.numslices, view.quality.numstacks = 1, 20, 10
     view.map.znear, view.map.zfar = 0.01, 20.0
-    view.map.shadowclip = 0.8
+    view.map.shadowclip = 0.45  # metres around the workspace, as `stat.extent` is 1
     view.headlight.ambient = [0.38, 0.38, 0.39]
     view.headlight.diffuse = [0.10, 0.10, 0.10]
     view.headlight.specular = [0.0, 0.0, 0.0]
@@ -126,24 +122,34 @@ def _add_light(
     )
 
 
-def _add_table(spec: mujoco.MjSpec) -> None:
-    texture = spec.add_texture(
-        name="table",
-        type=mujoco.mjtTexture.mjTEXTURE_2D,
-        width=_WOOD_PX,
-        height=_WOOD_PX,
-        nchannel=3,
-    )
-    texture.data = _wood().tobytes()
-    table = spec.add_material(name="table", specular=0.0, shininess=0.0)
-    table.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "table"
+def _add_table(spec: mujoco.MjSpec, tables: int) -> None:
+    for index, (name, draw) in enumerate(list(TEXTURES.items())[:tables]):
+        texture = spec.add_texture(
+            name=name,
+            type=mujoco.mjtTexture.mjTEXTURE_2D,
+            width=PIXELS,
+            height=PIXELS,
+            nchannel=3,
+        )
+        texture.data = draw().tobytes()
+        material = spec.add_material(name=table_material(index), specular=0.0, shininess=0.0)
+        material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
     spec.add_material(name="floor", rgba=(0.36, 0.38, 0.41, 1.0), specular=0.0, shininess=0.0)
     spec.worldbody.add_geom(
-        name="table",
+        name=TABLE_GEOM,
         type=mujoco.mjtGeom.mjGEOM_BOX,
         size=[0.45, 0.55, 0.015],
         pos=[0.27, 0.05, TABLE_TOP_M - 0.015],
-        material="table",
+        material=table_material(0),
+        **_NO_CONTACT,
+    )
+    # What is felt is a plane: resting on it costs a fraction of resting on a box.
+    spec.worldbody.add_geom(
+        name="table_top",
+        type=mujoco.mjtGeom.mjGEOM_PLANE,
+        size=[1.0, 1.0, 1.0],
+        pos=[0.0, 0.0, TABLE_TOP_M],
+        group=_HIDDEN_GROUP,
         **_WORLD_CONTACT,
     )
     spec.worldbody.add_geom(
@@ -157,41 +163,48 @@ def _add_table(spec: mujoco.MjSpec) -> None:
     )
 
 
-def _wood() -> np.ndarray:
-    """A matte light wood (px, px, 3) uint8: soft streaks of one hue, the same on every call."""
-    rng = np.random.default_rng(0)
-    cells = rng.normal(size=(_WOOD_PX, _WOOD_PX))
-    fine = gaussian_filter(cells, (1.5, 40.0), mode="wrap")
-    broad = gaussian_filter(cells, (12.0, 120.0), mode="wrap")
-    grain = fine / fine.std() + 1.5 * broad / broad.std()
-    shade = 1.0 + 0.016 * grain[..., None]
-    return np.clip(255.0 * shade * np.array(_WOOD_RGB), 0, 255).astype(np.uint8)
-
-
-def _add_camera(spec: mujoco.MjSpec) -> None:
+def _add_camera(spec: mujoco.MjSpec, camera: Camera) -> None:
     # Intrinsics, not fovy: a picture of any other size is then the same 4:3 view squashed, as
     # Bridge squashes 640x480 to 256x256. With fovy a square picture would crop the sides.
-    width, height = 640, 480
-    camera = spec.worldbody.add_camera(
+    added = spec.worldbody.add_camera(
         name=CAMERA,
-        pos=_CAMERA_POSITION,
-        resolution=[width, height],
-        sensor_size=[width / _FOCAL_PX, height / _FOCAL_PX],
+        pos=camera.position,
+        resolution=[VIEW_WIDTH, VIEW_HEIGHT],
+        sensor_size=[VIEW_WIDTH / FOCAL_PX, VIEW_HEIGHT / FOCAL_PX],
         focal_length=[1.0, 1.0],
     )
-    camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
-    camera.alt.xyaxes = _CAMERA_XYAXES
+    added.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
+    added.alt.xyaxes = camera.xyaxes
 
 
-def _add_cube(spec: mujoco.MjSpec, cube: Cube) -> None:
-    body = spec.worldbody.add_body(name=cube.name, pos=cube.resting(0.3, 0.0).position)
-    body.add_freejoint(name=cube.name)
-    spec.add_material(name=f"{cube.name}_paint", rgba=(*cube.rgb, 1.0), specular=0.1, shininess=0.2)
+def _add_prop(spec: mujoco.MjSpec, prop: Prop) -> None:
+    body = spec.worldbody.add_body(name=prop.name)
+    if not prop.fixed:
+        body.add_freejoint(name=prop.name)
+    for i, shape in enumerate(prop.shapes):
+        _add_shape(spec, body, f"{prop.name}/{i}", shape, prop.density)
+
+
+def _add_shape(
+    spec: mujoco.MjSpec,
+    body: mujoco.MjsBody,
+    name: str,
+    shape: Shape,
+    density: float = 1000.0,
+) -> None:
+    spec.add_material(name=name, rgba=(*shape.rgb, 1.0), specular=0.1, shininess=0.2)
     body.add_geom(
-        name=cube.name,
-        type=mujoco.mjtGeom.mjGEOM_BOX,
-        size=[cube.half] * 3,
-        density=_CUBE_DENSITY,
-        material=f"{cube.name}_paint",
-        **_WORLD_CONTACT,
+        name=name,
+        type=_SHAPE_TYPES[shape.kind],
+        size=[*shape.size, *[0.0] * (3 - len(shape.size))],
+        pos=shape.position,
+        material=name,
+        quat=wxyz_from_matrix(matrix_from_rpy(np.array(shape.rpy))),
+        group=0 if shape.drawn else _HIDDEN_GROUP,
+        **(_WORLD_CONTACT | {"density": density} if shape.solid else _NO_CONTACT),
     )
+
+
+def wxyz_from_matrix(rotation: np.ndarray) -> np.ndarray:
+    """MuJoCo's quaternion (4,) of a rotation (3, 3)."""
+    return np.roll(quaternion_from_matrix(rotation), 1)

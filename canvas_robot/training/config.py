@@ -120,6 +120,8 @@ class TrainConfig(_Section, kw_only=True):
         embeddings) or "none".
     statistics: a file, the name of a shipped one, or "data": computed from the training split.
     prompts: folder made by `canvas-robot prompts`; "": the text encoder is loaded.
+    start_from: folder of an exported checkpoint whose codecs, head and, where it trains,
+        transformer this run begins with; "": all are drawn from the seed.
     refresh: how slow regions will be refreshed on the robot, as of CanvasPolicy: "sliced" ones are
         older when they are acted on.
     steps: updates of the weights. batch_size: windows of a process; accumulate: batches of an
@@ -141,6 +143,7 @@ class TrainConfig(_Section, kw_only=True):
     freeze: Literal["full", "half", "none"] = "full"
     statistics: Name = "data"
     prompts: Text = ""
+    start_from: Text = ""
     refresh: Literal["inline", "sliced"] = "inline"
     steps: Count
     batch_size: Few

@@ -1,4 +1,4 @@
-"""Reading a TrainConfig: a YAML file, `key=value` overrides, and what is said of mistakes."""
+"""Reading a configuration: a YAML file, `key=value` overrides, and what is said of mistakes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from canvas_robot.schema.plain import shown
 from canvas_robot.training.config import ConfigError, TrainConfig
 from canvas_robot.training.yaml_reader import YamlError, read_yaml
+
+Config = TypeVar("Config", bound=msgspec.Struct)
 
 MOST_BYTES = 1 << 20  # of a file: one of ours has two thousand
 _KINDS = {
@@ -26,10 +28,13 @@ _KINDS = {
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), kind: type[Config] = TrainConfig
+) -> Config:
     """Reads a configuration file and lays `key=value` overrides over it.
 
-    Keys of overrides have dots (`optimiser.lr=1e-4`), values are YAML.
+    Keys of overrides have dots (`optimiser.lr=1e-4`), values are YAML. `kind` is what the file
+    configures: a struct that forbids unknown fields.
 
     Raises ConfigError, naming the file, the key, what was expected and what came.
     """
@@ -42,7 +47,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         raise ConfigError(f"{path}: expected YAML; {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected keys and values, got {shown(data)}")
-    return config_of(with_overrides(data, overrides), str(path))
+    return config_of(with_overrides(data, overrides), str(path), kind)
 
 
 def with_overrides(data: Mapping, overrides: Sequence[str]) -> dict:
@@ -68,13 +73,13 @@ def with_overrides(data: Mapping, overrides: Sequence[str]) -> dict:
     return result
 
 
-def config_of(data: Mapping, source: str) -> TrainConfig:
+def config_of(data: Mapping, source: str, kind: type[Config] = TrainConfig) -> Config:
     """Plain values to a configuration; raises ConfigError that begins with `source`."""
-    _require_known(data, TrainConfig, source)
+    _require_known(data, kind, source)
     try:
-        return msgspec.convert(data, TrainConfig)
+        return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {_readable(error, data)}") from error
+        raise ConfigError(f"{source}: {_readable(error, data, kind)}") from error
 
 
 def differences(ours: TrainConfig, theirs: TrainConfig) -> dict[str, tuple[object, object]]:
@@ -115,7 +120,7 @@ def _section_in(hint: object) -> type[msgspec.Struct] | None:
     return next((kind for kind in kinds if issubclass(kind, msgspec.Struct)), None)
 
 
-def _readable(error: msgspec.ValidationError, data: Mapping) -> str:
+def _readable(error: msgspec.ValidationError, data: Mapping, kind: type) -> str:
     """msgspec's error with its key in front, all that the key may be, and what came."""
     match = re.fullmatch(r"(.*?)(?: - at `\$\.?([^`]*)`)?", str(error), re.DOTALL)
     what, key = match[1], match[2] or ""
@@ -124,7 +129,7 @@ def _readable(error: msgspec.ValidationError, data: Mapping) -> str:
         return f"{key}{'.' * bool(key)}{missing[1]}: expected a value, it is missing"
     if error.__cause__ is not None:  # said by a section about itself
         return f"{key}: {what}" if key else what
-    hint, value = TrainConfig, data
+    hint, value = kind, data
     for name in re.findall(r"[^.\[\]]+", key):
         if isinstance(value, dict):
             hint = get_type_hints(_section_in(hint), include_extras=True)[name]

@@ -21,7 +21,7 @@ from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.policy.prompts import open_prompts
 from canvas_robot.signals import Binding
-from canvas_robot.training.checkpoints import verified
+from canvas_robot.training.checkpoints import Manifest, verified
 from canvas_robot.training.config import OFF, TrainConfig
 from canvas_robot.training.run_folder import Facts, RunFolder
 from canvas_robot.training.training_state import AVERAGE, TRAINED, read_weights
@@ -86,15 +86,12 @@ def export_run(
     """
     opened = RunFolder.open(run)
     config, facts = opened.config(), opened.facts()
-    checkpoint = _checkpoint(opened, step)
-    averaged = average and config.ema != OFF
-    weights_file = AVERAGE if averaged else TRAINED
-    manifest = verified(checkpoint, [weights_file])
+    weights, manifest, averaged = chosen_weights(opened, config, step, average)
     record = _record(opened, config, facts, manifest.step, averaged)
     name = f"step_{manifest.step:08d}" + "_last" * (config.ema != OFF and not averaged)
     target = Path(folder).expanduser() if folder is not None else opened.path / "export" / name
     _require_empty(target)
-    policy = _policy(opened, config, facts, checkpoint / weights_file)
+    policy = trained_policy(opened, config, facts, weights)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         if config.prompts and prompts:
@@ -141,6 +138,15 @@ class _UsedData(msgspec.Struct, frozen=True, kw_only=True):
     split: str
     fingerprint: str
     episodes: int
+
+
+def chosen_weights(
+    run: RunFolder, config: TrainConfig, step: int | None, average: bool
+) -> tuple[Path, Manifest, bool]:
+    """The file of a checkpoint's weights, its manifest, and whether they are the average."""
+    checkpoint, averaged = _checkpoint(run, step), average and config.ema != OFF
+    name = AVERAGE if averaged else TRAINED
+    return checkpoint / name, verified(checkpoint, [name]), averaged
 
 
 def _checkpoint(run: RunFolder, step: int | None) -> Path:
@@ -194,7 +200,9 @@ def _require_empty(folder: Path) -> None:
         )
 
 
-def _policy(run: RunFolder, config: TrainConfig, facts: Facts, weights: Path) -> CanvasPolicy:
+def trained_policy(
+    run: RunFolder, config: TrainConfig, facts: Facts, weights: Path
+) -> CanvasPolicy:
     """The run's declarations with the weights of a file, ready to act."""
     used = _said(run, facts.backbone, _UsedBackbone)
     run.require_unchanged()
@@ -217,7 +225,7 @@ def _policy(run: RunFolder, config: TrainConfig, facts: Facts, weights: Path) ->
 
 
 def _anchored(binding: Binding, rules: DataRules) -> Binding:
-    if not rules.relabelled:
+    if not rules.relabelled or binding.robot is None:
         return binding
     robot = msgspec.structs.replace(binding.robot, anchor="measured")
     return msgspec.structs.replace(binding, robot=robot)

@@ -16,6 +16,7 @@ from canvas_robot.policy.prompts import open_prompts
 from canvas_robot.resources import resolve_config, schema_path
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import Binding, Statistics, load_binding, load_statistics
+from canvas_robot.training.beginnings import begin_from
 from canvas_robot.training.config import TrainConfig
 from canvas_robot.training.objective import Objective
 from canvas_robot.training.run_folder import RunFolder
@@ -74,6 +75,8 @@ def build_parts(
     statistics = run.statistics() if run else _statistics(config, binding, data, accelerator)
     torch.manual_seed(config.seed)
     model = CanvasModel(schema, binding, statistics, backbone, config.loops, prompts, config.freeze)
+    if config.start_from and run is None:
+        begin_from(model, schema, binding, config.start_from)
     objective = Objective(model.to(accelerator.device), schema, config.mode)
     return Parts(config, schema, binding, statistics, backbone, data, objective)
 

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from canvas_robot.backbone.schedules import CurriculumScheduler
 from canvas_robot.data.batches import Batch
+from canvas_robot.training.attention_kernels import fast_attention
 from canvas_robot.training.checkpoints import CheckpointFileError, Manifest, verified
 from canvas_robot.training.config import OFF
 from canvas_robot.training.meter import Meter, MetricsRow, memory_mb
@@ -90,7 +91,7 @@ class Trainer:
         """Runs to the last step; returns 0, or the signal that ended it before, state saved."""
         config = self.config
         self._workers, self._batches = UndisturbedWorkers(), self._endless()
-        with StopSignals() as stop, closing(self._workers):
+        with StopSignals() as stop, closing(self._workers), fast_attention(self._accelerator):
             while self.step < config.steps:
                 if self._curriculum is not None:
                     self.objective.set_loops(self._curriculum.get_loops(self.step))

@@ -173,10 +173,10 @@ def test_models_that_no_canvas_fits_are_refused_before_anyone_fetches_them(cache
 @pytest.mark.parametrize("source", ["tinny", "", "/no/such/folder", "one/two/three"])
 def test_an_unknown_name_is_refused_at_once_with_the_names_there_are(cache, source):
     assert refusal(source) == (
-        f"backbone {source!r}: expected one of cogvideox_2b_random, cogvideox_5b_random, tiny, a "
-        "folder, or a hub id such as zai-org/CogVideoX-2b; there is no folder of this name"
+        f"backbone {source!r}: expected one of cogvideox_2b_random, cogvideox_5b_random, small, "
+        "tiny, a folder, or a hub id such as zai-org/CogVideoX-2b; there is no folder of this name"
     )
-    assert names() == ["cogvideox_2b_random", "cogvideox_5b_random", "tiny"]
+    assert names() == ["cogvideox_2b_random", "cogvideox_5b_random", "small", "tiny"]
 
 
 def test_an_unreachable_hub_is_named_with_the_command(cache, monkeypatch):

@@ -117,7 +117,7 @@ def test_the_command_that_a_message_names_finishes_a_cache(schema, tmp_path):
         (["--split", "test"], "split: expected one of ['train', 'val'], got 'test'"),
         (["--schema", "mobile_manipulator"], "binding and schema name different regions"),
         (["--schema", "widowx_bridge_2b"], "schema: expected d_model 128, the width of backbone"),
-        (["--backbone", "small"], "backbone 'small': expected one of"),
+        (["--backbone", "large"], "backbone 'large': expected one of"),
         (["--revision", "main"], "backbone 'tiny': revisions are of hub ids"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

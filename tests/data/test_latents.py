@@ -280,7 +280,7 @@ def test_what_is_not_there_is_refused(kept, backbone, episode, steps, crop, text
 
 def test_regions_have_the_sizes_of_their_codecs_and_share_what_is_the_same(tmp_path, backbone):
     schema, binding = TWO
-    sizes = camera_sizes(schema, binding, backbone.transformer.config.patch_size)
+    sizes = camera_sizes(schema, binding, backbone.pixels_per_token)
     assert sizes == {
         "visual": ("image_0", (32, 32)),
         "wrist": ("image_1", (32, 32)),

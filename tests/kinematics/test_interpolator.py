@@ -94,3 +94,16 @@ def test_use_before_reset_and_going_back_in_time_are_refused():
         fresh.reset(RESET, float("nan"), 0.0)
     with pytest.raises(ValueError, match="duration_s: expected a positive number"):
         MotionInterpolator(ARM, duration_s=0.0)
+
+
+def test_setpoints_are_the_setpoint_at_each_time_to_the_bit():
+    interpolator = started()
+    interpolator.command(moved([0.02, -0.01, 0.01], gripper=0.3), 0.4)
+    times = 0.4 + np.linspace(0.0, 0.2, 21)
+    rows = interpolator.setpoints(times)
+    assert rows.shape == (21, 7)
+    for time_s, row in zip(times, rows, strict=True):
+        joints, finger = interpolator.setpoint(time_s)
+        assert np.array_equal(row, [*joints, finger])
+    with pytest.raises(ValueError, match=r"time_s: expected 0\.4 s or later.*got 0.3 s"):
+        interpolator.setpoints(np.array([0.3, 0.5]))

@@ -21,7 +21,7 @@ from std_msgs.msg import String
 from canvas_robot.ros.messages import image_to_msg, joints_to_msg
 from canvas_robot.ros.monitor import Monitor
 from canvas_robot.ros.processes import adopt_node_environment
-from canvas_robot.sim.scene import FINGER_RESET, TABLE_RESET
+from canvas_robot.sim.workplace import FINGER_RESET, TABLE_RESET
 
 JOINTS = (
     "waist",

@@ -27,8 +27,9 @@ from canvas_robot.ros.messages import image_to_msg, joints_to_msg
 from canvas_robot.ros.replay import SimulationClock
 from canvas_robot.signals import History
 from canvas_robot.sim.physics import WidowXSim
-from canvas_robot.sim.reach import LIMITS, draw_episode
-from canvas_robot.sim.scene import COLOURS, Cube, Scene
+from canvas_robot.sim.reach import ReachTask
+from canvas_robot.sim.scene import Scene
+from canvas_robot.sim.task import LIMITS
 from tests.ros.conftest import JOINTS
 
 TICKS, TICK_NS = 30, 200_000_000
@@ -58,9 +59,9 @@ def stream() -> Stream:
     random = np.random.default_rng(5)
     count = int(TICKS * TICK_NS / 1e9 * RATE_HZ)
     times_s = np.sort(np.arange(count) / RATE_HZ - 0.004 + random.uniform(-JITTER_S, 0.0, count))
-    cubes = tuple(Cube(colour, COLOURS[colour]) for colour in ("red", "blue"))
-    sim = WidowXSim(Arm.load("wx250s"), Scene(cubes))
-    sim.reset(draw_episode(cubes, 3).cubes)
+    task = ReachTask()
+    sim = WidowXSim(Arm.load("wx250s"), Scene(task.props))
+    sim.reset(task.episode(3).poses)
     images, joints = [], []
     for i, time_s in enumerate(times_s):
         if i % 6 == 0:

@@ -10,6 +10,10 @@ from canvas_robot.signals import load_binding
 
 NAMES = sorted(path.stem for path in (config_root() / "schemas").glob("*.json"))
 PROMPT_TOKENS = 226  # CogVideoX's text stream
+SHORTER_PROMPTS = {"widowx_tiny": 128, "widowx_small": 16}  # of the small backbones
+PIXELS = {
+    "widowx_small": 12
+}  # along the side of a token; CogVideoX's are 16: a VAE of 8, patches of 2
 
 
 def load(name):
@@ -19,11 +23,15 @@ def load(name):
 def test_the_shipped_schemas_are_these():
     assert NAMES == [
         "bimanual",
+        "bimanual_tiny",
         "computer_use",
         "mobile_manipulator",
         "multi_robot",
+        "position_arm_tiny",
         "widowx_bridge_2b",
         "widowx_bridge_5b",
+        "widowx_small",
+        "widowx_small_video",
         "widowx_tiny",
         "widowx_tiny_video",
     ]
@@ -50,7 +58,7 @@ def test_a_shipped_schema_has_one_goal_that_holds_the_prompt_and_outputs_from_no
     rows = describe(schema).regions
     goals = [row for row in rows if row.stream == "text"]
     assert len(goals) == 1
-    assert goals[0].tokens >= (128 if name.startswith("widowx_tiny") else PROMPT_TOKENS)
+    assert goals[0].tokens >= SHORTER_PROMPTS.get(name.removesuffix("_video"), PROMPT_TOKENS)
     for row in rows:
         t0, t1, *_ = row.bounds
         starts = now + 1 if row.name == "future" else now
@@ -58,17 +66,17 @@ def test_a_shipped_schema_has_one_goal_that_holds_the_prompt_and_outputs_from_no
         assert row.timestep > 0 or not row.is_output
 
 
-@pytest.mark.parametrize("name", ["widowx_tiny", "widowx_bridge_2b", "widowx_bridge_5b"])
+@pytest.mark.parametrize(
+    "name", ["widowx_tiny", "widowx_small", "widowx_bridge_2b", "widowx_bridge_5b"]
+)
 def test_the_widowx_schemas_fit_the_shipped_bindings(name):
     for binding in ("widowx", "widowx_pose"):
         load_binding(config_path("bindings", f"{binding}.yaml")).check_schema(load(name))
 
 
-def test_the_schema_with_video_to_come_fits_its_binding():
-    binding, schema = (
-        load_binding(config_path("bindings", "widowx_video.yaml")),
-        load("widowx_tiny_video"),
-    )
+@pytest.mark.parametrize("name", ["widowx_tiny_video", "widowx_small_video"])
+def test_the_schema_with_video_to_come_fits_its_binding(name):
+    binding, schema = load_binding(config_path("bindings", "widowx_video.yaml")), load(name)
     binding.check_schema(schema)
     assert binding.future_regions(schema) == {"future"}
 
@@ -80,13 +88,13 @@ def test_the_two_bridge_schemas_differ_in_width_only():
 
 
 def test_camera_boxes_are_the_patch_grids_of_their_pictures():
-    """CogVideoX: the VAE halves a picture three times, a patch is 2 x 2 latents."""
     for name in NAMES:
+        side = PIXELS.get(name.removesuffix("_video"), 16)
         for row in describe(load(name)).regions:
             size = next((w for w in row.semantic_type.split() if w.count("x") == 1), "")
             if row.semantic_type.startswith("RGB"):
                 width, height = (int(extent) for extent in size.split("x"))
-                assert row.size[1:] == (height // 16, width // 16)
+                assert row.size[1:] == (height // side, width // side)
 
 
 def test_the_shipped_schemas_show_many_function_types():

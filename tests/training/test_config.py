@@ -5,11 +5,15 @@ import pytest
 from canvas_robot.resources import config_root, resolve_config, schema_path
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import load_binding
+from canvas_robot.training.autoencoder import AutoencoderConfig
 from canvas_robot.training.config import ConfigError
 from canvas_robot.training.config_file import config_of, differences, load_config, with_overrides
+from canvas_robot.training.plain_config import PlainTrainConfig
 
 LEAST = {"data": {"folder": "somewhere"}, "steps": 10, "batch_size": 2}
 SHIPPED = sorted(path.name for path in (config_root() / "train").glob("*.yaml"))
+OF_OTHERS = {"demo_backbone.yaml": AutoencoderConfig, "plain_sim.yaml": PlainTrainConfig}
+TRAINED = [name for name in SHIPPED if name not in OF_OTHERS]
 
 
 def made(*overrides):
@@ -17,17 +21,34 @@ def made(*overrides):
 
 
 def test_the_shipped_configurations_are_these():
-    assert SHIPPED == ["bridge_v2.yaml", "tiny_sim.yaml", "tiny_sim_pretrain.yaml"]
+    assert SHIPPED == [
+        "bridge_v2.yaml",
+        "demo_actions.yaml",
+        "demo_adapt.yaml",
+        "demo_backbone.yaml",
+        "demo_pretrain.yaml",
+        "plain_sim.yaml",
+        "tiny_sim.yaml",
+        "tiny_sim_pretrain.yaml",
+    ]
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_what_other_commands_train_has_a_configuration_of_its_own(name):
+    path = resolve_config("train", name)
+    assert isinstance(load_config(path, kind=OF_OTHERS[name]), OF_OTHERS[name])
+    with pytest.raises(ConfigError, match="unknown key"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_shipped_configuration_loads_and_its_declarations_fit_one_another(name):
     config = load_config(resolve_config("train", name))
     schema = CanvasSchema.from_json(schema_path(config.schema))
     load_binding(resolve_config("bindings", config.binding)).check_schema(schema)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_resolved_configuration_is_read_back_with_every_key(name, tmp_path):
     config = load_config(resolve_config("train", name), ["steps=7000"])
     (tmp_path / "config.yaml").write_text(config.to_yaml())

@@ -17,7 +17,6 @@ from canvas_robot.policy.codecs.native import LatentSize, video_positions, video
 from canvas_robot.policy.codecs.squash import squash
 from canvas_robot.signals import Frames
 
-VAE_STRIDE = 8  # pixels per latent cell; CogVideoX's VAE halves the image three times
 FRAMES_AT_A_TIME = 32  # through the VAE: what bounds the memory of a large batch
 
 
@@ -44,7 +43,7 @@ class VisualCodec(Codec):
         self.encoder, self.vae, self.embedding = encoder, vae, embed
         frames, h, w = video
         self.token_count = frames * h * w // embed.patch_size**2
-        self.image_size = (h * VAE_STRIDE, w * VAE_STRIDE)
+        self.image_size = (h * encoder.stride, w * encoder.stride)
         self.register_buffer("positions", video_positions(embed, video), persistent=False)
         self._region, self._camera = region, camera
 
@@ -117,7 +116,8 @@ class VisualCodec(Codec):
 
     def _checked(self, latents: torch.Tensor) -> torch.Tensor:
         """The latents themselves; raises ModelError unless they are of the codec's size."""
-        expected = self.encoder.latent_channels, *(size // VAE_STRIDE for size in self.image_size)
+        stride = self.encoder.stride
+        expected = self.encoder.latent_channels, *(size // stride for size in self.image_size)
         if latents.ndim != 5 or latents.shape[2:] != expected:
             raise ModelError(
                 f"region {self._region!r}: expected latents (B, F, *{expected}), "
