@@ -28,7 +28,10 @@ from canvas_robot.evaluation.page import (
     said,
     side_by_side,
 )
+from canvas_robot.training.config import OFF, TrainConfig
 from canvas_robot.training.meter import MetricsRow
+from canvas_robot.training.plain_config import PlainTrainConfig
+from canvas_robot.training.plain_run import PlainRun
 from canvas_robot.training.run_folder import Facts, RunFolder
 
 BLUE, ORANGE = "#2563a6", "#e08a1e"
@@ -42,7 +45,11 @@ def write_training_report(run_folder: str | Path) -> Path:
     What is missing or cannot be read is named on the page. Raises RunFolderError where there is no
     run.
     """
-    run = RunFolder.open(run_folder)
+    return write_report_of(RunFolder.open(run_folder))
+
+
+def write_report_of(run: RunFolder | PlainRun) -> Path:
+    """`write_training_report` of a run that is open already, of whatever kind it is."""
     rows, problems = read_metrics(run.metrics)
     config, problem = _read(run.config)
     found, missing = _read(run.facts)
@@ -90,13 +97,13 @@ def _read(read: Callable[[], object]) -> tuple[object | None, str]:
 
 
 def _page(
-    run: RunFolder,
+    run: RunFolder | PlainRun,
     rows: Sequence[MetricsRow],
-    config: object | None,
+    config: TrainConfig | PlainTrainConfig | None,
     found: Facts | None,
     problems: Sequence[str],
 ) -> str:
-    steps = config.steps if config is not None else None
+    steps = _steps(config)
     notes = [note("warn", "Missing:", text) for text in problems]
     notes += [note(*line) for line in _verdicts(rows, steps, found)]
     body = [cards(_figures(rows, steps, found))]
@@ -122,6 +129,13 @@ def _page(
     checkpoints = ", ".join(f"{step:,}" for step in run.checkpoints.steps()) or "none"
     body.append(facts("Run", {"folder": str(run.path), "checkpoints of steps": checkpoints}))
     return page("Training", run.path.name, notes, body)
+
+
+def _steps(config: TrainConfig | PlainTrainConfig | None) -> int | None:
+    """Updates in a whole run; None where that is not known, as where time ends it."""
+    if config is None or (isinstance(config, PlainTrainConfig) and config.minutes != OFF):
+        return None
+    return config.steps
 
 
 def _model(found: Facts) -> dict[str, object]:
