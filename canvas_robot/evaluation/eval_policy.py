@@ -42,8 +42,8 @@ def checkpoint_of(policy: str) -> Path | None:
     folder = DEMO_FOLDER if policy == DEMO else Path(policy).expanduser()
     if policy == DEMO and not folder.is_dir():
         raise EvalPolicyError(
-            f"policy {DEMO!r}: no policy ships with this version; `make demo-checkpoint` trains one "
-            "in runs/demo_checkpoint/policy: name that folder"
+            f"policy {DEMO!r}: no policy ships with this version; `make demo-checkpoint` trains "
+            "one in runs/demo_checkpoint/policy: name that folder"
         )
     if not folder.is_dir():
         raise EvalPolicyError(

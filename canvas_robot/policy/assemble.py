@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from canvas_robot.backbone.loading import DTYPES, load_backbone_for
-from canvas_robot.policy.checkpoint import CheckpointError, load_checkpoint
+from canvas_robot.policy.checkpoint import load_checkpoint
+from canvas_robot.policy.checkpoint_files import CheckpointError
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.policy.prompts import open_prompts
 from canvas_robot.resources import resolve_config

@@ -1,68 +1,52 @@
-"""Checkpoints: a folder of declarations, statistics and safetensors weights.
+"""Checkpoints of canvas policies: a folder of declarations, statistics and safetensors weights.
 
-Loading one runs no code from it.
+What other kinds of policy have in common with it is checkpoint_files.py's.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from canvas_robot.backbone.digest import digest_of, digest_of_file
-from canvas_robot.backbone.loading import DTYPES, Backbone, load_backbone_for
+from canvas_robot.backbone.digest import digest_of
+from canvas_robot.backbone.loading import Backbone, load_backbone_for
 from canvas_robot.backbone.sources import split_revision
+from canvas_robot.policy.checkpoint_files import (
+    Actions,
+    CheckpointError,
+    CommonConfig,
+    load_weights,
+    read_config,
+    require_all_unchanged,
+    require_anchor,
+    require_files,
+    require_same_signals,
+    write_checkpoint,
+)
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.policy.prompts import PromptFolder, open_prompts
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import (
-    Binding,
-    VectorSignal,
-    load_binding,
-    load_statistics,
-    save_statistics,
-)
-
-Actions = Literal["", "recorded", "composed", "naive"]
-
-FILES = ("schema.json", "binding.yaml", "statistics.json", "weights.safetensors", "config.json")
-_FIXED = ("schema.json", "statistics.json", "weights.safetensors")
+from canvas_robot.signals import Binding, load_binding, load_statistics
 
 
-class CheckpointError(ValueError):
-    """A folder is not a checkpoint, or not one for what it is used with."""
-
-
-class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CheckpointConfig(CommonConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """config.json: which backbone the weights belong to, and what they are.
 
     backbone_sha256 is each part's fingerprint, see Backbone; backbone_revision a hub id's commit.
     freeze: what of the transformer is not among the weights, see CanvasModel.
     framing: the VAE's, as of the schema.
-    actions: what the training's actions were, see canvas_robot.data.transitions; "": not known.
-        All but "recorded" ones are motions that were achieved: they act on the measured pose.
-    data: fingerprint of the training's data set.
-    sha256: of the other files, by name; the binding's may be edited and is not among them.
     """
 
     backbone: str
     backbone_sha256: dict[str, str]
     loops: int
-    trained: bool
     backbone_revision: str = ""
     freeze: Literal["full", "half", "none"] = "full"
     framing: Literal["image"] = "image"
-    actions: Actions = ""
-    data: str = ""
-    sha256: dict[str, str] = {}
-    format: int = 1
 
 
 def save_checkpoint(
@@ -72,18 +56,6 @@ def save_checkpoint(
 
     `actions` and `data` are as of CheckpointConfig.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"checkpoint {folder}: cannot be written: {error}") from error
-    policy.schema.to_json(folder / "schema.json")
-    (folder / "binding.yaml").write_text(policy.binding.to_yaml(), encoding="utf-8")
-    save_statistics(policy.statistics, folder / "statistics.json")
-    weights = {
-        name: p.detach().cpu().contiguous() for name, p in policy.model.own_parameters().items()
-    }
-    save_file(weights, folder / "weights.safetensors")
     source, revision = split_revision(policy.source)
     config = CheckpointConfig(
         backbone=source,
@@ -94,12 +66,8 @@ def save_checkpoint(
         freeze=policy.model.freeze,
         actions=actions,
         data=data,
-        sha256={name: digest_of_file(folder / name) for name in _FIXED},
     )
-    partial = folder / "config.json.part"  # written last: a folder with config.json is whole
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
-    os.replace(partial, folder / "config.json")
-    return folder
+    return write_checkpoint(policy, folder, config)
 
 
 def load_checkpoint(
@@ -131,18 +99,13 @@ def load_checkpoint(
     BackboneMemoryError for one that does not fit the device.
     """
     folder = Path(folder).expanduser()
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"checkpoint {folder}: expected a folder with {', '.join(FILES)}; "
-            f"missing {', '.join(missing)}"
-        )
+    require_files(folder)
     config = _read_config(folder / "config.json")
     schema = CanvasSchema.from_json(folder / "schema.json")
     trained_with = load_binding(folder / "binding.yaml")
     binding = binding or trained_with
-    _require_same_signals(folder, trained_with, binding, control_rate_hz)
-    _require_anchor(folder, config, binding)
+    require_same_signals(folder, trained_with, binding, control_rate_hz)
+    require_anchor(folder, config.actions, binding)
     statistics = load_statistics(folder / "statistics.json")
     prompts = prompts or _own_prompts(folder)
     backbone = load_backbone_for(
@@ -162,9 +125,8 @@ def load_checkpoint(
     if found is not None:
         _require_same_prompts(folder, config, found)
     model = CanvasModel(schema, binding, statistics, backbone, config.loops, found, config.freeze)
-    _load_weights(model, folder / "weights.safetensors")
-    for name, expected in config.sha256.items():  # last: what else is wrong says more
-        _require_unchanged(folder, name, expected)
+    load_weights(model, folder / "weights.safetensors")
+    require_all_unchanged(folder, config.sha256)  # last: what else is wrong says more
     return CanvasPolicy(
         model.to(device),
         schema,
@@ -193,41 +155,10 @@ def fingerprint(policy: CanvasPolicy) -> str:
 
 
 def _read_config(path: Path) -> CheckpointConfig:
-    try:
-        config = msgspec.json.decode(path.read_bytes(), type=CheckpointConfig)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    if config.format != 1:
-        raise CheckpointError(
-            f"{path}: expected format 1, got {config.format}; use a newer canvas_robot"
-        )
+    config = read_config(path, CheckpointConfig)
     if not 1 <= config.loops <= 64:
         raise CheckpointError(f"{path}: loops: expected 1 to 64, got {config.loops}")
     return config
-
-
-def _require_unchanged(folder: Path, name: str, expected: str) -> None:
-    if name not in _FIXED:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: sha256: expected names among {_FIXED}, got {name!r}"
-        )
-    found = digest_of_file(folder / name)
-    if found != expected:
-        raise CheckpointError(
-            f"{folder / name}: changed since the checkpoint was written: expected sha256 "
-            f"{expected[:12]}..., found {found[:12]}...; copy the whole folder again"
-        )
-
-
-def _require_anchor(folder: Path, config: CheckpointConfig, binding: Binding) -> None:
-    """Motions that were achieved act on the measured pose; commands on the previous target."""
-    relabelled = config.actions in ("composed", "naive")
-    if relabelled and binding.robot is not None and binding.robot.anchor != "measured":
-        raise CheckpointError(
-            f"checkpoint {folder}: trained on {config.actions} actions, motions that the arm "
-            f"achieved; expected a binding with robot.anchor 'measured', got "
-            f"{binding.robot.anchor!r}"
-        )
 
 
 def _require_same_backbone(folder: Path, config: CheckpointConfig, backbone: Backbone) -> None:
@@ -245,41 +176,6 @@ def _require_same_backbone(folder: Path, config: CheckpointConfig, backbone: Bac
             )
 
 
-def _require_same_signals(folder: Path, trained: Binding, used: Binding, rate_hz: float) -> None:
-    """A robot may differ in sources, limits, image sizes and ages, not in what numbers mean."""
-    for what, expected, got in (
-        ("regions", trained.regions, used.regions),
-        ("signals", _meanings(trained), _meanings(used)),
-        ("control rate", trained.control_rate_hz, used.control_rate_hz),
-        ("control rate", trained.control_rate_hz, rate_hz or trained.control_rate_hz),
-    ):
-        if expected != got:
-            raise CheckpointError(
-                f"checkpoint {folder}: trained with {what} {expected}, asked to run with {got}"
-            )
-
-
-def _meanings(binding: Binding) -> dict[str, object]:
-    """What each signal's numbers mean: of vectors everything but the age limit, else the kind."""
-    return {
-        name: msgspec.structs.replace(signal, max_age_s=1.0)
-        if isinstance(signal, VectorSignal)
-        else type(signal).__name__
-        for name, signal in binding.signals.items()
-    }
-
-
-def _require_usable(where: str, weight: torch.Tensor, dtype: torch.dtype) -> None:
-    """Numbers that a parameter of `dtype` can hold, all finite."""
-    if weight.dtype not in (*DTYPES.values(), torch.float64):
-        raise CheckpointError(f"{where}: expected weights in {dtype}, got {weight.dtype}")
-    if not torch.isfinite(weight.to(dtype)).all():
-        raise CheckpointError(
-            f"{where}: expected finite weights, got NaN or infinity"
-            + (f" in {dtype}" if torch.isfinite(weight).all() else "")
-        )
-
-
 def _require_same_prompts(folder: Path, config: CheckpointConfig, prompts: PromptFolder) -> None:
     """Prompts are of the text encoder that the policy was trained with, where it is recorded."""
     recorded = config.backbone_sha256.get("text_encoder", prompts.encoder.sha256)
@@ -289,23 +185,3 @@ def _require_same_prompts(folder: Path, config: CheckpointConfig, prompts: Promp
             f"prompts in {prompts.path} are of {prompts.encoder.sha256[:12]}...; make them with "
             f"`canvas-robot prompts --backbone {config.backbone}`"
         )
-
-
-def _load_weights(model: CanvasModel, path: Path) -> None:
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: expected a safetensors file, got {error}") from error
-    own = model.own_parameters()
-    if set(weights) != set(own):
-        missing, unknown = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
-        raise CheckpointError(f"{path}: weights missing {missing[:5]}, unknown {unknown[:5]}")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            if weights[name].shape != parameter.shape:
-                raise CheckpointError(
-                    f"{path}: {name}: expected shape {tuple(parameter.shape)}, "
-                    f"got {tuple(weights[name].shape)}"
-                )
-            _require_usable(f"{path}: {name}", weights[name], parameter.dtype)
-            parameter.copy_(weights[name])

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import torch
 
-from canvas_robot.policy.checkpoint import CheckpointError, load_checkpoint
+from canvas_robot.policy.checkpoint import load_checkpoint
+from canvas_robot.policy.checkpoint_files import CheckpointError
 from canvas_robot.policy.plain_checkpoint import load_plain
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ActionChunk, Binding, Observation

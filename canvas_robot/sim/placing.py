@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -34,11 +35,14 @@ class Area:
 
     low: tuple[float, float]
     high: tuple[float, float]
-    yaw: tuple[float, float] = (-np.pi / 4, np.pi / 4)
+    yaw: tuple[float, float] = (-math.pi / 4, math.pi / 4)
 
     def draw(self, random: np.random.Generator) -> Place:
-        x, y = random.uniform(self.low, self.high)
-        return Place(float(x), float(y), float(random.uniform(*self.yaw)))
+        x, y, yaw = (
+            low + (high - low) * random.random()
+            for low, high in (*zip(self.low, self.high, strict=True), self.yaw)
+        )
+        return Place(x, y, yaw)
 
 
 @final
@@ -107,16 +111,26 @@ class PlaceTask:
 
     def _has_room(self, source: Place, target: Place) -> bool:
         """Whether the target lies beside the source, and beside the hand that grasps its middle."""
+        if _gap(source.x, source.y, target, self.target) < GRIPPER_M:
+            return False
         half_x, half_y = self.source.half[:2]
-        along = np.array([np.cos(source.yaw), np.sin(source.yaw)])
-        ends = np.linspace(half_y - half_x, half_x - half_y, 5)[:, None]
-        points = np.array([source.x, source.y]) + ends * along
-        gaps = _gaps(points, target, self.target)
-        return gaps[2] >= GRIPPER_M and gaps.min() >= np.sqrt(2) * half_y + APART_M
+        for along in (
+            half_y - half_x,
+            (half_y - half_x) / 2,
+            (half_x - half_y) / 2,
+            half_x - half_y,
+        ):
+            x = source.x + along * math.cos(source.yaw)
+            y = source.y + along * math.sin(source.yaw)
+            if _gap(x, y, target, self.target) < math.sqrt(2) * half_y + APART_M:
+                return False
+        return True
 
 
-def _gaps(points: np.ndarray, place: Place, prop: Prop) -> np.ndarray:
-    """Distances (n,) of points (n, 2) to a prop's box, seen from above; 0 inside."""
-    cos, sin = np.cos(place.yaw), np.sin(place.yaw)
-    local = np.abs((points - (place.x, place.y)) @ np.array([[cos, -sin], [sin, cos]]))
-    return np.linalg.norm(np.maximum(local - prop.half[:2], 0.0), axis=1)
+def _gap(x: float, y: float, place: Place, prop: Prop) -> float:
+    """Distance of a point to a prop's box, seen from above, metres; 0 inside."""
+    x, y = x - place.x, y - place.y
+    cos, sin = math.cos(place.yaw), math.sin(place.yaw)
+    beside_x = max(abs(cos * x + sin * y) - prop.half[0], 0.0)
+    beside_y = max(abs(cos * y - sin * x) - prop.half[1], 0.0)
+    return math.hypot(beside_x, beside_y)

@@ -9,7 +9,8 @@ import typer
 from typer.testing import CliRunner
 
 from canvas_robot.cli.eval_offline import eval_offline
-from canvas_robot.policy.checkpoint import CheckpointError, save_checkpoint
+from canvas_robot.policy.checkpoint import save_checkpoint
+from canvas_robot.policy.checkpoint_files import CheckpointError
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.resources import config_path
 from canvas_robot.schema import CanvasSchema

@@ -11,7 +11,8 @@ import torch
 from canvas_robot.evaluation.eval_policy import EvalPolicyError
 from canvas_robot.evaluation.eval_session import EpisodeError, Session, action_change
 from canvas_robot.evaluation.eval_settings import EvalSettings, Start
-from canvas_robot.policy.checkpoint import CheckpointError, save_checkpoint
+from canvas_robot.policy.checkpoint import save_checkpoint
+from canvas_robot.policy.checkpoint_files import CheckpointError
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.resources import config_path
 from canvas_robot.schema import CanvasSchema

@@ -15,13 +15,8 @@ from canvas_robot.backbone import loading, memory
 from canvas_robot.backbone.loading import BackboneError, load_backbone
 from canvas_robot.backbone.memory import BackboneMemoryError
 from canvas_robot.policy.assemble import PolicySettings, assemble_policy, warm_up
-from canvas_robot.policy.checkpoint import (
-    FILES,
-    CheckpointError,
-    fingerprint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from canvas_robot.policy.checkpoint import fingerprint, load_checkpoint, save_checkpoint
+from canvas_robot.policy.checkpoint_files import FILES, CheckpointError
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.resources import config_path

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from canvas_robot.policy.checkpoint import FILES, CheckpointError, fingerprint, save_checkpoint
+from canvas_robot.policy.checkpoint import fingerprint, save_checkpoint
+from canvas_robot.policy.checkpoint_files import FILES, CheckpointError
 from canvas_robot.policy.loading import load_policy
 from canvas_robot.policy.plain import PlainPolicy
 from canvas_robot.policy.plain_checkpoint import save_plain
