@@ -148,7 +148,7 @@ def test_seed_and_options_reach_the_environment(env):
     same, same_info = env.reset(options={"episode_id": info["episode_id"]})
     assert same_info == info
     assert all(np.array_equal(first[region], same[region]) for region in first)
-    with pytest.raises(ValueError, match="expected only 'episode_id'"):
+    with pytest.raises(ValueError, match="expected 'episode_id' and 'target' only"):
         env.reset(options={"colour": "red"})
 
 
