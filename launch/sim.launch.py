@@ -16,7 +16,8 @@ SHARE = get_package_share_directory("canvas_robot")
 ARGUMENTS = {
     "clock": ("wall", "wall: the system's time; sim: the simulation publishes /clock"),
     "real_time_factor": ("1.0", "simulated seconds per second"),
-    "episode": ("0", "where the cubes lie"),
+    "task": ("reach", "what stands on the table, a name in docs/simulation.md"),
+    "episode": ("0", "where the things of the task lie"),
     "sim_params_file": (
         os.path.join(SHARE, "config", "ros", "sim_robot.yaml"),
         "parameters of the simulated robot; the arguments above win over it",
@@ -66,6 +67,7 @@ def generate_launch_description():
             {
                 "clock": value["clock"],
                 "real_time_factor": ParameterValue(value["real_time_factor"], value_type=float),
+                "task": value["task"],
                 "episode": ParameterValue(value["episode"], value_type=int),
             },
         ],

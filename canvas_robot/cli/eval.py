@@ -21,6 +21,7 @@ EPISODES, FIRST_EPISODE = 50, 90_000
 
 
 def eval_policy(
+    ctx: typer.Context,
     env: Annotated[
         list[str] | None,
         typer.Option(metavar="ID", help="Gymnasium environment, or PACKAGE:ID; repeatable."),
@@ -105,36 +106,40 @@ def eval_policy(
     Every episode that ends is kept at once. Under `accelerate launch` or torchrun the processes
     share the episodes: torchrun --nproc_per_node 2 -m canvas_robot.cli eval ...
     """
+    import msgspec
     from rich.console import Console
 
     from canvas_robot.evaluation.eval_run import evaluate, launched
     from canvas_robot.evaluation.eval_settings import EvalSettings, parse_kwargs
 
-    settings = None
-    if env or not resume:
+    given = {
+        "envs": tuple(env or ()),
+        "policy": policy,
+        "episodes": _numbers(episodes, first_episode, episode_ids),
+        "env_kwargs": parse_kwargs(env_kwargs or []),
+        "id_option": id_option,
+        "seed": seed,
+        "binding": binding,
+        "instruction": instruction,
+        "success_key": success_key,
+        "max_steps": max_steps,
+        "steps_per_chunk": steps_per_chunk,
+        "compare_instructions": compare_instructions,
+        "shuffle_instructions": shuffle_instructions,
+        "black_image": black_image,
+        "device": device,
+        "dtype": dtype,
+        "threads": threads,
+    }
+    said = _said(ctx)
+    if not resume:
         _require_named(env, policy)
-        settings = EvalSettings(
-            envs=tuple(env),
-            policy=policy,
-            episodes=_numbers(episodes, first_episode, episode_ids),
-            env_kwargs=parse_kwargs(env_kwargs or []),
-            id_option=id_option,
-            seed=seed,
-            binding=binding,
-            instruction=instruction,
-            success_key=success_key,
-            max_steps=max_steps,
-            steps_per_chunk=steps_per_chunk,
-            compare_instructions=compare_instructions,
-            shuffle_instructions=shuffle_instructions,
-            black_image=black_image,
-            device=device,
-            dtype=dtype,
-            threads=threads,
-        )
     with launched() as share:
         folder = Path(share.agree(str(_folder(out, resume))))
-        settings = settings or _recorded(folder)
+        settings = EvalSettings(**given) if not resume else _recorded(folder)
+        if resume:  # what is said again must be what it was: evaluate refuses it by name
+            again = {name: value for name, value in given.items() if name in said}
+            settings = msgspec.structs.replace(settings, **again)
         console = Console(highlight=False, markup=False, emoji=False, quiet=not share.first)
         try:
             with _shown(console, settings, share.count) as told:
@@ -147,6 +152,23 @@ def eval_policy(
             _write(report, json_file)
             _print(console, report)
             console.print(f"{folder / 'report.html'}", soft_wrap=True)
+
+
+_SETTING_OF = {
+    "env": "envs",
+    "first_episode": "episodes",
+    "episode_ids": "episodes",
+}  # options whose setting has another name
+
+
+def _said(ctx: typer.Context) -> set[str]:
+    """Names of the settings that the command line says."""
+    options = [
+        name
+        for name in ctx.params
+        if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    return {_SETTING_OF.get(name, name) for name in options}
 
 
 def _require_named(env: Sequence[str] | None, policy: str) -> None:

@@ -23,8 +23,8 @@ def train_plain(
     """Train a small convolutional policy by behaviour cloning, to compare the canvas with.
 
     It reads what `canvas-robot train` reads, by the same windows, schema and binding. At the end
-    the policy is in RUN/export. Ctrl-C finishes the step, writes a checkpoint and says how to go
-    on.
+    the policy is in RUN/export/step_<step>. Ctrl-C finishes the step, writes a checkpoint and says
+    how to go on.
     """
     words = list(words or [])
     if not resume and not words:

@@ -19,7 +19,10 @@ from weakref import finalize
 
 import numpy as np
 
-REMEDY = "download this file again, or leave it out with skip_corrupt=True (--skip-corrupt)"
+REMEDY = (
+    "download this file again, or leave it out with skip_corrupt=True (--skip-corrupt; of a "
+    "training: data.skip_corrupt=true)"
+)
 _NEEDS = "RLDS data: expected {package}, got: {error}; pip install 'canvas_robot[rlds]'"
 _HEADER = struct.Struct("<QI")  # length of the data, checksum of that length
 _CHECKSUM = struct.Struct("<I")  # after the data

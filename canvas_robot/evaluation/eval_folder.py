@@ -180,7 +180,11 @@ class EvalFolder:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Inside, no other run writes here; raises EvalFolderError where one does."""
+        """Inside, no other run writes here; raises EvalFolderError where one does, or a file is."""
+        if self.path.exists() and not self.path.is_dir():
+            raise EvalFolderError(
+                f"{self.path}: expected a folder, it is a file; name another: --out FOLDER"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("w") as file:
             try:

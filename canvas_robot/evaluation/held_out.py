@@ -63,10 +63,7 @@ def held_out(
                 "be compared episode by episode",
             )
         seen = _copies(dataset, selection.episodes, other, _used(other, record, cameras))
-        how = (
-            "the fingerprint is another than that of the training's data; compared with its "
-            f"episodes ({other.dataset}/{other.split})"
-        )
+        how = f"compared with its episodes ({other.dataset}/{other.split})"
     return _unseen(selection, seen, how)
 
 

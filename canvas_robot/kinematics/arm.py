@@ -121,53 +121,56 @@ class Arm:
         """
         if not target.is_finite:
             raise ValueError(f"target: expected finite numbers, got {target}")
-        q = self._rest.copy()
-        q[self._address] = np.clip(_finite("start", start, (6,)), self.lower, self.upper)
-        self._task.set_target(_se3(target))
-        solution = self._measure(target, q[self._address])
+        joints = np.clip(_finite("start", start, (6,)), self.lower, self.upper)
+        error = self._error(target, joints)
         for _ in range(_MAX_ITERATIONS):
-            if solution.converged:
+            if _within_tolerance(error):
                 break
-            step = self._free_step(target, q[self._address])
+            step = self._free_step(error, joints)
             if step is None:
-                step = self._bounded_step(q)
+                step = self._bounded_step(target, joints)
             # The solver's bounds hold to rounding; ours hold exactly.
-            q[self._address] = np.clip(q[self._address] + step, self.lower, self.upper)
-            solution = self._measure(target, q[self._address])
+            joints = np.clip(joints + step, self.lower, self.upper)
+            error = self._error(target, joints)
             if np.abs(step).max() < _STALLED_RAD:
                 break
-        return solution
+        return IKSolution(joints, *_lengths(error), _within_tolerance(error))
 
-    def _free_step(self, target: Pose, joints: np.ndarray) -> np.ndarray | None:
-        """The Newton step (6,) from the joints just measured, or None where a bound stops it.
+    def _error(self, target: Pose, joints: np.ndarray) -> np.ndarray:
+        """From the site's pose at joints to the target: metres (3,), then axis times angle (3,)."""
+        data = self._data
+        data.qpos[:] = self._rest
+        data.qpos[self._address] = joints
+        mujoco.mj_kinematics(self._model, data)
+        rotation = data.site_xmat[self._site].reshape(3, 3)
+        error = np.empty(6)
+        error[:3] = target.position - data.site_xpos[self._site]
+        error[3:] = _rotation_vector(target.rotation @ rotation.T)
+        return error
+
+    def _free_step(self, error: np.ndarray, joints: np.ndarray) -> np.ndarray | None:
+        """The Newton step (6,) from the joints of the last error, or None where a bound stops it.
 
         It minimises what the bounded problem does; without a bound, no quadratic program is needed.
         """
-        data = self._data
-        mujoco.mj_comPos(self._model, data)
-        mujoco.mj_jacSite(self._model, data, self._jacobian[:3], self._jacobian[3:], self._site)
-        error = np.concatenate(
-            [
-                target.position - data.site_xpos[self._site],
-                _rotation_vector(target.rotation @ data.site_xmat[self._site].reshape(3, 3).T),
-            ]
+        mujoco.mj_comPos(self._model, self._data)
+        mujoco.mj_jacSite(
+            self._model, self._data, self._jacobian[:3], self._jacobian[3:], self._site
         )
-        jacobian = _COSTS[:, None] * self._jacobian[:, self._dof]
-        error = _COSTS * error
-        damping = _LM_DAMPING * (error @ error) + _DAMPING
-        step = np.linalg.solve(
-            jacobian.T @ jacobian + damping * np.eye(len(joints)), jacobian.T @ error
-        )
+        jacobian, error = _COSTS[:, None] * self._jacobian[:, self._dof], _COSTS * error
+        normal = jacobian.T @ jacobian
+        normal.flat[:: len(joints) + 1] += _LM_DAMPING * (error @ error) + _DAMPING
+        step = np.linalg.solve(normal, jacobian.T @ error)
         reached = joints + step
-        bounded = (
-            (np.abs(step) <= _MAX_JOINT_STEP_RAD)
-            & (reached >= self.lower)
-            & (reached <= self.upper)
-        )
-        return step if bounded.all() else None
+        if np.abs(step).max() > _MAX_JOINT_STEP_RAD:
+            return None
+        return step if ((reached >= self.lower) & (reached <= self.upper)).all() else None
 
-    def _bounded_step(self, q: np.ndarray) -> np.ndarray:
+    def _bounded_step(self, target: Pose, joints: np.ndarray) -> np.ndarray:
         """The step (6,) under limits of joints and of a step's size, a quadratic problem."""
+        q = self._rest.copy()
+        q[self._address] = joints
+        self._task.set_target(_se3(target))
         self._configuration.update(q)
         step = mink.solve_ik(
             self._configuration, [self._task], 1.0, "daqp", damping=_DAMPING, limits=self._limits
@@ -215,13 +218,6 @@ class Arm:
             _finite("gripper", gripper, ())
         )
 
-    def _measure(self, target: Pose, joints: np.ndarray) -> IKSolution:
-        pose = self.forward(joints)
-        position = float(np.linalg.norm(pose.position - target.position))
-        rotation = float(np.linalg.norm(_rotation_vector(target.rotation @ pose.rotation.T)))
-        converged = position <= _POSITION_TOLERANCE_M and rotation <= _ROTATION_TOLERANCE_RAD
-        return IKSolution(joints.copy(), position, rotation, converged)
-
 
 _MODELS = Path(__file__).parent / "models"
 
@@ -253,13 +249,23 @@ def _check_model(model: mujoco.MjModel, path: Path) -> None:
 
 def _rotation_vector(rotation: np.ndarray) -> np.ndarray:
     """Axis times angle (3,) in radians of a rotation (3, 3); the axis is lost at half a turn."""
-    skew = rotation - rotation.T
-    sine_axis = 0.5 * np.array([skew[2, 1], skew[0, 2], skew[1, 0]])
-    sine, cosine = math.sqrt(sine_axis @ sine_axis), 0.5 * (np.trace(rotation) - 1.0)
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
+    sine_axis = 0.5 * np.array([zy - yz, xz - zx, yx - xy])
+    sine, cosine = math.sqrt(sine_axis @ sine_axis), 0.5 * (xx + yy + zz - 1.0)
     angle = math.atan2(sine, cosine)
     if sine > 1e-9:
         return sine_axis * (angle / sine)
     return sine_axis if cosine > 0 else np.array([angle, 0.0, 0.0])
+
+
+def _lengths(error: np.ndarray) -> tuple[float, float]:
+    """Metres and radians of an error (6,)."""
+    return math.sqrt(error[:3] @ error[:3]), math.sqrt(error[3:] @ error[3:])
+
+
+def _within_tolerance(error: np.ndarray) -> bool:
+    metres, radians = _lengths(error)
+    return metres <= _POSITION_TOLERANCE_M and radians <= _ROTATION_TOLERANCE_RAD
 
 
 def _se3(pose: Pose) -> mink.SE3:

@@ -122,6 +122,8 @@ def _rotation_in_reach(previous: np.ndarray, turn: np.ndarray, limits: Limits) -
     """The turned rotation within its bounds, or the unturned one where that is over a step away."""
     for rotation in (turn @ previous, previous):
         bounded = _bounded_rotation(rotation, limits)
+        if bounded is rotation:  # nothing was clipped: it is a step away, or none
+            return rotation
         moved = rpy_from_matrix(bounded @ previous.T)
         if (np.abs(moved) <= limits.step[3:] + _ROUNDING).all():
             return bounded

@@ -7,6 +7,7 @@ Source of the rule and of the other facts: ManiSkill2_real2sim, put_on_in_scene.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -88,8 +89,8 @@ class PlacingJudge:
 
     def __init__(self, rule: OnTarget, sim: WidowXSim) -> None:
         self._rule = rule
-        self._props = {prop.name: prop for prop in sim.scene.props if not prop.fixed}
-        self._starts = {name: sim.pose(name).position[:2] for name in self._props}
+        names = [prop.name for prop in sim.scene.props if not prop.fixed]
+        self._starts = {name: sim.pose(name).position[:2].tolist() for name in names}
         self._success = self._success_any = self._success_held = self._grasped = False
         self._moved_correct = self._moved_wrong = False
         self._steps_clear = 0
@@ -123,10 +124,10 @@ class PlacingJudge:
         }
 
     def _note_moves(self, sim: WidowXSim) -> None:
-        ways = {
-            name: float(np.linalg.norm(sim.pose(name).position[:2] - start))
-            for name, start in self._starts.items()
-        }
+        ways = {}
+        for name, (x, y) in self._starts.items():
+            now = sim.pose(name).position
+            ways[name] = math.hypot(now[0] - x, now[1] - y)
         way = ways.pop(self._rule.source.name)
         furthest = max(ways.values(), default=0.0)
         self._moved_correct = way > MOVED_M and way > furthest

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from canvas_robot.cli.eval import eval_policy
 from canvas_robot.evaluation.eval_env import EvalEnvError
+from canvas_robot.evaluation.eval_folder import EvalFolderError
 from canvas_robot.evaluation.eval_policy import EvalPolicyError
 from canvas_robot.sim.registration import ENV_IDS, REACH_ID
 
@@ -59,6 +60,14 @@ def test_several_environments_share_a_table_with_their_mean(tmp_path):
     assert "2 never grasped" in result.output
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of two episodes that ended."""
+    out = tmp_path_factory.mktemp("eval") / "run"
+    assert run(*REACH, "--policy", "zero", "--episodes", 2, "--no-video", "-o", out).exit_code == 0
+    return out
+
+
 def test_it_goes_on_by_the_folder_alone(tmp_path):
     out = tmp_path / "run"
     assert run(*REACH, "--policy", "zero", "--episodes", 2, "-o", out).exit_code == 0
@@ -68,6 +77,34 @@ def test_it_goes_on_by_the_folder_alone(tmp_path):
     assert result.exit_code == 0, result.output
     assert "zero: 2 of 2 episodes" in result.output
     assert (out / "episodes.jsonl").read_bytes().splitlines(keepends=True)[0] == lines[0]
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (("--policy", "random"), "policy: 'zero', now 'random'"),
+        (("--seed", 7), "seed: 0, now 7"),
+        (("--episodes", 5), "episodes: 90000-90001, now 90000-90004"),
+        (("--env", ENV_IDS["stack_cube"]), "envs: "),
+        (("--env-kwargs", "shadows=true"), "env_kwargs: "),
+    ],
+)
+def test_what_is_said_again_must_be_what_it_was(finished, arguments, text):
+    result = run("--resume", "-o", finished, "--no-video", *arguments)
+    assert isinstance(result.exception, EvalFolderError) and text in str(result.exception)
+    assert "holds an evaluation with other settings" in str(result.exception)
+
+
+def test_what_was_said_may_be_said_again(finished):
+    words = ("--policy", "zero", "--episodes", 2, "--seed", 0)
+    assert run("--resume", "-o", finished, "--no-video", *words).exit_code == 0
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    result = run(*REACH, "--policy", "zero", "--episodes", 1, "-o", tmp_path / "file")
+    assert isinstance(result.exception, EvalFolderError)
+    assert "expected a folder, it is a file" in str(result.exception)
 
 
 @pytest.mark.parametrize(
