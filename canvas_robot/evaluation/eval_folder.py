@@ -6,7 +6,6 @@ ended is on disk before the next one is reported; processes that share the work 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -19,6 +18,7 @@ import msgspec
 from canvas_robot.evaluation.eval_film import Film, load_film, save_film
 from canvas_robot.evaluation.eval_session import EpisodeRow
 from canvas_robot.evaluation.eval_settings import EvalSettings, said_episodes
+from canvas_robot.folder_lock import locked
 
 SETTINGS, EPISODES = "settings.json", "episodes.jsonl"
 
@@ -185,15 +185,11 @@ class EvalFolder:
             raise EvalFolderError(
                 f"{self.path}: expected a folder, it is a file; name another: --out FOLDER"
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise EvalFolderError(
-                    f"{self.path}: another evaluation runs in it; wait for its end, or name "
-                    "another folder: --out FOLDER"
-                ) from error
+        refusal = EvalFolderError(
+            f"{self.path}: another evaluation runs in it; wait for its end, or name another "
+            "folder: --out FOLDER"
+        )
+        with locked(self.path, refusal):
             yield
 
     def _film_file(self, row: EpisodeRow) -> Path:

@@ -66,13 +66,7 @@ class MotionInterpolator:
 
     def setpoint(self, time_s: float) -> tuple[np.ndarray, float]:
         """Joints (6,) in radians and left finger in metres to servo to at `time_s`."""
-        self._require_reset()
-        self._require_forward(time_s)
-        fraction = (time_s - self._started_s) / self._duration_s
-        if fraction < 1.0:
-            point = self._from + fraction * (self._to - self._from)
-        else:
-            point = self._to.copy()
+        point = self.setpoints(np.array([time_s]))[0]
         return point[:6], float(point[6])
 
     def setpoints(self, times_s: np.ndarray) -> np.ndarray:

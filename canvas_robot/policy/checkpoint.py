@@ -41,6 +41,7 @@ class CheckpointConfig(CommonConfig, frozen=True, kw_only=True, forbid_unknown_f
     framing: the VAE's, as of the schema.
     """
 
+    kind: Literal["canvas"] = "canvas"
     backbone: str
     backbone_sha256: dict[str, str]
     loops: int

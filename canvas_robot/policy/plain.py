@@ -17,10 +17,9 @@ from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import (
     ActionChunk,
     Binding,
-    History,
-    NotReadyError,
     Observation,
     Statistics,
+    TickHistory,
 )
 from canvas_robot.signals.history import refresh_tick
 
@@ -47,7 +46,7 @@ class PlainPolicy:
         self.schema, self.binding, self.statistics = schema, binding, statistics
         self.trained = trained
         self.instruction: str | None = None
-        self._start_history()
+        self._own_history = TickHistory(schema, binding)
 
     @property
     def horizon(self) -> int:
@@ -72,14 +71,14 @@ class PlainPolicy:
     def forget(self) -> None:
         """Ends the episode: no instruction, nothing seen."""
         self.instruction = None
-        self._start_history()
+        self._own_history.clear()
 
     def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
         """Decides on one observation.
 
         Args:
-            observation: what a `History` made for this tick; or one sample by signal name, of every
-                observed signal, taken to be of the next control tick since `reset`.
+            observation: what a `History` made for this tick; or one sample by signal name, taken to
+                be of the next control tick since `reset`, as of CanvasPolicy.act.
         Returns:
             The action chunk, (horizon, size) in the action signal's units.
         Raises:
@@ -89,7 +88,7 @@ class PlainPolicy:
         if self.instruction is None:
             raise NoInstructionError("policy: call reset(instruction) before act(observation)")
         if not isinstance(observation, Observation):
-            observation = self._observe(observation)
+            observation = self._own_history.observe(observation)
         started = time.perf_counter()
         seen = {region: observation.frames[region] for region in self.model.observed_regions}
         with torch.inference_mode():
@@ -113,19 +112,3 @@ class PlainPolicy:
     def _age(self, region: str, tick: int) -> int:
         """Ticks since a history refreshed a region."""
         return tick - refresh_tick(tick, self.schema.layout.region_spec(region).period)
-
-    def _start_history(self) -> None:
-        self._history, self._tick = History(self.schema, self.binding), 0
-
-    def _observe(self, samples: Mapping[str, np.ndarray]) -> Observation:
-        history, stamp_ns = self._history, (self._tick + 1) * self.binding.tick_ns
-        if missing := [signal for signal in history.signals if signal not in samples]:
-            raise NotReadyError(
-                f"observation: expected signals {missing} too; got {sorted(samples)}"
-            )
-        for signal in history.signals:  # all are looked at before any is kept
-            history.checked(signal, stamp_ns, samples[signal])
-        for signal in history.signals:
-            history.push(signal, stamp_ns, samples[signal])
-        self._tick += 1
-        return history.observe(self._tick - 1, stamp_ns)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from canvas_robot.policy.codecs.codec import ModelError
+from canvas_robot.policy.codecs.codec import ModelError, bound_normaliser
 from canvas_robot.policy.codecs.squash import squash
 from canvas_robot.policy.plain_network import PlainNetwork, PlainShape
 from canvas_robot.policy.plain_words import CODE_SIZE, instruction_code
@@ -24,7 +24,6 @@ from canvas_robot.signals import (
     ImageSignal,
     Normaliser,
     Statistics,
-    StatisticsError,
     VectorSignal,
 )
 
@@ -192,22 +191,4 @@ def _bounded(
 
 def _normaliser(region: str, binding: Binding, statistics: Mapping[str, Statistics]) -> Normaliser:
     bound = binding.regions[region]
-    signal = binding.signals[bound.signal]
-    if bound.signal not in statistics:
-        raise StatisticsError(
-            f"statistics: region {region!r} needs those of signal {bound.signal!r}; "
-            f"there are {sorted(statistics)}"
-        )
-    try:
-        normaliser = statistics[bound.signal].normaliser(bound.normalise)
-    except StatisticsError as error:
-        raise StatisticsError(
-            f"signal {bound.signal!r}, components {', '.join(signal.names)}: {error}; a component "
-            "that never changes has no spread: name other statistics, such as bridge_v2.json"
-        ) from error
-    if len(normaliser.centre) != signal.size:
-        raise StatisticsError(
-            f"statistics of {bound.signal!r}: expected {signal.size} components, "
-            f"got {len(normaliser.centre)}"
-        )
-    return normaliser
+    return bound_normaliser(region, bound, binding.signals[bound.signal], statistics)

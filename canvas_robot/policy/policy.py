@@ -23,10 +23,9 @@ from canvas_robot.signals import (
     ActionChunk,
     Binding,
     Frames,
-    History,
-    NotReadyError,
     Observation,
     Statistics,
+    TickHistory,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -75,8 +74,7 @@ class CanvasPolicy:
         self._seen = FrameCache()
         self._frames: dict[str, Frames] = {}  # by region, what its tokens were made of
         self._goal: str | None = None  # the instruction that the goal's tokens were made of
-        self._own_history = History(schema, binding)
-        self._own_tick = 0
+        self._own_history = TickHistory(schema, binding)
 
     @classmethod
     def untrained(
@@ -139,8 +137,7 @@ class CanvasPolicy:
         self.instruction = None
         self._start_over()
         self._seen.clear()
-        self._own_history = History(self.schema, self.binding)
-        self._own_tick = 0
+        self._own_history.clear()
 
     def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
         """Decides on one observation. What did not change since the last one is not computed anew.
@@ -159,7 +156,7 @@ class CanvasPolicy:
         if self.instruction is None:
             raise NoInstructionError("policy: call reset(instruction) before act(observation)")
         if not isinstance(observation, Observation):
-            observation = self._observe(observation)
+            observation = self._own_history.observe(observation)
         try:
             return self._decided(observation)
         except BaseException:
@@ -251,22 +248,6 @@ class CanvasPolicy:
         checked = self.binding.signals[signal].checked(signal, instruction)
         self.model.text.encode(checked)
         return checked
-
-    def _observe(self, samples: Mapping[str, np.ndarray]) -> Observation:
-        history, stamp_ns = self._own_history, (self._own_tick + 1) * self.binding.tick_ns
-        missing = [s for s in history.signals if s not in samples and not self._own_tick]
-        if missing:
-            raise NotReadyError(
-                f"observation: expected signals {missing} too; got {sorted(samples)}"
-            )
-        given = [signal for signal in history.signals if signal in samples]
-        for signal in given:  # all are looked at before any is kept
-            history.checked(signal, stamp_ns, samples[signal])
-        for signal in given:
-            history.push(signal, stamp_ns, samples[signal])
-        observation = history.observe(self._own_tick, stamp_ns)
-        self._own_tick += 1
-        return observation
 
 
 def _same(first: Frames, second: Frames) -> bool:

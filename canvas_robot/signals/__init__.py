@@ -12,6 +12,7 @@ from canvas_robot.signals.normalisation import (
 from canvas_robot.signals.pose import Pose
 from canvas_robot.signals.records import ActionChunk, Frames, Observation
 from canvas_robot.signals.signal import ImageSignal, Signal, SignalError, TextSignal, VectorSignal
+from canvas_robot.signals.tick_history import TickHistory
 
 __all__ = [
     "ActionChunk",
@@ -30,6 +31,7 @@ __all__ = [
     "Statistics",
     "StatisticsError",
     "TextSignal",
+    "TickHistory",
     "VectorSignal",
     "binding_from_yaml",
     "load_binding",

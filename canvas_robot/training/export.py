@@ -90,7 +90,7 @@ def export_run(
     record = _record(opened, config, facts, manifest.step, averaged)
     name = f"step_{manifest.step:08d}" + "_last" * (config.ema != OFF and not averaged)
     target = Path(folder).expanduser() if folder is not None else opened.path / "export" / name
-    _require_empty(target)
+    require_empty(target)
     policy = trained_policy(opened, config, facts, weights)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -192,7 +192,7 @@ def _said(run: RunFolder, part: dict[str, object], as_type):
         raise ExportError(f"{run.path / 'run.json'}: {error}") from error
 
 
-def _require_empty(folder: Path) -> None:
+def require_empty(folder: Path) -> None:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ExportError(
             f"{folder}: expected a new or empty folder, there is something; remove it, or name "
@@ -207,7 +207,7 @@ def trained_policy(
     used = _said(run, facts.backbone, _UsedBackbone)
     run.require_unchanged()
     schema, statistics = run.schema(), run.statistics()
-    binding = _anchored(run.binding(), config.data.rules)
+    binding = anchored(run.binding(), config.data.rules)
     backbone = load_backbone(
         used.source, DTYPES[config.backbone.dtype], text_encoder=not config.prompts
     )
@@ -218,13 +218,13 @@ def trained_policy(
         model = CanvasModel(
             schema, binding, statistics, backbone, config.loops, prompts, config.freeze
         )
-    _load(model, weights, run)
+    load_trained(model, weights, run)
     return CanvasPolicy(
         model, schema, binding, statistics, backbone.source, used.sha256, trained=True
     )
 
 
-def _anchored(binding: Binding, rules: DataRules) -> Binding:
+def anchored(binding: Binding, rules: DataRules) -> Binding:
     if not rules.relabelled or binding.robot is None:
         return binding
     robot = msgspec.structs.replace(binding.robot, anchor="measured")
@@ -242,7 +242,7 @@ def _require_same_backbone(run: RunFolder, used: _UsedBackbone, found: Backbone)
             )
 
 
-def _load(model: CanvasModel, path: Path, run: RunFolder) -> None:
+def load_trained(model: CanvasModel, path: Path, run: RunFolder) -> None:
     """Puts a file's weights into the model: just those that train."""
     weights = read_weights(path)
     own = {name: p for name, p in model.own_parameters().items() if p.requires_grad}

@@ -43,8 +43,7 @@ def export_backbone(
     policy = trained_policy(opened, config, facts, weights)
     whole = load_backbone(policy.source)
     transformer = _unlooped(policy.model.runner.transformer)
-    found = whole.transformer.load_state_dict(transformer, strict=True)
-    assert not found.missing_keys and not found.unexpected_keys
+    whole.transformer.load_state_dict(transformer)
     target = write_backbone(folder, dataclasses.replace(whole, source=str(folder)))
     record = {"run": str(opened.path.absolute()), "config": msgspec.to_builtins(config)}
     (target / "transformer_training.json").write_bytes(

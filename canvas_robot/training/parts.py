@@ -10,7 +10,6 @@ from accelerate.utils import broadcast_object_list
 
 from canvas_robot.backbone.loading import DTYPES, Backbone, load_backbone
 from canvas_robot.data.index import Progress
-from canvas_robot.data.windows import STATE
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.prompts import open_prompts
 from canvas_robot.resources import resolve_config, schema_path
@@ -20,7 +19,7 @@ from canvas_robot.training.beginnings import begin_from
 from canvas_robot.training.config import TrainConfig
 from canvas_robot.training.objective import Objective
 from canvas_robot.training.run_folder import RunFolder
-from canvas_robot.training.training_data import TrainingData, open_data
+from canvas_robot.training.training_data import TrainingData, by_signal, open_data
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +90,4 @@ def _statistics(
     if accelerator.is_main_process:
         found = [data.statistics()]
     (computed,) = broadcast_object_list(found)
-    states = [signal for signal, key in binding.sources.dataset.items() if key == STATE]
-    action = binding.regions[binding.action_region()].signal
-    return {**dict.fromkeys(states, computed[STATE]), action: computed["action"]}
+    return by_signal(computed, binding)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from canvas_robot.data.bridge import BridgeV2
 from canvas_robot.data.transitions import chosen
-from canvas_robot.data.windows import STATE, WindowReader
+from canvas_robot.data.windows import WindowReader
 from canvas_robot.resources import resolve_config
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import Binding, ImageSignal, Statistics, load_statistics
 from canvas_robot.training.config import OFF
 from canvas_robot.training.plain_config import PlainTrainConfig
 from canvas_robot.training.plain_pictures import PicturesError, bytes_of, squashed_pictures
-from canvas_robot.training.training_data import Source, TrainingData, _divided
+from canvas_robot.training.training_data import Source, TrainingData, by_signal, divided
 
 Told = Callable[[str, int, int], None]
 """Called with what is done, how much of it, and how much there is."""
@@ -43,7 +43,7 @@ def open_plain_data(
     _require_room(config, sources)
     sources = [_squashed(config, source, schema, binding, folder, told) for source in sources]
     if isinstance(data.holdout, float):
-        sources = list(_divided(sources[0], data.holdout))
+        sources = list(divided(sources[0], data.holdout))
     return TrainingData(data, sources[0], sources[1] if len(sources) > 1 else None, {})
 
 
@@ -53,10 +53,7 @@ def statistics_for(
     """Those of a file, or computed from what is trained on, by the binding's names of signals."""
     if config.statistics != "data":
         return load_statistics(resolve_config("statistics", config.statistics))
-    computed = data.statistics()
-    states = [signal for signal, key in binding.sources.dataset.items() if key == STATE]
-    action = binding.regions[binding.action_region()].signal
-    return {**dict.fromkeys(states, computed[STATE]), action: computed["action"]}
+    return by_signal(data.statistics(), binding)
 
 
 def _source(

@@ -20,10 +20,10 @@ from canvas_robot.training.config import OFF
 from canvas_robot.training.export import (
     RECORD,
     TrainingRecord,
-    _anchored,
-    _load,
-    _require_empty,
+    anchored,
     chosen_weights,
+    load_trained,
+    require_empty,
 )
 from canvas_robot.training.plain_run import PlainRun
 
@@ -46,7 +46,7 @@ def export_plain(
     weights, manifest, averaged = chosen_weights(opened.folder, config, step, average)
     name = f"step_{manifest.step:08d}" + "_last" * (config.ema != OFF and not averaged)
     target = Path(folder).expanduser() if folder is not None else opened.path / "export" / name
-    _require_empty(target)
+    require_empty(target)
     record = TrainingRecord(
         run=str(opened.path.absolute()),
         step=manifest.step,
@@ -62,10 +62,10 @@ def export_plain(
     )
     opened.folder.require_unchanged()
     schema, statistics = opened.folder.schema(), opened.folder.statistics()
-    binding = _anchored(opened.folder.binding(), config.data.rules)
+    binding = anchored(opened.folder.binding(), config.data.rules)
     with torch.random.fork_rng(devices=[]):
         model = PlainModel(schema, binding, statistics, config.network)
-    _load(model, weights, opened.folder)
+    load_trained(model, weights, opened.folder)
     policy = PlainPolicy(model, schema, binding, statistics, trained=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:

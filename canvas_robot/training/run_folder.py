@@ -6,7 +6,6 @@ checkpoints/. Each file appears whole or not at all; checkpoints are checkpoints
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from canvas_robot.backbone.digest import digest_of_file
+from canvas_robot.folder_lock import locked
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import Binding, Statistics, load_binding, load_statistics, save_statistics
 from canvas_robot.training.checkpoints import CheckpointFolders, sync
@@ -131,15 +131,11 @@ class RunFolder:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Inside, no other process trains in this folder; raises RunFolderError where one does."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunFolderError(
-                    f"{self.path}: another process trains in it; wait for its end, or name another "
-                    "folder: run=FOLDER"
-                ) from error
+        refusal = RunFolderError(
+            f"{self.path}: another process trains in it; wait for its end, or name another "
+            "folder: run=FOLDER"
+        )
+        with locked(self.path, refusal):
             yield
 
     def go_back(self, step: int) -> None:

@@ -16,7 +16,7 @@ from canvas_robot.data.index import Progress
 from canvas_robot.data.sampling import WindowSampler
 from canvas_robot.data.statistics import signal_statistics
 from canvas_robot.data.transitions import Selection, chosen
-from canvas_robot.data.windows import Draw, WindowReader
+from canvas_robot.data.windows import STATE, Draw, WindowReader
 from canvas_robot.policy.ticks import slow_regions
 from canvas_robot.schema import CanvasSchema, compile_plan, needed_for
 from canvas_robot.signals import Binding, Statistics
@@ -159,13 +159,20 @@ def open_data(
 
     train, held_out = opened(data.split, data.crops), None
     if isinstance(data.holdout, float):
-        train, held_out = _divided(train, data.holdout)
+        train, held_out = divided(train, data.holdout)
     elif data.holdout != OFF:
         held_out = opened(data.holdout, 1)
     return TrainingData(data, train, held_out, _ages(config, schema, binding))
 
 
-def _divided(source: Source, fraction: float) -> tuple[Source, Source]:
+def by_signal(computed: dict[str, Statistics], binding: Binding) -> dict[str, Statistics]:
+    """Statistics of "state" and "action" by the binding's names of signals."""
+    states = [signal for signal, key in binding.sources.dataset.items() if key == STATE]
+    action = binding.regions[binding.action_region()].signal
+    return {**dict.fromkeys(states, computed[STATE]), action: computed["action"]}
+
+
+def divided(source: Source, fraction: float) -> tuple[Source, Source]:
     """The first episodes and the last ones, a fraction of them."""
     count = len(source.selection)
     held = round(fraction * count)

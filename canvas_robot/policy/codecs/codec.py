@@ -6,6 +6,7 @@ Each codec is one class in a file beside this one; registry.py names them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.prompts import PromptFolder
 from canvas_robot.signals import Frames, Normaliser, Statistics, StatisticsError
 from canvas_robot.signals.codecs import RegionBinding
-from canvas_robot.signals.signal import Signal
+from canvas_robot.signals.signal import Signal, VectorSignal
 
 
 class ModelError(ValueError):
@@ -54,28 +55,38 @@ class CodecSite:
 
     @property
     def normaliser(self) -> Normaliser:
-        """The one that the binding names; raises StatisticsError where statistics do not fit."""
-        name = self.bound.signal
-        if self.bound.normalise == "none":
-            return Normaliser(np.zeros(self.signal.size), np.ones(self.signal.size))
-        if name not in self.statistics:
-            raise StatisticsError(
-                f"statistics: region {self.region!r} needs those of signal {name!r}; "
-                f"there are {sorted(self.statistics)}"
-            )
-        try:
-            normaliser = self.statistics[name].normaliser(self.bound.normalise)
-        except StatisticsError as error:
-            raise StatisticsError(
-                f"signal {name!r}, components {', '.join(self.signal.names)}: {error}; a component "
-                "that never changes has no spread: name other statistics, such as bridge_v2.json"
-            ) from error
-        if len(normaliser.centre) != self.signal.size:
-            raise StatisticsError(
-                f"statistics of {name!r}: expected {self.signal.size} components, "
-                f"got {len(normaliser.centre)}"
-            )
-        return normaliser
+        """As of `bound_normaliser`."""
+        return bound_normaliser(self.region, self.bound, self.signal, self.statistics)
+
+
+def bound_normaliser(
+    region: str,
+    bound: RegionBinding,
+    signal: VectorSignal,
+    statistics: Mapping[str, Statistics],
+) -> Normaliser:
+    """The normaliser that a binding names; raises StatisticsError where statistics do not fit."""
+    name = bound.signal
+    if bound.normalise == "none":
+        return Normaliser(np.zeros(signal.size), np.ones(signal.size))
+    if name not in statistics:
+        raise StatisticsError(
+            f"statistics: region {region!r} needs those of signal {name!r}; "
+            f"there are {sorted(statistics)}"
+        )
+    try:
+        normaliser = statistics[name].normaliser(bound.normalise)
+    except StatisticsError as error:
+        raise StatisticsError(
+            f"signal {name!r}, components {', '.join(signal.names)}: {error}; a component "
+            "that never changes has no spread: name other statistics, such as bridge_v2.json"
+        ) from error
+    if len(normaliser.centre) != signal.size:
+        raise StatisticsError(
+            f"statistics of {name!r}: expected {signal.size} components, "
+            f"got {len(normaliser.centre)}"
+        )
+    return normaliser
 
 
 class Codec(nn.Module, ABC):
