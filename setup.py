@@ -60,7 +60,7 @@ setup(
     maintainer="canvas_robot maintainers",
     maintainer_email="maintainers@canvas-robot.example",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["**/*.xml", "**/*.json", "**/*.safetensors"]},
+    package_data={NAME: ["**/*.xml", "**/*.json", "**/*.safetensors", "**/*.yaml", "**/*.md"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),

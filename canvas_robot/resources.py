@@ -11,6 +11,10 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
 
+DEMO = "demo"
+"""In place of a checkpoint's folder: the trained policy that ships with the package."""
+DEMO_FOLDER = _PACKAGE / "demo_checkpoint"
+
 
 def config_root() -> Path:
     """The config folder; raises FileNotFoundError naming every place that was searched."""
@@ -46,6 +50,11 @@ def resolve_config(kind: str, reference: str) -> Path:
         if path.is_file()
         else config_path(kind, path.name if path.name == reference else reference)
     )
+
+
+def checkpoint_folder(reference: str | Path) -> Path:
+    """A user's folder, or that of the shipped policy, which is called `demo`."""
+    return DEMO_FOLDER if str(reference) == DEMO else Path(reference).expanduser()
 
 
 def schema_path(reference: str) -> Path:

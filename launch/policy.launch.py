@@ -15,7 +15,7 @@ from launch import LaunchDescription
 SHARE = get_package_share_directory("canvas_robot")
 
 ARGUMENTS = {
-    "checkpoint": ("", "checkpoint folder; empty: an untrained policy"),
+    "checkpoint": ("", "folder; demo: the policy that ships; empty: an untrained one"),
     "schema": ("", "canvas schema, a path or a name in config/schemas; empty: the checkpoint's"),
     "robot": ("", "robot: a binding's name in config/bindings without its ending, such as widowx"),
     "binding": ("", "binding, a path or a name in config/bindings; wins over robot"),

@@ -22,7 +22,7 @@ ARGUMENTS = {
         os.path.join(SHARE, "config", "ros", "sim_robot.yaml"),
         "parameters of the simulated robot; the arguments above win over it",
     ),
-    "checkpoint": ("", "checkpoint folder; empty: an untrained policy"),
+    "checkpoint": ("demo", "folder; demo: the policy that ships; empty: an untrained one"),
     "schema": ("", "canvas schema, a path or a name in config/schemas; empty: the checkpoint's"),
     "binding": ("", "binding, a path or a name in config/bindings; empty: widowx.yaml"),
     "instruction": ("touch the blue cube", "the goal in words; this one fits episode 0"),

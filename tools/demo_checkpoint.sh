@@ -62,5 +62,5 @@ stage "7 of 8: loops, codecs and head, the transformer frozen"
 train adapt demo_adapt.yaml "backbone.source=$out/frozen" "start_from=$out/actions_policy"
 
 stage "8 of 8: the checkpoint"
-once "$out/policy" $robot export "$out/adapt" -o "$out/policy"
+once "$out/policy" $robot export "$out/adapt" --whole -o "$out/policy"
 echo "evaluate it: $robot eval --env canvas_robot/WidowXReach-v0 --policy $out/policy --episodes 200"

@@ -33,6 +33,12 @@ _CLASSES = {
 }
 
 
+def copy_backbone(folder: Path, target: str | Path) -> None:
+    """Copies a backbone's folder, its four parts and nothing else that lies there."""
+    for part in (*WEIGHTS, "tokenizer"):
+        shutil.copytree(folder / part, Path(target) / part)
+
+
 def write_backbone(
     folder: str | Path, backbone: Backbone, dtype: torch.dtype = torch.float32
 ) -> Path:

@@ -12,14 +12,23 @@ import typer
 
 
 def demo(
+    task: Annotated[
+        str, typer.Option(help="Of the simulated robot, a name in docs/simulation.md.")
+    ] = "cube_on_plate",
+    episodes: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How many, one after the other.")
+    ] = 5,
+    episode: Annotated[int, typer.Option(min=0, help="Number of the first.")] = 90_000,
     seconds: Annotated[
-        float, typer.Option(min=1.0, max=3600.0, help="Seconds of commands.")
-    ] = 20.0,
+        float | None,
+        typer.Option(min=1.0, max=3600.0, help="Instead: one scene, for that long."),
+    ] = None,
     checkpoint: Annotated[
-        str, typer.Option(help="Checkpoint folder; none: an untrained policy.")
+        str, typer.Option(help='Folder, or "demo", which ships; "": an untrained policy.')
+    ] = "demo",
+    instruction: Annotated[
+        str, typer.Option(help="The goal, with --seconds; default: the episode's own.")
     ] = "",
-    instruction: Annotated[str, typer.Option(help="The goal; default: the episode's own.")] = "",
-    episode: Annotated[int, typer.Option(min=0, help="Where the cubes lie.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Report folder; default runs/demo/<time>.")
     ] = None,
@@ -29,6 +38,16 @@ def demo(
 
     from canvas_robot.ros.demo import DemoSettings, run_demo, run_folder
 
+    if instruction and seconds is None:
+        raise ValueError("--instruction: every episode has its own; give --seconds, too")
     folder = out if out is not None else run_folder(Path.cwd(), "demo")
-    settings = DemoSettings(seconds, folder, checkpoint, episode, instruction)
+    settings = DemoSettings(
+        folder=folder,
+        task=task,
+        episodes=episodes if seconds is None else 0,
+        seconds=seconds or 0.0,
+        checkpoint=checkpoint,
+        episode=episode,
+        instruction=instruction,
+    )
     raise typer.Exit(0 if run_demo(settings, Console()) else 1)

@@ -28,6 +28,10 @@ def export(
             help="Bring the embeddings of all instructions, if the run used a folder of them.",
         ),
     ] = True,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="Bring the backbone: a folder that needs nothing beside it."),
+    ] = False,
     backbone: Annotated[
         bool,
         typer.Option(
@@ -51,7 +55,7 @@ def export(
     if is_plain:
         folder, record = export_plain(run, out, step, ema)
     else:
-        folder, record = export_run(run, out, step, ema, prompts)
+        folder, record = export_run(run, out, step, ema, prompts, whole)
     rules, of = record.rules, {"average": "the moving average", "last": "the weights themselves"}
     typer.echo(f"{folder}: step {record.step} of {record.steps}, {of[record.weights]}")
     if rules.relabelled:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from canvas_robot.data.episode import Episode
@@ -101,6 +102,14 @@ class BridgeV2:
     def pictures(self) -> np.ndarray:
         """(N, cameras) bool, whether the camera's first frame is not black."""
         return self.index.pictures
+
+    @property
+    def environments(self) -> dict[str, dict[str, Any]]:
+        """By Gymnasium id, the settings a simulator made the episodes with; {} of recordings.
+
+        Raises BridgeDataError for a metadata.json that says something else under that name.
+        """
+        return _environments(self.folder / "metadata.json")
 
     @property
     def fingerprint(self) -> str:
@@ -253,6 +262,17 @@ def _tfds_info(folder: Path) -> Any:
             f"{folder}: expected dataset_info.json and features.json as TFDS writes them, "
             f"got {error!r}"
         ) from error
+
+
+def _environments(path: Path) -> dict[str, dict[str, Any]]:
+    """What TFDS keeps of the builder's own facts, where the builder of simulated data put them."""
+    if not path.is_file():
+        return {}
+    try:
+        said = json.loads(path.read_text(encoding="utf-8")).get("environments", {})
+        return msgspec.convert(said, dict[str, dict[str, Any]])
+    except (ValueError, AttributeError, msgspec.ValidationError) as error:
+        raise BridgeDataError(f"{path}: environments: {error}") from error
 
 
 def _report_skipped(folder: Path, index: EpisodeIndex, skip_corrupt: bool) -> None:

@@ -15,8 +15,8 @@ import gymnasium
 import numpy as np
 
 from canvas_robot.evaluation.actors import BASELINES, ActorError
-from canvas_robot.evaluation.eval_settings import DEMO, EvalSettings
-from canvas_robot.resources import resolve_config
+from canvas_robot.evaluation.eval_settings import EvalSettings
+from canvas_robot.resources import DEMO, checkpoint_folder, resolve_config
 from canvas_robot.signals import load_binding
 from canvas_robot.sim.experts import expert_for
 from canvas_robot.sim.registration import ENV_IDS
@@ -24,7 +24,6 @@ from canvas_robot.sim.registration import ENV_IDS
 if TYPE_CHECKING:
     from canvas_robot.policy.loading import Policy
 
-DEMO_FOLDER = Path(__file__).parents[1] / "demo_checkpoint"  # ships with the package
 MOST_FILES = 10_000  # of a checkpoint, prompts included
 
 
@@ -39,12 +38,7 @@ def checkpoint_of(policy: str) -> Path | None:
     """
     if policy in BASELINES:
         return None
-    folder = DEMO_FOLDER if policy == DEMO else Path(policy).expanduser()
-    if policy == DEMO and not folder.is_dir():
-        raise EvalPolicyError(
-            f"policy {DEMO!r}: no policy ships with this version; `make demo-checkpoint` trains "
-            "one in runs/demo_checkpoint/policy: name that folder"
-        )
+    folder = checkpoint_folder(policy)
     if not folder.is_dir():
         raise EvalPolicyError(
             f"policy {policy!r}: expected {', '.join(BASELINES)}, {DEMO} or the folder of a "

@@ -12,7 +12,6 @@ import yaml
 from canvas_robot.evaluation.actors import BASELINES
 
 MOST_EPISODES = 1_000_000
-DEMO = "demo"
 
 
 class EvalSettingsError(ValueError):

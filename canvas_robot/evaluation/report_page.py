@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from string import Template
@@ -24,7 +24,8 @@ def write_report_page(path: Path, summary: Mapping, video: str | None, plot: Pat
             cards="".join(_card(*card) for card in _cards(summary)),
             plot=_picture(plot),
             tables=_latency_table(summary["latency_ms"])
-            + _table("Run", "", summary["details"])
+            + _table("Run", "", _plain_facts(summary["details"]))
+            + _table("Episode", "", _episodes(summary["details"].get("episodes", ())))
             + _table("Reason to hold", "Ticks", summary["hold_reasons"])
             + _table("Package", "Version", summary["versions"]),
         ),
@@ -124,6 +125,23 @@ def _latency_table(latency_ms: Mapping[str, Mapping[str, float | None]]) -> str:
         '<div class="panel"><table class="numbers">'
         f"<tr><th>Latency</th>{head}</tr>{rows}</table></div>"
     )
+
+
+def _plain_facts(details: Mapping) -> dict:
+    return {name: value for name, value in details.items() if name != "episodes"}
+
+
+def _episodes(episodes: Iterable[Mapping]) -> dict[str, str]:
+    """A line for each: its goal, how it went and how long it took."""
+    lines = {}
+    for episode in episodes:
+        names = ("success_any", "success", "success_held")
+        found = [name.removeprefix("success_") for name in names if episode.get(name)]
+        went = f"success ({', '.join(found).replace('success', 'last')})" if found else "failure"
+        lines[str(episode["episode"])] = (
+            f"{episode['instruction']}: {went}, {episode['periods']} control periods"
+        )
+    return lines
 
 
 def _table(left: str, right: str, rows: Mapping) -> str:

@@ -12,8 +12,9 @@ from typing import Literal
 import torch
 
 from canvas_robot.backbone.digest import digest_of
+from canvas_robot.backbone.folder import copy_backbone
 from canvas_robot.backbone.loading import Backbone, load_backbone_for
-from canvas_robot.backbone.sources import split_revision
+from canvas_robot.backbone.sources import locate, named_spec, split_revision
 from canvas_robot.policy.checkpoint_files import (
     Actions,
     CheckpointError,
@@ -29,8 +30,12 @@ from canvas_robot.policy.checkpoint_files import (
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.policy.prompts import PromptFolder, open_prompts
+from canvas_robot.resources import checkpoint_folder
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import Binding, load_binding, load_statistics
+
+OWN_BACKBONE = "./backbone"
+"""In place of a backbone's name: the checkpoint's folder holds it, under that name."""
 
 
 class CheckpointConfig(CommonConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,13 +56,21 @@ class CheckpointConfig(CommonConfig, frozen=True, kw_only=True, forbid_unknown_f
 
 
 def save_checkpoint(
-    policy: CanvasPolicy, folder: str | Path, actions: Actions = "", data: str = ""
+    policy: CanvasPolicy,
+    folder: str | Path,
+    actions: Actions = "",
+    data: str = "",
+    whole: bool = False,
 ) -> Path:
-    """Writes a policy's weights and declarations to a folder; the backbone is named, not copied.
+    """Writes a policy's weights and declarations to a folder.
 
-    `actions` and `data` are as of CheckpointConfig.
+    The backbone is named; with `whole` its files are copied, too, unless it is one that ships with
+    the package. `actions` and `data` are as of CheckpointConfig.
     """
     source, revision = split_revision(policy.source)
+    if whole and named_spec(source) is None:
+        copy_backbone(locate(source, revision).folder, Path(folder) / OWN_BACKBONE)
+        source, revision = OWN_BACKBONE, None
     config = CheckpointConfig(
         backbone=source,
         backbone_revision=revision or "",
@@ -83,7 +96,7 @@ def load_checkpoint(
     fuse: bool = False,
     float8: bool = False,
 ) -> CanvasPolicy:
-    """Loads a checkpoint folder.
+    """Loads a checkpoint folder; "demo" is the policy that ships with the package.
 
     The backbone is looked up at the revision that the checkpoint records, and loaded as `dtype`,
     `int8` and `float8` say (see load_backbone) whatever format it was trained in; its fingerprint
@@ -99,7 +112,7 @@ def load_checkpoint(
     whose anchor does not fit the actions; BackboneError for a backbone that is missing,
     BackboneMemoryError for one that does not fit the device.
     """
-    folder = Path(folder).expanduser()
+    folder = checkpoint_folder(folder)
     require_files(folder)
     config = _read_config(folder / "config.json")
     schema = CanvasSchema.from_json(folder / "schema.json")
@@ -112,7 +125,7 @@ def load_checkpoint(
     backbone = load_backbone_for(
         schema,
         config.loops,
-        config.backbone,
+        str(folder / OWN_BACKBONE) if config.backbone == OWN_BACKBONE else config.backbone,
         dtype,
         revision=config.backbone_revision or None,
         device=device,

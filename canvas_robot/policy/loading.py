@@ -13,6 +13,7 @@ import torch
 from canvas_robot.policy.checkpoint import load_checkpoint
 from canvas_robot.policy.checkpoint_files import CheckpointError
 from canvas_robot.policy.plain_checkpoint import load_plain
+from canvas_robot.resources import checkpoint_folder
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ActionChunk, Binding, Observation
 
@@ -60,7 +61,7 @@ def load_policy(
     dtype: torch.dtype = torch.float32,
     **backbone: Any,
 ) -> Policy:
-    """The policy of a checkpoint folder.
+    """The policy of a checkpoint folder; "demo" is the one that ships with the package.
 
     Args:
         device, binding, control_rate_hz, dtype: as of load_checkpoint.
@@ -70,7 +71,7 @@ def load_policy(
             that are about a backbone, another device than cpu or another dtype than float32, where
             the policy is a plain one.
     """
-    folder = Path(folder).expanduser()
+    folder = checkpoint_folder(folder)
     if _kind(folder / "config.json") == "canvas":
         return load_checkpoint(folder, device, binding, control_rate_hz, dtype, **backbone)
     asked = {"device": device != "cpu", "dtype": dtype != torch.float32, **backbone}

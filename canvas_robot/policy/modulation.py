@@ -63,40 +63,52 @@ class Modulator:
     def fold(self) -> None:
         """Folds all norms once and keeps that, for inference; weights must not change after."""
         with torch.inference_mode():
-            self._kept = {
-                b: self._made(block.original)
-                for b, block in enumerate(self._transformer.transformer_blocks)
-            }
-            self._kept_final = {timestep: self._final(timestep) for _, timestep in self._keys}
+            self.make()
+
+    def make(self) -> None:
+        """Makes all norms from the weights and keeps them: for one pass, where weights train.
+
+        They carry gradients to whatever is not frozen, and serve every loop of a block.
+        """
+        given = {timestep: self._embedding(timestep) for _, timestep in self._keys}
+        self._kept = {
+            b: self._made(block.original, given)
+            for b, block in enumerate(self._transformer.transformer_blocks)
+        }
+        self._kept_final = {t: self._final(embedding) for t, embedding in given.items()}
 
     def of_block(self, b: int) -> tuple[FoldedNorm, FoldedNorm]:
-        """The norms before attention and before the feed-forward: kept, or made from the weights.
-
-        Made ones carry gradients to whatever is not frozen.
-        """
+        """The norms before attention and before the feed-forward, as kept or as they are now."""
         if b in self._kept:
             return self._kept[b]
-        return self._made(self._transformer.transformer_blocks[b].original)
+        given = {timestep: self._embedding(timestep) for _, timestep in self._keys}
+        return self._made(self._transformer.transformer_blocks[b].original, given)
 
     def finish(self, rows: torch.Tensor, timestep: int) -> torch.Tensor:
         """The backbone's final norms, for rows (B, n, D) of one timestep."""
-        weight, bias = self._kept_final.get(timestep) or self._final(timestep)
+        kept = self._kept_final.get(timestep)
+        weight, bias = kept or self._final(self._embedding(timestep))
         rows, eps = self._transformer.norm_final(rows), self._transformer.norm_out.norm.eps
         return layer_norm(rows, weight, bias, eps)
 
-    def _final(self, timestep: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _final(self, embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         norm = self._transformer.norm_out
-        shift, scale = _of_samples(norm.linear(norm.silu(self._embedding(timestep)))).chunk(2, -1)
+        shift, scale = _of_samples(norm.linear(norm.silu(embedding))).chunk(2, -1)
         return _scaled(norm.norm, shift, scale)
 
-    def _made(self, block: nn.Module) -> tuple[FoldedNorm, FoldedNorm]:
-        return self._folded(block.norm1), self._folded(block.norm2)
+    def _made(
+        self, block: nn.Module, given: Mapping[int, torch.Tensor]
+    ) -> tuple[FoldedNorm, FoldedNorm]:
+        return self._folded(block.norm1, given), self._folded(block.norm2, given)
 
-    def _folded(self, norm: CogVideoXLayerNormZero) -> FoldedNorm:
+    def _folded(
+        self, norm: CogVideoXLayerNormZero, given: Mapping[int, torch.Tensor]
+    ) -> FoldedNorm:
+        """given: by timestep, its embedding."""
+        made = {t: _of_samples(norm.linear(norm.silu(each))) for t, each in given.items()}
         weights, biases, gates = {}, {}, {}
         for stream, timestep in self._keys:
-            made = _of_samples(norm.linear(norm.silu(self._embedding(timestep))))
-            parts = made.chunk(6, -1)
+            parts = made[timestep].chunk(6, -1)
             shift, scale, gate = parts[3:] if stream == "text" else parts[:3]
             weights[stream, timestep], biases[stream, timestep] = _scaled(norm.norm, shift, scale)
             gates[stream, timestep] = gate

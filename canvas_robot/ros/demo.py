@@ -8,27 +8,34 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
+import numpy as np
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from canvas_robot.evaluation.eval_statistics import wilson
+from canvas_robot.evaluation.records import TickRecord
 from canvas_robot.evaluation.run_report import BRIDGE_TABLE_CAMERA, RunMeta, write_report
+from canvas_robot.resources import DEMO
 from canvas_robot.ros.monitor import Monitor, Status
 from canvas_robot.ros.processes import NodeProcesses, free_domain_id, node_environment
-from canvas_robot.sim.reach import ReachTask
+from canvas_robot.ros.sim_episodes import SimEpisode, SimEpisodes
+from canvas_robot.sim.tasks import task_named
 
-CUBES = ("red", "blue")
 START_TIMEOUT_S = 120.0
 MIN_FRESH = 0.99  # share of ticks that must use an image newer than the tick before
 MIN_TICKS = 0.99  # share of the expected ticks that must have commanded
 MAX_GAP_TICKS = 2.5  # longest silence between two commands, in control periods
 FRAMES_PER_SECOND = 10.0  # of the video
+FILMED = 8  # episodes: a picture of the camera is 1 MB
 PACKAGES = (
     "canvas_robot",
     "torch",
@@ -43,20 +50,48 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What to run: seconds of commands, where the report goes, and the policy's checkpoint.
+    """What to run, and where the report goes.
 
-    An empty checkpoint is an untrained policy; an empty instruction is the episode's own.
+    task: of the simulated robot; episode: the first. episodes: how many, one after the other; 0:
+    that one scene for some seconds. checkpoint: a folder or "demo"; "": an untrained policy.
+    instruction: of the seconds; "": the episode's own.
     """
 
-    seconds: float
     folder: Path
-    checkpoint: str = ""
+    task: str = "cube_on_plate"
+    episodes: int = 5
+    seconds: float = 0.0
+    checkpoint: str = DEMO
     episode: int = 0
     instruction: str = ""
 
 
 class DemoError(RuntimeError):
     """The demo could not run; the text says which node failed and what it printed."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Stretch:
+    """What was recorded while the policy was to command without a pause.
+
+    started: on the monitor's clock. expected: ticks. episode: how it went, where it was one.
+    """
+
+    started: float
+    statuses: list[Status]
+    frames: list[tuple[float, np.ndarray]]
+    expected: int
+    episode: SimEpisode | None = None
+
+
+@dataclass(eq=False)
+class _Show:
+    """What the live table tells of the run as a whole."""
+
+    title: str
+    started: float = field(default_factory=time.monotonic)
+    going_on: str = ""
+    episodes: list[SimEpisode] = field(default_factory=list)
 
 
 def run_demo(settings: DemoSettings, console: Console) -> bool:
@@ -66,37 +101,43 @@ def run_demo(settings: DemoSettings, console: Console) -> bool:
     """
     settings.folder.mkdir(parents=True, exist_ok=True)
     if not settings.instruction:
-        goal = ReachTask(CUBES).episode(settings.episode).instruction
+        goal = task_named(settings.task).episode(settings.episode).instruction
         settings = dataclasses.replace(settings, instruction=goal)
     domain = free_domain_id()
     with (
         NodeProcesses(node_environment(domain), settings.folder) as nodes,
         Monitor(domain, "camera/image_raw") as monitor,
     ):
-        nodes.start("sim_robot", {"episode": settings.episode, "colours": list(CUBES)})
+        nodes.start("sim_robot", {"episode": settings.episode, "task": settings.task})
         nodes.start(
             "policy",
             {
                 "autostart": True,
-                "instruction": settings.instruction,
+                "instruction": "" if settings.episodes else settings.instruction,
                 "checkpoint": settings.checkpoint,
             },
         )
-        _wait_for_start(monitor, nodes, console)
-        statuses, started = _watch(monitor, nodes, settings, console)
+        _wait_for_start(settings, monitor, nodes, console)
+        play = _play if settings.episodes else _watch
+        stretches = list(play(monitor, nodes, settings, console))
         codes = nodes.stop_all()
-    summary = _report(settings, statuses, monitor.frames, started)
-    failures = _failures(summary, statuses, codes)
+    summary = _report(settings, stretches)
+    failures = _failures(summary, stretches, codes)
     for failure in failures:
         console.print(f"[red]{failure}[/red]")
+    if said := success_in_words([s.episode for s in stretches if s.episode]):
+        console.print(said)
     console.print(f"report: {settings.folder / 'report.html'}")
     return not failures
 
 
-def _wait_for_start(monitor: Monitor, nodes: NodeProcesses, console: Console) -> None:
+def _wait_for_start(
+    settings: DemoSettings, monitor: Monitor, nodes: NodeProcesses, console: Console
+) -> None:
+    """Until the policy decides: it commands, or holds because it has no goal yet."""
     deadline = time.monotonic() + START_TIMEOUT_S
     with console.status("starting the simulated arm and the policy") as status:
-        while not any(s.active for s in monitor.statuses):
+        while not any(s.active or settings.episodes for s in monitor.statuses):
             monitor.spin_once()
             name = nodes.died()
             if name is not None or time.monotonic() > deadline:
@@ -110,19 +151,71 @@ def _wait_for_start(monitor: Monitor, nodes: NodeProcesses, console: Console) ->
 
 def _watch(
     monitor: Monitor, nodes: NodeProcesses, settings: DemoSettings, console: Console
-) -> tuple[list[Status], float]:
-    """Statuses of the run, and when it started. Pictures are thinned to the video's rate."""
-    started = time.monotonic()
+) -> Iterator[_Stretch]:
+    """One scene for some seconds. Pictures are thinned to the video's rate."""
+    show = _Show(settings.instruction)
     monitor.statuses.clear()
     monitor.frames.clear()
     with Live(console=console, refresh_per_second=4) as live:
-        while time.monotonic() - started < settings.seconds and nodes.died() is None:
+        while (elapsed := time.monotonic() - show.started) < settings.seconds:
+            if nodes.died() is not None:
+                break
             monitor.spin_once(0.05)
             _thin(monitor.frames)
             if monitor.statuses:
-                live.update(_table(monitor.statuses, settings, time.monotonic() - started))
+                show.going_on = f"{elapsed:5.1f} of {settings.seconds:.0f} s"
+                live.update(_table(monitor.statuses, show))
     console.print()
-    return list(monitor.statuses), started
+    rate = monitor.statuses[-1].values["control_rate_hz"] if monitor.statuses else 0.0
+    expected = math.floor(settings.seconds * rate)
+    yield _Stretch(show.started, list(monitor.statuses), list(monitor.frames), expected)
+
+
+def _play(
+    monitor: Monitor, nodes: NodeProcesses, settings: DemoSettings, console: Console
+) -> Iterator[_Stretch]:
+    """One episode after the other."""
+    episodes, show = SimEpisodes(monitor), _Show("")
+    with Live(console=console, refresh_per_second=4) as live:
+        for number in range(settings.episodes):
+            show.title = episodes.begin()["instruction"]
+            monitor.frames.clear()
+            began, started = len(monitor.statuses), time.monotonic()
+            while not episodes.over and nodes.died() is None:
+                monitor.spin_once(0.05)
+                _thin(monitor.frames)
+                show.going_on = f"{number + 1} of {settings.episodes}"
+                live.update(_table(monitor.statuses, show))
+            result = episodes.result()
+            show.episodes.append(result)
+            live.update(_table(monitor.statuses, show))
+            first, last = result.ticks
+            yield _Stretch(
+                started,
+                [s for s in monitor.statuses[began:] if first <= s.values["index"] <= last],
+                list(monitor.frames) if number < FILMED else [],
+                last - first + 1 if last else 0,
+                result,
+            )
+            if nodes.died() is not None:
+                break
+    console.print()
+
+
+def success_in_words(episodes: Sequence[SimEpisode]) -> str:
+    """How many succeeded, by protocol, with 95% intervals; "" without any."""
+    if not episodes:
+        return ""
+    kinds = {"any": [e.success_any for e in episodes], "last": [e.success for e in episodes]}
+    if episodes[0].success_held is not None:
+        kinds["held"] = [bool(e.success_held) for e in episodes]
+    parts = []
+    for name, kind in kinds.items():
+        share = wilson(sum(kind), len(kind))
+        parts.append(
+            f"{name} {share['k']} of {share['n']} ({share['low']:.0%} to {share['high']:.0%})"
+        )
+    return "success: " + ", ".join(parts)
 
 
 def _thin(frames: list) -> None:
@@ -130,15 +223,13 @@ def _thin(frames: list) -> None:
         frames.pop()
 
 
-def _table(statuses: list[Status], settings: DemoSettings, elapsed_s: float) -> Table:
+def _table(statuses: Sequence[Status], show: _Show) -> Table:
     last = statuses[-1].values
     trained = "trained" if last["trained"] else "UNTRAINED policy: its actions mean nothing"
-    table = Table(
-        title=f"canvas_robot demo: {settings.instruction!r} ({trained})", show_header=False
-    )
+    table = Table(title=f"canvas_robot demo: {show.title!r} ({trained})", show_header=False)
     target = ", ".join(f"{x:+.3f}" for x in last.get("target", []))
     rows = {
-        "time": f"{elapsed_s:5.1f} of {settings.seconds:.0f} s",
+        "episode" if show.episodes or "s" not in show.going_on else "time": show.going_on,
         "state": last["state"] if not last["reason"] else f"{last['state']}: {last['reason']}",
         "ticks": f"{sum(s.active for s in statuses)} commanded, "
         f"{sum(not s.active for s in statuses)} held, {last['missed_ticks']} missed",
@@ -146,6 +237,8 @@ def _table(statuses: list[Status], settings: DemoSettings, elapsed_s: float) -> 
         "model": f"{last.get('model_ms', math.nan):6.1f} ms",
         "image to command": f"{_image_to_command_ms(last):6.1f} ms",
     }
+    if show.episodes:
+        rows["success"] = success_in_words(show.episodes).removeprefix("success: ")
     for name, value in rows.items():
         table.add_row(name, value)
     return table
@@ -160,42 +253,79 @@ def _image_to_command_ms(values: dict) -> float:
     )
 
 
-def _report(settings: DemoSettings, statuses: list[Status], frames: list, started: float) -> dict:
+def _report(settings: DemoSettings, stretches: Sequence[_Stretch]) -> dict:
+    statuses = [status for stretch in stretches for status in stretch.statuses]
     rate = statuses[-1].values["control_rate_hz"] if statuses else 5.0
+    episodes = [stretch.episode for stretch in stretches if stretch.episode]
+    goals = dict.fromkeys(e.instruction for e in episodes) or {settings.instruction: None}
+    records, pictures, seconds = joined(stretches, 1.0 / rate)
     meta = RunMeta(
-        instruction=settings.instruction,
+        instruction="; ".join(goals),
         trained=bool(statuses and statuses[-1].values["trained"]),
-        seconds=settings.seconds,
+        seconds=settings.seconds or round(seconds, 3),
         control_rate_hz=rate,
-        expected_ticks=math.floor(settings.seconds * rate),
+        expected_ticks=sum(stretch.expected for stretch in stretches),
         versions=versions(),
         title="canvas_robot demo",
         details={
             "checkpoint": settings.checkpoint or "none (untrained)",
+            "task": settings.task,
             "episode": settings.episode,
+            **_told(episodes),
         },
     )
-    records = [status.record(started) for status in statuses]
-    pictures = [(at - started, image) for at, image in frames]
     return write_report(settings.folder, records, pictures, BRIDGE_TABLE_CAMERA, meta)
 
 
-def _failures(summary: dict, statuses: list[Status], codes: dict[str, int]) -> list[str]:
+def _told(episodes: Sequence[SimEpisode]) -> dict[str, object]:
+    if not episodes:
+        return {}
+    return {
+        "success": success_in_words(episodes).removeprefix("success: "),
+        "episodes": [msgspec.to_builtins(episode) for episode in episodes],
+    }
+
+
+def joined(
+    stretches: Sequence[_Stretch], period_s: float
+) -> tuple[list[TickRecord], list[tuple[float, np.ndarray]], float]:
+    """Records and pictures as if one stretch followed the other, and how many seconds they took."""
+    records, pictures, tick, second = [], [], 0, 0.0
+    for stretch in stretches:
+        if not stretch.statuses:
+            continue
+        indices = [status.values["index"] for status in stretch.statuses]
+        shift = stretch.started - second
+        records += [
+            dataclasses.replace(status.record(shift), tick=index - indices[0] + tick)
+            for status, index in zip(stretch.statuses, indices, strict=True)
+        ]
+        pictures += [(at - shift, image) for at, image in stretch.frames]
+        tick += indices[-1] - indices[0] + 1
+        second += stretch.statuses[-1].received_s - stretch.started + period_s
+    return records, pictures, second
+
+
+def _failures(
+    summary: Mapping, stretches: Sequence[_Stretch], codes: Mapping[str, int]
+) -> list[str]:
     """Why the run does not count as good, in sentences; empty for a good one."""
     failures = [f"node {name} ended with exit code {code}" for name, code in codes.items() if code]
-    active = [s for s in statuses if s.active]
-    if len(active) < MIN_TICKS * summary["expected_ticks"] - 1:
-        model_ms, rate = summary["latency_ms"]["model"]["p95"], summary["control_rate_hz"]
+    rate = summary["control_rate_hz"]
+    if summary["active_ticks"] < MIN_TICKS * summary["expected_ticks"] - 1:
+        model_ms = summary["latency_ms"]["model"]["p95"]
         failures.append(
-            f"commands: expected {summary['expected_ticks']}, got {len(active)}; 95% of decisions "
-            f"took up to {model_ms} ms of the {1e3 / rate:.0f} ms there are: close other programs"
+            f"commands: expected {summary['expected_ticks']}, got {summary['active_ticks']}; 95% "
+            f"of decisions took up to {model_ms} ms of the {1e3 / rate:.0f} ms there are: close "
+            "other programs"
         )
-    if not active:
-        return failures
-    period_s = 1.0 / active[-1].values["control_rate_hz"]
-    gap = max((b.received_s - a.received_s for a, b in pairwise(active)), default=0.0)
-    if gap > MAX_GAP_TICKS * period_s:
-        failures.append(f"commands paused for {gap:.2f} s, at a period of {period_s:.2f} s")
+    if not summary["active_ticks"]:
+        return [*failures, "no command was given"]
+    for stretch in stretches:
+        active = [status for status in stretch.statuses if status.active]
+        gap = max((b.received_s - a.received_s for a, b in pairwise(active)), default=0.0)
+        if gap > MAX_GAP_TICKS / rate:
+            failures.append(f"commands paused for {gap:.2f} s, at a period of {1 / rate:.2f} s")
     if (summary["fresh_image_fraction"] or 0.0) < MIN_FRESH:
         failures.append(
             f"only {summary['fresh_image_fraction']:.1%} of ticks used a newer image, "

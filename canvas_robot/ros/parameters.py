@@ -42,7 +42,8 @@ class Settings:
 PARAMETERS = {
     "checkpoint": (
         "",
-        "checkpoint folder; empty: an untrained policy of schema, binding and backbone",
+        "checkpoint folder; demo: the policy that ships; empty: an untrained one of schema, "
+        "binding and backbone",
     ),
     "schema": (
         "",

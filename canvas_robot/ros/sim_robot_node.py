@@ -1,23 +1,27 @@
 """The simulated robot: MuJoCo's WidowX on ROS topics.
 
-It publishes camera and joint states and obeys the command topics.
+It publishes camera and joint states, obeys the command topics, and says how the task goes.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import queue
 import threading
 import time
 from collections import deque
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
 
 from canvas_robot.kinematics.arm import FINGER_JOINT, Arm
 from canvas_robot.kinematics.rule import Command
@@ -29,6 +33,7 @@ from canvas_robot.ros.messages import (
     stamp_from_ns,
 )
 from canvas_robot.sim.physics import WidowXSim
+from canvas_robot.sim.running_episode import RunningEpisode
 from canvas_robot.sim.scene import Scene
 from canvas_robot.sim.task import Task
 from canvas_robot.sim.tasks import task_named
@@ -40,7 +45,9 @@ SIM_EPOCH_NS = (
     1_000_000_000  # simulation time starts at 1 s: a stamp of zero means "not set" in ROS
 )
 LATEST_QOS = QoSProfile(depth=1)
+KEPT_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 STOP_TIMEOUT_S = 5.0
+RESET_TIMEOUT_S = 5.0
 
 PARAMETERS = {
     "clock": ("wall", "wall: free-running, stamped by the system clock; sim: publishes /clock"),
@@ -50,7 +57,7 @@ PARAMETERS = {
     "image_width": (640, "pixels"),
     "image_height": (480, "pixels"),
     "task": ("reach", "what stands around the arm: a task of canvas_robot.sim.tasks"),
-    "episode": (0, "episode of the task: where things lie"),
+    "episode": (0, "first episode of the task: where things lie; ~/next_episode goes on"),
     "colours": (["red", "blue"], "colours of the cubes of the task reach"),
     "base_frame": ("wx250s/base_link", "frame_id that commanded poses must carry"),
     "camera_frame": ("wx250s/camera_optical", "frame_id of the images"),
@@ -73,6 +80,7 @@ class SimRobotNode(Node):
         self._check_parameters()
         self._arm = Arm.load("wx250s")
         self._commands: deque[Command] = deque(maxlen=8)
+        self._wanted: queue.SimpleQueue[queue.SimpleQueue] = queue.SimpleQueue()
         self._gripper = 1.0
         self._target = None
         self._simulated_clock = self._value("clock") == "sim"
@@ -91,6 +99,8 @@ class SimRobotNode(Node):
         self.create_subscription(
             Float64, self._value("gripper_topic"), self._on_gripper, LATEST_QOS
         )
+        self._episodes = self.create_publisher(DiagnosticStatus, "~/episode", KEPT_QOS)
+        self.create_service(Trigger, "~/next_episode", self._on_next_episode)
         self._running = True
         self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
         self._thread.start()
@@ -143,55 +153,98 @@ class SimRobotNode(Node):
             return
         self._commands.append(Command(self._target, self._gripper))
 
+    def _on_next_episode(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        """Waits for the physics thread: what is published after the answer is of the new one."""
+        answer: queue.SimpleQueue = queue.SimpleQueue()
+        self._wanted.put(answer)
+        try:
+            response.message = json.dumps(answer.get(timeout=RESET_TIMEOUT_S))
+            response.success = True
+        except queue.Empty:
+            response.message = f"the physics did not answer within {RESET_TIMEOUT_S:.0f} s"
+        return response
+
     # ------------------------------------------------------------------ physics thread
 
     def _run(self) -> None:
         try:
-            sim = self._make_sim()
-            self._simulate(sim)
+            sim, running = self._make_sim()
+            self._simulate(sim, running)
             sim.close()
         except Exception as error:
             if self._running:
                 self.get_logger().fatal(f"physics stopped: {type(error).__name__}: {error}")
 
-    def _make_sim(self) -> WidowXSim:
+    def _make_sim(self) -> tuple[WidowXSim, RunningEpisode]:
         task = self._task()
         sim = WidowXSim(self._arm, Scene(task.props, task.workplace))
-        episode = task.episode(self._value("episode"))
-        sim.reset(episode.poses)
+        running = RunningEpisode(task, self._value("episode"), sim)
         sim.render(
             self._value("image_width"), self._value("image_height")
         )  # the first picture sets the renderer up
         self.get_logger().info(
-            f"running on {self._value('clock')} clock; a fitting goal: {episode.instruction!r}"
+            f"running on {self._value('clock')} clock; a fitting goal: "
+            f"{running.episode.instruction!r}"
         )
-        return sim
+        return sim, running
 
-    def _simulate(self, sim: WidowXSim) -> None:
+    def _simulate(self, sim: WidowXSim, running: RunningEpisode) -> None:
         factor = self._value("real_time_factor")
         camera = _Periodic(self._value("camera_rate"))
         joints = _Periodic(self._value("joint_rate"))
-        started = time.monotonic()
+        started, steps = time.monotonic(), 0  # over all episodes: the robot's time never goes back
+        self._publish_episode(running)
         while self._running:
-            ahead = sim.time / factor - (time.monotonic() - started)
+            time_s = steps * sim.timestep
+            ahead = time_s / factor - (time.monotonic() - started)
             if ahead > 0:
                 time.sleep(ahead)
+            while not self._wanted.empty():
+                running = self._next(running, sim)
+                self._wanted.get().put(running.facts())
             while self._commands:
                 self._obey(sim, self._commands.popleft())
-            sim.step(SLICE_STEPS)
-            stamp = self._stamp(sim)
+                running.begin()
+            if running.step(SLICE_STEPS):
+                self._publish_episode(running)
+            steps += SLICE_STEPS
+            time_s = steps * sim.timestep
+            stamp = self._stamp(time_s)
             if self._clock_out is not None:
                 self._clock_out.publish(Clock(clock=stamp_from_ns(stamp)))
-            if joints.due(sim.time):
+            if joints.due(time_s):
                 self._publish_joints(sim, stamp)
-            if camera.due(sim.time):
+            if camera.due(time_s):
                 image = sim.render(self._value("image_width"), self._value("image_height"))
                 self._images.publish(image_to_msg(image, stamp, self._value("camera_frame")))
 
-    def _stamp(self, sim: WidowXSim) -> int:
-        """Time of the present physics state on the robot's clock."""
+    def _next(self, running: RunningEpisode, sim: WidowXSim) -> RunningEpisode:
+        """The next episode, at rest; what was commanded in the one before is forgotten."""
+        self._commands.clear()
+        self._target, self._gripper = None, 1.0
+        following = RunningEpisode(self._task(), running.episode.episode_id + 1, sim)
+        self._publish_episode(following)
+        return following
+
+    def _publish_episode(self, running: RunningEpisode) -> None:
+        facts = running.facts()
+        status = DiagnosticStatus(
+            level=DiagnosticStatus.OK,
+            name="sim_robot: episode",
+            message=running.episode.instruction,
+            values=[
+                KeyValue(key=key, value=value if isinstance(value, str) else json.dumps(value))
+                for key, value in facts.items()
+            ],
+        )
+        self._episodes.publish(status)
+
+    def _stamp(self, time_s: float) -> int:
+        """A simulated time on the robot's clock."""
         if self._simulated_clock:
-            return SIM_EPOCH_NS + round(sim.time * 1e9)
+            return SIM_EPOCH_NS + round(time_s * 1e9)
         return self.get_clock().now().nanoseconds
 
     def _publish_joints(self, sim: WidowXSim, stamp: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
@@ -253,3 +254,14 @@ def _observation_space(arm: Arm, image_size: tuple[int, int] | None) -> spaces.D
     if image_size is not None:
         observed["image"] = spaces.Box(0, 255, (*image_size, 3), np.uint8)
     return spaces.Dict(observed)
+
+
+def all_settings(**given: Any) -> dict[str, Any]:
+    """The keyword arguments of a WidowXEnv, those that were not given included: for a record.
+
+    Raises TypeError for one that it does not have.
+    """
+    signature = inspect.signature(WidowXEnv.__init__)
+    bound = signature.bind(None, **given)
+    bound.apply_defaults()
+    return {name: value for name, value in bound.arguments.items() if name != "self"}

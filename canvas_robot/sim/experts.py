@@ -32,6 +32,8 @@ OPEN, CLOSED = 1.0, 0.0
 # Where `ee_gripper_link` is to be when the fingers close: over the floor, so that their tips stay
 # clear of it, and over the middle of the thing.
 _OVER_FLOOR_M, _OVER_MIDDLE_M = 0.0185, 0.002
+_LEVER_M = 0.05  # what a radian of yaw counts as, of horizontal distance
+_UNDER_M = 0.02  # as far under the funnel's wall as it rises only
 
 
 def expert_for(task: str, *, speed_m: float | None = None, **noise: float) -> Expert:
@@ -84,20 +86,25 @@ class ReachExpert:
 class PlaceExpert:
     """Grasps the task's source from above, puts it on the target, lets go and rises.
 
+    Both ways down are funnels: the further off, the higher the hand is to be. So what it does
+    changes steadily with what a camera shows, and one who copies it, and cannot tell a millimetre,
+    comes down all the same; nothing is waited for. It sinks further than where the fingers act.
+
     speed_m: length of a step in metres; turn_rad: largest turn about an axis in a step.
     hover_m: how far over the grasp it travels empty. carry_m: how far over the place it carries.
-    aligned_m, aligned_rad: horizontal error, and error of yaw, below which it descends to grasp;
-        half of it is asked for when the fingers close or open.
-    release_m: height over the target from which it lets go.
+    near_m, aligned_rad: horizontal error, and error of yaw, at which the funnel has its bottom.
+    steep: of the funnel's wall, metres up for a metre off.
+    deep_m: height over the lowest point from which the fingers close or open.
     """
 
     speed_m: float = 0.04
     turn_rad: float = 0.25
     hover_m: float = 0.06
     carry_m: float = 0.04
-    aligned_m: float = 0.012
-    aligned_rad: float = 0.16
-    release_m: float = 0.003
+    near_m: float = 0.008
+    aligned_rad: float = 0.1
+    steep: float = 5.0
+    deep_m: float = 0.007
 
     def __call__(self, env: gymnasium.Env) -> np.ndarray:
         """The action (7,) float32 for the current state of a placing environment."""
@@ -117,18 +124,14 @@ class PlaceExpert:
         source = sim.pose(task.source.name)
         low = max(task.workplace.floor + _OVER_FLOOR_M, source.position[2] + _OVER_MIDDLE_M)
         yaw = _grasp_yaw(source, task, _yaw(last))
-        rotation = _pointing_down(yaw)
-        off = np.linalg.norm(hand.position[:2] - source.position[:2])
-        turned = abs(_yaw(hand) - yaw)
-        at = np.array([*source.position[:2], low])
-        if off < self.aligned_m and turned < self.aligned_rad:
-            deep = hand.position[2] - low < self.aligned_m / 2
-            closes = deep and off < self.aligned_m / 2 and _settled(sim)
-            return Pose(at, rotation), CLOSED if closes else OPEN
-        hover = low + self.hover_m
-        if hand.position[2] < hover - 0.02:
-            return Pose(np.array([*last.position[:2], hover]), rotation), OPEN
-        return Pose(np.array([*source.position[:2], hover]), rotation), OPEN
+        off = float(np.linalg.norm(hand.position[:2] - source.position[:2]))
+        off += _LEVER_M * max(abs(_yaw(hand) - yaw) - self.aligned_rad, 0.0)
+        over = self._over(off, self.hover_m)
+        goal = np.array([*source.position[:2], low + over])
+        if hand.position[2] < goal[2] - _UNDER_M:
+            goal[:2] = last.position[:2]  # rise before moving sideways
+        closes = not over and hand.position[2] - low < self.deep_m
+        return Pose(goal, _pointing_down(yaw)), CLOSED if closes else OPEN
 
     def _carry(self, sim: WidowXSim, task: PlaceTask) -> tuple[Pose, float]:
         """Up, over the target, down, and open."""
@@ -138,20 +141,18 @@ class PlaceExpert:
             sim.pose(task.target.name),
         )
         place = target.position.copy()
-        place[2] += task.target.half[2] + task.source.half[2]
-        place[2] += task.target.walls + self.release_m
+        place[2] += task.target.half[2] + task.source.half[2] + task.target.walls
         in_hand = hand.position - source.position
-        rotation = _pointing_down(_yaw(sim.target))
-        off = np.linalg.norm(source.position[:2] - place[:2])
-        if off < self.aligned_m / 2:
-            there = source.position[2] - place[2] < 0.002 and _settled(sim)
-            return Pose(place + in_hand, rotation), OPEN if there else CLOSED
-        height = place[2] + self.carry_m
-        if source.position[2] < height - self.carry_m / 2:
-            goal = np.array([*sim.target.position[:2], height + in_hand[2]])
-        else:
-            goal = np.array([*place[:2], height]) + in_hand
-        return Pose(goal, rotation), CLOSED
+        over = self._over(float(np.linalg.norm(source.position[:2] - place[:2])), self.carry_m)
+        goal = place + in_hand + [0.0, 0.0, over]
+        if source.position[2] < place[2] + over - _UNDER_M:
+            goal[:2] = sim.target.position[:2]
+        opens = not over and source.position[2] - place[2] < self.deep_m
+        return Pose(goal, _pointing_down(_yaw(sim.target))), OPEN if opens else CLOSED
+
+    def _over(self, off: float, most: float) -> float:
+        """The funnel's height over its bottom, metres, at a horizontal distance."""
+        return min(most, self.steep * max(off - self.near_m, 0.0))
 
     def _leave(self, sim: WidowXSim, task: PlaceTask) -> tuple[Pose, float]:
         """Up, well over the distance that counts as having let go, and rest there."""
@@ -171,11 +172,6 @@ def _step_towards(
     turn = np.clip(rpy_from_matrix(goal.rotation @ last.rotation.T), -turn_rad, turn_rad)
     action = np.concatenate([move, turn, [gripper]]).astype(np.float32)
     return np.clip(action, env.action_space.low, env.action_space.high)
-
-
-def _settled(sim: WidowXSim) -> bool:
-    """Whether the hand has come to where it was sent."""
-    return bool(np.linalg.norm(sim.target.position - sim.end_effector.position) < 0.006)
 
 
 def _pointing_down(yaw: float) -> np.ndarray:

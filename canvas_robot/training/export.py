@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import torch
@@ -43,6 +43,7 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     folder, split, fingerprint: the data set that was trained on; `episodes`: how many of those that
         the rules keep, the first ones.
     held_out: the split that unseen episodes are in, which may be the same; "" where none are.
+    environments: of simulated data, by Gymnasium id, the settings that made them.
     """
 
     run: str
@@ -56,6 +57,7 @@ class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     fingerprint: str
     episodes: int
     held_out: str
+    environments: dict[str, dict[str, Any]] = {}
 
 
 def export_run(
@@ -64,6 +66,7 @@ def export_run(
     step: int | None = None,
     average: bool = True,
     prompts: bool = True,
+    whole: bool = False,
 ) -> tuple[Path, TrainingRecord]:
     """Writes the deployable checkpoint of a run: whole, or not at all.
 
@@ -77,6 +80,7 @@ def export_run(
         average: take the moving average of the weights where the run has one.
         prompts: bring the run's folder of prompt embeddings, if it used one; without it, whoever
             loads the checkpoint needs that folder or the text encoder.
+        whole: bring the backbone, too: the folder then needs nothing beside it.
     Returns:
         The folder, and what training.json in it says.
     Raises:
@@ -97,7 +101,7 @@ def export_run(
         if config.prompts and prompts:
             source = Path(config.prompts).expanduser()
             shutil.copytree(source, part / "prompts", copy_function=_linked)
-        save_checkpoint(policy, part, record.rules.actions, record.fingerprint)
+        save_checkpoint(policy, part, record.rules.actions, record.fingerprint, whole)
         (part / RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record)) + b"\n")
         os.replace(part, target)
     finally:
@@ -138,6 +142,7 @@ class _UsedData(msgspec.Struct, frozen=True, kw_only=True):
     split: str
     fingerprint: str
     episodes: int
+    environments: dict[str, dict[str, Any]] = {}
 
 
 def chosen_weights(
@@ -182,6 +187,7 @@ def _record(
         fingerprint=data.fingerprint,
         episodes=data.episodes,
         held_out=str((facts.held_out or {}).get("split", "")),
+        environments=data.environments,
     )
 
 

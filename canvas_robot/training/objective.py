@@ -100,6 +100,7 @@ class Objective(nn.Module):
         running = self.passes[self._loops - 1]
         timesteps = {self._timesteps[r]: video.timesteps for r, video in noisy.items()}
         modulator = Modulator(self.model.runner.transformer, running.plan, timesteps)
+        modulator.make()
         out = running(self.model, rows, earlier, modulator)
         errors = {}
         for region in self._outputs:

@@ -32,7 +32,10 @@ def make_optimiser(
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return AdamW([group for group in groups if group["params"]], config.lr, config.betas)
+    groups = [group for group in groups if group["params"]]
+    on_cpu = all(p.device.type == "cpu" for p in trained.values())
+    # Elsewhere torch chooses; on a CPU it takes one parameter after the other.
+    return AdamW(groups, config.lr, config.betas, fused=True if on_cpu else None)
 
 
 def make_schedule(optimiser: AdamW, config: OptimiserConfig, steps: int) -> LambdaLR:
@@ -64,7 +67,7 @@ def make_average(trained: Mapping[str, nn.Parameter], config: EmaConfig | str) -
 
     Over the first updates its decay rises, as (1 + n) / (10 + n).
     """
-    return None if config == OFF else EMAModel(trained.values(), decay=config.decay)
+    return None if config == OFF else EMAModel(trained.values(), decay=config.decay, foreach=True)
 
 
 @contextmanager

@@ -59,6 +59,7 @@ def export_plain(
         fingerprint=str(facts.data["fingerprint"]),
         episodes=int(facts.data["episodes"]),
         held_out=str((facts.held_out or {}).get("split", "")),
+        environments=dict(facts.data.get("environments", {})),
     )
     opened.folder.require_unchanged()
     schema, statistics = opened.folder.schema(), opened.folder.statistics()

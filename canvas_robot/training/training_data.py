@@ -45,6 +45,7 @@ class Source:
             "first": self.dataset.name(int(self.selection.episodes[0])),
             "last": self.dataset.name(int(self.selection.episodes[-1])),
             "left_out": {**self.selection.left_out, **skipped},
+            "environments": self.dataset.environments,
         }
 
     def part(self, start: int, stop: int) -> Source:

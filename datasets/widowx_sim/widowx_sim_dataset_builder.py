@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 from canvas_robot.data.helper_process import HelperProcess
 from canvas_robot.data.rlds import bridge_features, example_from_episode
 from canvas_robot.evaluation.rollouts import Rollout, record_rollouts
+from canvas_robot.sim.environment import all_settings
 from canvas_robot.sim.experts import expert_for
 from canvas_robot.sim.registration import ENV_IDS
 from canvas_robot.sim.unsteady import Disturbance
@@ -105,9 +106,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         ),
         WidowXSimConfig(
             name="demo",
-            description="1000 + 30 of reach and of cube_on_plate, a disturbed hand.",
+            description="1500 + 30 of reach and of cube_on_plate, a disturbed hand.",
             tasks=("reach", "cube_on_plate"),
-            train_episodes=1000,
+            train_episodes=1500,
             val_episodes=30,
             first_episode_id=100,
             disturb=DISTURBED,
@@ -133,7 +134,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        made = {task: config.options(task) for task in config.tasks}
+        made = {
+            ENV_IDS[task]: all_settings(task=task, **config.options(task)) for task in config.tasks
+        }
         return self.dataset_info_from_configs(
             features=bridge_features(), metadata=tfds.core.MetadataDict(environments=made)
         )

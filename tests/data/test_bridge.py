@@ -295,6 +295,18 @@ def test_an_array_record_copy_gives_the_same_episodes(bridge_sample, tmp_path):
             )
 
 
+def test_settings_of_a_simulator_are_read_where_its_builder_kept_them(bridge_sample, tmp_path):
+    assert BridgeV2(bridge_sample).environments == {}, "recordings have none"
+    folder = _split_into_shards(bridge_sample, tmp_path, lengths=(25,))
+    made = {"canvas_robot/WidowXReach-v0": {"shadows": False, "image_size": [256, 256]}}
+    (folder / "metadata.json").write_text(json.dumps({"environments": made, "other": 1}))
+    assert BridgeV2(folder).environments == made
+    for wrong in ("[]", '{"environments": ["reach"]}', "{"):
+        (folder / "metadata.json").write_text(wrong)
+        with pytest.raises(BridgeDataError, match=r"metadata\.json: environments: "):
+            _ = BridgeV2(folder).environments
+
+
 def test_another_file_format_is_refused(bridge_sample, tmp_path):
     folder = _split_into_shards(bridge_sample, tmp_path, lengths=(25,))
     info = json.loads((folder / "dataset_info.json").read_text())

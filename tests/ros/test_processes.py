@@ -14,14 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
+from std_srvs.srv import Trigger
 
 from canvas_robot.kinematics import Arm
 from canvas_robot.ros.messages import image_from_msg, joints_from_msg, pose_to_msg, stamp_ns
 from canvas_robot.ros.processes import NodeProcesses, node_environment
 from canvas_robot.signals.pose import Pose
+from canvas_robot.sim.reach import ReachTask
 from tests.ros.conftest import JOINTS, TIMEOUT_S
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -83,7 +87,8 @@ def cli(*arguments: str, **options) -> subprocess.Popen:
 
 
 def test_the_demo_runs_both_nodes_and_writes_its_report(domain_id, tmp_path):
-    demo = cli("demo", "--seconds", "6", "--out", str(tmp_path), env=node_environment(domain_id))
+    words = ("demo", "--seconds", "6", "--checkpoint", "", "--out", str(tmp_path))
+    demo = cli(*words, env=node_environment(domain_id))
     output, _ = demo.communicate(timeout=120)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["trained"] is False
@@ -93,6 +98,42 @@ def test_the_demo_runs_both_nodes_and_writes_its_report(domain_id, tmp_path):
     assert report["latency_ms"]["total"]["p50"] > report["latency_ms"]["model"]["p50"] > 0
     for name in ("report.html", "latency.png", "episode.mp4"):
         assert (tmp_path / name).stat().st_size > 1000, name
+
+
+def test_the_demo_plays_one_episode_after_the_other(domain_id, tmp_path):
+    words = ("demo", "--task", "reach", "--episodes", "2", "--episode", "90000")
+    demo = cli(*words, "--out", str(tmp_path), env=node_environment(domain_id))
+    output, _ = demo.communicate(timeout=120)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["trained"] is True, output
+    episodes = report["details"]["episodes"]
+    assert [e["episode"] for e in episodes] == [90_000, 90_001], output
+    assert [e["instruction"] for e in episodes] == [
+        ReachTask().episode(k).instruction for k in (90_000, 90_001)
+    ]
+    assert all(1 <= e["periods"] <= 40 for e in episodes)
+    assert report["active_ticks"] + report["hold_ticks"] <= sum(e["periods"] + 2 for e in episodes)
+    assert "success: any" in output
+
+
+def test_the_simulated_robot_goes_on_to_the_next_episode(nodes, domain_id, monitor):
+    nodes.start("sim_robot", {"task": "reach", "episode": 7})
+    heard: list[dict] = []
+
+    def on_episode(msg):
+        heard.append({item.key: item.value for item in msg.values})
+
+    kept = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    monitor.node.create_subscription(DiagnosticStatus, "sim_robot/episode", on_episode, kept)
+    following = monitor.node.create_client(Trigger, "sim_robot/next_episode")
+    assert monitor.wait_for(lambda: bool(heard) and following.service_is_ready(), START_TIMEOUT_S)
+    assert heard[-1]["episode"] == "7"
+    answer = following.call_async(Trigger.Request())
+    assert monitor.wait_for(answer.done, TIMEOUT_S) and answer.result().success
+    said = json.loads(answer.result().message)
+    assert said["episode"] == 8 and said["instruction"] == ReachTask().episode(8).instruction
+    assert monitor.wait_for(lambda: heard[-1]["episode"] == "8", TIMEOUT_S)
+    assert heard[-1]["periods"] == "0" and heard[-1]["success"] == "false"
 
 
 def test_ctrl_c_ends_the_demo_and_both_its_nodes(domain_id, monitor, tmp_path):

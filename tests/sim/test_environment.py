@@ -15,7 +15,7 @@ from canvas_robot.kinematics import Arm
 from canvas_robot.kinematics.rule import limits_of
 from canvas_robot.resources import config_path
 from canvas_robot.signals import load_binding
-from canvas_robot.sim.environment import WidowXEnv
+from canvas_robot.sim.environment import WidowXEnv, all_settings
 from canvas_robot.sim.experts import expert_for
 from canvas_robot.sim.registration import ENV_IDS, register
 from canvas_robot.sim.task import LIMITS
@@ -350,3 +350,15 @@ def test_before_the_first_reset_there_is_no_instruction():
     assert bare.render() is None
     bare.close()
     bare.close()
+
+
+def test_all_settings_are_those_that_make_the_same_environment_again():
+    settings = all_settings(task="cube_on_plate", stop="held", shadows=True)
+    assert settings["shadows"] is True and settings["multisamples"] == 0
+    first, again = WidowXEnv("cube_on_plate", stop="held", shadows=True), WidowXEnv(**settings)
+    pictures = [env.reset(options={"episode_id": 5})[0]["image"] for env in (first, again)]
+    np.testing.assert_array_equal(*pictures)
+    for env in (first, again):
+        env.close()
+    with pytest.raises(TypeError, match="shadow"):
+        all_settings(shadow=True)

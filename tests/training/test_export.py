@@ -10,7 +10,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
+from canvas_robot.backbone.folder import write_backbone
 from canvas_robot.backbone.loading import load_backbone
+from canvas_robot.backbone.part_config import BackboneError
 from canvas_robot.data.bridge import BridgeV2
 from canvas_robot.policy.checkpoint import load_checkpoint
 from canvas_robot.policy.codecs.text import prompt_embedding
@@ -143,6 +145,26 @@ def test_prompts_of_the_run_come_along(make_config, bridge_sample, tmp_path, qui
     assert policy.model.text.encode("put the carrot on the plate").isfinite().all()
     assert np.isfinite(decide(policy, sample)).all()
     assert not (without / "prompts").exists()
+
+
+def test_a_whole_checkpoint_needs_nothing_beside_it(make_config, tmp_path, quiet, sample):
+    source = write_backbone(tmp_path / "backbone", load_backbone("tiny"))
+    config = make_config(f"run={tmp_path / 'run'}", f"backbone.source={source}", "steps=1")
+    run_training(config, quiet)
+    named, _ = export_run(tmp_path / "run", tmp_path / "named")
+    expected = decide(load_checkpoint(named), sample)
+    whole, _ = export_run(tmp_path / "run", tmp_path / "whole", whole=True)
+    shutil.rmtree(source)
+    moved = whole.rename(tmp_path / "moved")
+    np.testing.assert_array_equal(decide(load_checkpoint(moved), sample), expected)
+    with pytest.raises(BackboneError, match="there is no folder of this name"):
+        load_checkpoint(named)
+
+
+def test_a_whole_checkpoint_names_a_backbone_that_ships(trained, tmp_path):
+    whole, _ = export_run(trained, tmp_path / "whole", whole=True)
+    assert not (whole / "backbone").exists()
+    assert json.loads((whole / "config.json").read_text())["backbone"] == "tiny"
 
 
 # ---------------------------------------------------------------- what is refused
