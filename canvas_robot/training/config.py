@@ -49,6 +49,8 @@ class DataConfig(_Section, kw_only=True):
         one (its last), or off. holdout_windows: how many windows of it are evaluated.
     rules: as of DataRules.
     shuffle, clips_per_visit, block_episodes, crops: as of WindowSampler.
+    balance: how often an episode of a rare instruction may come in an epoch, so that instructions
+        get about as many windows; 1: every episode once. Statistics know nothing of it.
     latents: folder made by `canvas-robot data encode`; "": the VAE runs in every step.
     workers: processes that read, for each training process; 0 reads in the training process.
     """
@@ -61,6 +63,7 @@ class DataConfig(_Section, kw_only=True):
     shuffle: Literal["none", "block", "global"] = "block"
     clips_per_visit: Few = 4
     block_episodes: Few = 256
+    balance: Annotated[int, Meta(ge=1, le=1000)] = 1
     latents: Text = ""
     crops: Annotated[int, Meta(ge=1, le=1024)] = 1
     workers: Annotated[int, Meta(ge=0, le=256)] = 2

@@ -54,6 +54,23 @@ class Source:
         episodes, counts = kept.episodes[start:stop], kept.counts[start:stop]
         return replace(self, selection=Selection(episodes, counts, kept.left_out))
 
+    def balanced(self, most: int) -> Selection:
+        """Episodes of rarer instructions several times, at most `most` times.
+
+        An instruction with a third of the windows of the most frequent one comes three times. With
+        `most` above 1, every episode's record is looked into once.
+        """
+        kept = self.selection
+        if most == 1:
+            return kept
+        told = [self.dataset.read(episode).instruction for episode in kept.episodes.tolist()]
+        _, which = np.unique(told, return_inverse=True)
+        windows = np.bincount(which, weights=kept.counts)
+        times = np.clip(np.rint(windows.max() / windows), 1, most).astype(np.int64)[which]
+        return Selection(
+            np.repeat(kept.episodes, times), np.repeat(kept.counts, times), kept.left_out
+        )
+
     def draws(self, count: int, seed: int) -> list[Draw]:
         """Some of its windows, each once, by episode and step; the same for a seed."""
         ends = np.cumsum(self.selection.counts)
@@ -90,7 +107,7 @@ class TrainingData:
         self, batch_size: int, seed: int, rank: int, processes: int, pin_memory: bool
     ) -> WindowLoader:
         """The batches of one process."""
-        config, kept = self.config, self.train.selection
+        config, kept = self.config, self.train.balanced(self.config.balance)
         sampler = WindowSampler(
             kept.counts,
             kept.episodes,

@@ -1,6 +1,7 @@
 """Laws of what is learned from: nothing that is held out, the same windows to be judged by."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -95,6 +96,32 @@ def test_processes_learn_from_different_windows(opened):
     loaders = [data.loader(4, 0, rank, 2, False) for rank in range(2)]
     seen = [{(d.episode, d.step) for draws in loader.sampler for d in draws} for loader in loaders]
     assert not seen[0] & seen[1] and len(seen[0]) == len(seen[1]) == 80
+
+
+def test_balance_brings_episodes_of_rarer_instructions_as_often_as_it_takes(opened):
+    data = opened("data.holdout=off", "data.balance=3")
+    dataset, kept = data.train.dataset, data.train.selection
+    counts = dict(zip(kept.episodes.tolist(), kept.counts.tolist(), strict=True))
+    goals = {episode: dataset.read(episode).instruction for episode in counts}
+    windows = Counter()
+    for episode, goal in goals.items():
+        windows[goal] += counts[episode]
+    assert len(windows) > 1, "the sample has several"
+    most = max(windows.values())
+    times = {goal: min(3, max(1, round(most / own))) for goal, own in windows.items()}
+    assert set(times.values()) > {1}
+    balanced = data.train.balanced(3)
+    came = Counter(balanced.episodes.tolist())
+    assert came == {episode: times[goal] for episode, goal in goals.items()}
+    assert data.train.balanced(1) is kept
+    sampler = data.loader(1, 0, 0, 1, False).sampler
+    drawn = Counter(draw.episode for draws in sampler for draw in draws)
+    assert drawn == {episode: times[goals[episode]] * counts[episode] for episode in counts}
+
+
+def test_balance_changes_no_statistics(opened):
+    plain, balanced = opened(), opened("data.balance=5")
+    assert plain.statistics() == balanced.statistics()
 
 
 def test_largest_windows_are_of_the_last_phase_and_as_many_as_asked(opened):
