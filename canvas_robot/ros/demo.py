@@ -27,7 +27,8 @@ from canvas_robot.evaluation.run_report import BRIDGE_TABLE_CAMERA, RunMeta, wri
 from canvas_robot.resources import DEMO
 from canvas_robot.ros.monitor import Monitor, Status
 from canvas_robot.ros.processes import NodeProcesses, free_domain_id, node_environment
-from canvas_robot.ros.sim_episodes import SimEpisode, SimEpisodes
+from canvas_robot.ros.sim_episodes import SimEpisode, SimEpisodes, most_periods
+from canvas_robot.sim.task import CONTROL_PERIOD_S as PERIOD_S
 from canvas_robot.sim.tasks import task_named
 
 START_TIMEOUT_S = 120.0
@@ -36,6 +37,8 @@ MIN_TICKS = 0.99  # share of the expected ticks that must have commanded
 MAX_GAP_TICKS = 2.5  # longest silence between two commands, in control periods
 FRAMES_PER_SECOND = 10.0  # of the video
 FILMED = 8  # episodes: a picture of the camera is 1 MB
+# An episode is over by then: a policy that holds all the time never ends one.
+LATEST_S, LATEST_TIMES = 10.0, 3
 PACKAGES = (
     "canvas_robot",
     "torch",
@@ -181,7 +184,8 @@ def _play(
             show.title = episodes.begin()["instruction"]
             monitor.frames.clear()
             began, started = len(monitor.statuses), time.monotonic()
-            while not episodes.over and nodes.died() is None:
+            patience = started + LATEST_S + LATEST_TIMES * most_periods(settings.task) * PERIOD_S
+            while not episodes.over and nodes.died() is None and time.monotonic() < patience:
                 monitor.spin_once(0.05)
                 _thin(monitor.frames)
                 show.going_on = f"{number + 1} of {settings.episodes}"
