@@ -28,53 +28,75 @@ once() { # folder, command: makes the folder unless it is there
     [ -e "$made" ] || "$@"
 }
 
-cat <<'PLAN'
-On two cores, nothing else running: demonstrations 3 minutes, the VAE 9 (it is bounded by time),
-latents 3; then the rates of four trainings are measured here and their hours printed.
-PLAN
-stage "1 of 9: demonstrations of the scripted experts"
-if [ ! -f "$data/dataset_info.json" ]; then
+rates() { # backbone, data, latents: what the four trainings take here
+    local config beginning
+    for config in demo_pretrain demo_actions demo_balanced demo_adapt; do
+        echo "$config:"
+        beginning=()
+        if [ "$config" != demo_pretrain ]; then beginning=("start_from=''"); fi
+        $robot train "$config.yaml" --fit "backbone.source=$1" "data.folder=$2" \
+            "data.latents=$3" "${beginning[@]}" | grep -E "parameters trained|windows/s|hours"
+    done
+}
+
+demonstrate() { # configuration, folder
+    local folder
+    mkdir -p "$2"
+    folder=$(realpath "$2")
     (cd datasets/widowx_sim && MUJOCO_GL=${MUJOCO_GL:-egl} ../../.venv/bin/python ../tfds_build.py \
-        --config "$config" --data_dir "$(cd "../../$out" && pwd)/data")
+        --config "$1" --data_dir "$folder")
+}
+
+to_latents() { # data, backbone, latents
+    local split
+    for split in train val; do
+        $robot data encode "$1" --split $split --backbone "$2" --dtype float32 \
+            --schema widowx_small_video.json --binding widowx_video.yaml --out "$3"
+    done
+}
+
+stage "0 of 8: how long it takes here; on two cores of an AMD EPYC it took an hour"
+if [ ! -f "$data/dataset_info.json" ]; then
+    plan=$out/plan
+    few=$plan/widowx_sim/tasks_small/1.1.0
+    demonstrate tasks_small "$plan"
+    once "$plan/backbone" $robot make-backbone demo_backbone.yaml "folders=[$few]" \
+        "out=$plan/backbone" minutes=0.2
+    to_latents "$few" "$plan/backbone" "$plan/latents"
+    rates "$plan/backbone" "$few" "$plan/latents"
+    echo "demonstrations: about 3 minutes; the VAE: 9, it is bounded by time; latents: about 2"
 fi
 
-stage "2 of 9: the backbone's VAE and tokenizer"
+stage "1 of 8: demonstrations of the scripted experts"
+if [ ! -f "$data/dataset_info.json" ]; then
+    demonstrate "$config" "$out/data"
+fi
+
+stage "2 of 8: the backbone's VAE and tokenizer"
 once "$out/backbone" $robot make-backbone demo_backbone.yaml "folders=[$data]" "out=$out/backbone"
 
-stage "3 of 9: pictures to latents"
-for split in train val; do
-    $robot data encode "$data" --split $split --backbone "$out/backbone" --dtype float32 \
-        --schema widowx_small_video.json --binding widowx_video.yaml --out "$out/latents"
-done
+stage "3 of 8: pictures to latents"
+to_latents "$data" "$out/backbone" "$out/latents"
 
-stage "4 of 9: how long what follows takes"
-for config in demo_pretrain demo_actions demo_balanced demo_adapt; do
-    echo "$config:"
-    beginning=()
-    if [ "$config" != demo_pretrain ]; then beginning=("start_from=''"); fi
-    $robot train "$config.yaml" --fit "backbone.source=$out/backbone" "data.folder=$data" \
-        "data.latents=$out/latents" "${beginning[@]}" | grep -E "parameters trained|steps/s|hours"
-done
-
-stage "5 of 9: video and actions, all of the transformer"
+stage "4 of 8: video and actions, all of the transformer"
 train pretrain demo_pretrain.yaml "backbone.source=$out/backbone"
 once "$out/pretrained" $robot export "$out/pretrain" --backbone -o "$out/pretrained"
 once "$out/pretrained_policy" $robot export "$out/pretrain" -o "$out/pretrained_policy"
 
-stage "6 of 9: actions, all of the transformer"
+stage "5 of 8: actions, all of the transformer"
 train actions demo_actions.yaml "backbone.source=$out/pretrained" \
     "start_from=$out/pretrained_policy"
 once "$out/acting" $robot export "$out/actions" --backbone -o "$out/acting"
 once "$out/acting_policy" $robot export "$out/actions" -o "$out/acting_policy"
 
-stage "7 of 9: actions, every instruction as often as the others"
+stage "6 of 8: actions, every instruction as often as the others"
 train balanced demo_balanced.yaml "backbone.source=$out/acting" "start_from=$out/acting_policy"
 once "$out/frozen" $robot export "$out/balanced" --backbone -o "$out/frozen"
 once "$out/balanced_policy" $robot export "$out/balanced" -o "$out/balanced_policy"
 
-stage "8 of 9: loops, codecs and head, the transformer frozen"
+stage "7 of 8: loops, codecs and head, the transformer frozen"
 train adapt demo_adapt.yaml "backbone.source=$out/frozen" "start_from=$out/balanced_policy"
 
-stage "9 of 9: the checkpoint"
+stage "8 of 8: the checkpoint"
 once "$out/policy" $robot export "$out/adapt" --whole -o "$out/policy"
 echo "evaluate it: $robot eval --env canvas_robot/WidowXReach-v0 --policy $out/policy --episodes 200"

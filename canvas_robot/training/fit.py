@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from canvas_robot.backbone.memory import ROWS_ALIVE
+from canvas_robot.training.attention_kernels import fast_attention
 from canvas_robot.training.config import TrainConfig
 from canvas_robot.training.gradient_checkpointing import (
     choose_checkpointing,
@@ -49,7 +50,8 @@ class FitReport:
     trained, frozen: parameters. trained_bytes, frozen_bytes: of their weights, buffers with the
     frozen ones. gradient_bytes, optimiser_bytes, average_bytes: of what belongs to trained ones.
     kept, kept_again: activations without and with gradient checkpointing. checkpointing: which of
-    them the run would use. seconds: of one step of all its batches, reading them aside.
+    them the run would use. windows: of one step. seconds: of one step of all its batches, reading
+    them aside.
     peak_bytes: what the device held at most in these steps; None where it is not CUDA.
     """
 
@@ -66,6 +68,7 @@ class FitReport:
     kept: KeptMemory
     kept_again: KeptMemory
     checkpointing: bool
+    windows: int
     seconds: float
     peak_bytes: int | None
 
@@ -129,6 +132,7 @@ def fit_table(report: FitReport) -> Table:
     if report.peak_bytes is not None:
         rows["held at most, measured"] = _gb(report.peak_bytes)
     rows["steps/s"] = f"{1 / report.seconds:.3g}"
+    rows["windows/s"] = f"{report.windows / report.seconds:.3g}"
     rows[f"hours to finish {report.steps:,} steps"] = f"{report.hours:.3g}"
     for card in CARDS_GB:
         plain, again = (report.largest_batch(card, on) for on in (False, True))
@@ -170,7 +174,7 @@ def _measured(
     for _ in range(STEPS):
         started = time.perf_counter()
         for _ in range(config.accumulate):
-            with accelerator.accumulate(prepared):
+            with accelerator.accumulate(prepared), fast_attention(accelerator):
                 accelerator.backward(prepared(batch)["loss"])
         gradients = tensor_bytes(p.grad for p in trained.values() if p.grad is not None)
         optimiser.step()
@@ -194,6 +198,7 @@ def _measured(
         kept=kept,
         kept_again=again,
         checkpointing=checkpointing,
+        windows=config.batch_size * config.accumulate,
         seconds=seconds,
         peak_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
     )
