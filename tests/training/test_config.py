@@ -26,6 +26,7 @@ def test_the_shipped_configurations_are_these():
         "demo_actions.yaml",
         "demo_adapt.yaml",
         "demo_backbone.yaml",
+        "demo_balanced.yaml",
         "demo_pretrain.yaml",
         "plain_sim.yaml",
         "tiny_sim.yaml",

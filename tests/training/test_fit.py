@@ -113,6 +113,7 @@ def made_up(**changes) -> FitReport:
         "kept": KeptMemory(fixed=0, per_window=GB, passing_per_window=GB // 2),
         "kept_again": KeptMemory(fixed=0, per_window=GB // 10, passing_per_window=GB // 10),
         "checkpointing": False,
+        "windows": 8,
         "seconds": 3.6,
         "peak_bytes": 5 * 10**9,
     }
@@ -140,6 +141,7 @@ def test_the_table_says_it_all():
         "held at most, measured",
         "5.000 GB",
         "0.278",
+        "2.22",
         "hours to finish 1,000 steps",
         "largest batch in 24 GB",
         "13 (100 with checkpointing)",
