@@ -32,7 +32,7 @@ def eval_policy(
             "--policy",
             "--checkpoint",
             metavar="NAME|FOLDER",
-            help="expert, random, zero, or a checkpoint's folder.",
+            help="expert, random, zero, demo (the shipped one), or a checkpoint's folder.",
         ),
     ] = "",
     episodes: Annotated[

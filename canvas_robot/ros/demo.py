@@ -89,9 +89,10 @@ class _Stretch:
 
 @dataclass(eq=False)
 class _Show:
-    """What the live table tells of the run as a whole."""
+    """What the live table tells of the run as a whole; counts: what `going_on` is about."""
 
     title: str
+    counts: str
     started: float = field(default_factory=time.monotonic)
     going_on: str = ""
     episodes: list[SimEpisode] = field(default_factory=list)
@@ -156,7 +157,7 @@ def _watch(
     monitor: Monitor, nodes: NodeProcesses, settings: DemoSettings, console: Console
 ) -> Iterator[_Stretch]:
     """One scene for some seconds. Pictures are thinned to the video's rate."""
-    show = _Show(settings.instruction)
+    show = _Show(settings.instruction, "time")
     monitor.statuses.clear()
     monitor.frames.clear()
     with Live(console=console, refresh_per_second=4) as live:
@@ -178,7 +179,7 @@ def _play(
     monitor: Monitor, nodes: NodeProcesses, settings: DemoSettings, console: Console
 ) -> Iterator[_Stretch]:
     """One episode after the other."""
-    episodes, show = SimEpisodes(monitor), _Show("")
+    episodes, show = SimEpisodes(monitor), _Show("", "episode")
     with Live(console=console, refresh_per_second=4) as live:
         for number in range(settings.episodes):
             show.title = episodes.begin()["instruction"]
@@ -233,7 +234,7 @@ def _table(statuses: Sequence[Status], show: _Show) -> Table:
     table = Table(title=f"canvas_robot demo: {show.title!r} ({trained})", show_header=False)
     target = ", ".join(f"{x:+.3f}" for x in last.get("target", []))
     rows = {
-        "episode" if show.episodes or "s" not in show.going_on else "time": show.going_on,
+        show.counts: show.going_on,
         "state": last["state"] if not last["reason"] else f"{last['state']}: {last['reason']}",
         "ticks": f"{sum(s.active for s in statuses)} commanded, "
         f"{sum(not s.active for s in statuses)} held, {last['missed_ticks']} missed",

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import array
 import io
+import json
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
 import PIL.Image
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
@@ -34,6 +37,26 @@ class MessageError(ValueError):
 def stamp_ns(stamp: Time) -> int:
     """Nanoseconds of a header's stamp."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def values_to_msg(values: Mapping[str, object]) -> list[KeyValue]:
+    """A status's values: words as they are, all else as JSON; the inverse of `values_from_msg`."""
+    return [
+        KeyValue(key=key, value=value if isinstance(value, str) else json.dumps(value))
+        for key, value in values.items()
+    ]
+
+
+def values_from_msg(msg: DiagnosticStatus) -> dict[str, object]:
+    """What a status says, by key; what is no JSON is a word."""
+    return {item.key: _parsed(item.value) for item in msg.values}
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def stamp_from_ns(ns: int) -> Time:

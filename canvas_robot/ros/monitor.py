@@ -5,7 +5,6 @@ It is for live tables, reports and tests.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
 
 from canvas_robot.evaluation.run_report import TickRecord
-from canvas_robot.ros.messages import image_from_msg
+from canvas_robot.ros.messages import image_from_msg, values_from_msg
 from canvas_robot.ros.processes import adopt_node_environment
 
 
@@ -118,16 +117,7 @@ class Monitor:
         return True
 
     def _on_status(self, msg: DiagnosticStatus) -> None:
-        values = {item.key: _parsed(item.value) for item in msg.values}
-        self.statuses.append(Status(msg.message, values, time.monotonic()))
+        self.statuses.append(Status(msg.message, values_from_msg(msg), time.monotonic()))
 
     def _on_image(self, msg: Image) -> None:
         self.frames.append((time.monotonic(), image_from_msg(msg)))
-
-
-def _parsed(text: str):
-    """Numbers, lists and booleans are published as JSON, words as they are."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text

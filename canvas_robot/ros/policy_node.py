@@ -6,7 +6,6 @@ It creates, destroys, converts and delegates; deciding lives in `canvas_robot.ro
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import threading
 import time
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.impl.rcutils_logger import RcutilsLogger
@@ -29,7 +28,7 @@ from canvas_robot.kinematics.arm import Arm
 from canvas_robot.policy.assemble import assemble_policy, warm_up
 from canvas_robot.ros.control import ControlLoop, Decision, HoldReason, Instant
 from canvas_robot.ros.inputs import Inputs, check_sources
-from canvas_robot.ros.messages import pose_to_msg, stamp_from_ns
+from canvas_robot.ros.messages import pose_to_msg, stamp_from_ns, values_to_msg
 from canvas_robot.ros.parameters import declare_parameters, read_settings
 from canvas_robot.ros.ticker import Ticker
 from canvas_robot.signals import BindingError
@@ -335,10 +334,7 @@ class PolicyNode(LifecycleNode):
             name="policy: decision",
             hardware_id=self._policy.binding.robot.arm,
             message=decision.detail,
-            values=[
-                KeyValue(key=k, value=v if isinstance(v, str) else json.dumps(v))
-                for k, v in values.items()
-            ],
+            values=values_to_msg(values),
         )
 
     def _publish_diagnostics(self) -> None:
@@ -361,7 +357,7 @@ class PolicyNode(LifecycleNode):
             name="policy: control loop",
             hardware_id=self._policy.binding.robot.arm,
             message=message,
-            values=[KeyValue(key=k, value=json.dumps(v)) for k, v in values.items()],
+            values=values_to_msg(values),
         )
         array = DiagnosticArray(status=[status])
         array.header.stamp = stamp_from_ns(self.get_clock().now().nanoseconds)

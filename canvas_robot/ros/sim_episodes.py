@@ -17,6 +17,7 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_srvs.srv import Trigger
 
+from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.monitor import Monitor
 from canvas_robot.sim.registration import ENV_IDS, register
 
@@ -81,24 +82,11 @@ class SimEpisodes:
             wanted = json.loads(answer.message)["episode"]
             self._wait(lambda: self._facts.get("episode") == wanted, "no episode came")
         frames = self._monitor.frames
-        shown = frames[-1][0] if frames else 0.0
-        count = 0
-
-        def new_pictures() -> bool:
-            nonlocal shown, count
-            if frames and frames[-1][0] != shown:
-                shown, count = frames[-1][0], count + 1
-            return count >= _FRAMES
-
-        self._wait(new_pictures, "the camera is silent")
+        enough = len(frames) + _FRAMES
+        self._wait(lambda: len(frames) >= enough, "the camera is silent")
         self._called(self._reset, Trigger.Request(), "reset")
         self._began = len(statuses)
         self._tell(self._facts["instruction"])
-        return self._facts
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the robot said last of the present episode."""
         return self._facts
 
     @property
@@ -135,11 +123,7 @@ class SimEpisodes:
             raise SimEpisodesError(f"{otherwise} within {ANSWER_S:.0f} s")
 
     def _on_episode(self, msg: DiagnosticStatus) -> None:
-        words = ("task", "instruction")
-        self._facts = {
-            item.key: item.value if item.key in words else json.loads(item.value)
-            for item in msg.values
-        }
+        self._facts = values_from_msg(msg)
 
 
 def most_periods(task: str) -> int:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
@@ -31,6 +31,7 @@ from canvas_robot.ros.messages import (
     joints_to_msg,
     pose_from_msg,
     stamp_from_ns,
+    values_to_msg,
 )
 from canvas_robot.sim.physics import WidowXSim
 from canvas_robot.sim.running_episode import RunningEpisode
@@ -229,15 +230,11 @@ class SimRobotNode(Node):
         return following
 
     def _publish_episode(self, running: RunningEpisode) -> None:
-        facts = running.facts()
         status = DiagnosticStatus(
             level=DiagnosticStatus.OK,
             name="sim_robot: episode",
             message=running.episode.instruction,
-            values=[
-                KeyValue(key=key, value=value if isinstance(value, str) else json.dumps(value))
-                for key, value in facts.items()
-            ],
+            values=values_to_msg(running.facts()),
         )
         self._episodes.publish(status)
 
