@@ -67,8 +67,17 @@ class OutsideError(ValueError):
 
 
 def limits_of(robot: Robot) -> Limits:
-    """The limits that a binding declares for its arm."""
-    return Limits(robot.step_limits, robot.box_low, robot.box_high, robot.rpy_low, robot.rpy_high)
+    """The limits that a binding declares for its arm.
+
+    A tilt limit is kept by bounding roll and pitch alike: cos(tilt) = cos(roll) cos(pitch), so
+    both at acos(sqrt(cos(tilt_limit))) are just within it.
+    """
+    low, high = np.array(robot.rpy_low), np.array(robot.rpy_high)
+    if robot.tilt_limit is not None:
+        each = np.arccos(np.sqrt(np.cos(robot.tilt_limit)))
+        bound = np.array([each, each, np.pi])
+        low, high = np.maximum(low, -bound), np.minimum(high, bound)
+    return Limits(robot.step_limits, robot.box_low, robot.box_high, low, high)
 
 
 @dataclass(frozen=True)

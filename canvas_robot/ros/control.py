@@ -1,4 +1,4 @@
-"""ControlLoop: at each control tick a command, or a reason to hold.
+"""ControlLoop: at each control tick a decision, or a reason to hold; between ticks, set-points.
 
 Plain Python: no ROS, no clock of its own. On doubt it holds: one command at the measured pose, then
 silence until every input is good again.
@@ -8,78 +8,28 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 
 import numpy as np
 
 from canvas_robot.kinematics.rule import (
-    Command,
     Limits,
     OutsideError,
     compose,
     limits_of,
     parted,
 )
+from canvas_robot.policy.chunk_execution import ChunkExecution, First
 from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.ros.decisions import Decision, HoldReason, InputState, Instant, Motion
+from canvas_robot.ros.following import Course, Following
 from canvas_robot.signals import ActionChunk, History, NotReadyError, SignalError, StampError
 from canvas_robot.signals.binding import RosJoints, RosPose
 from canvas_robot.signals.pose import Pose, bridge_state_from_pose, pose_from_bridge_state
 
 FUTURE_TOLERANCE_NS = 100_000_000  # a stamp further ahead of the clock than this is a fault
-
-
-class HoldReason(StrEnum):
-    """Why the arm is held."""
-
-    WAITING_FOR_INPUT = "waiting_for_input"
-    NO_INSTRUCTION = "no_instruction"
-    BAD_INPUT = "bad_input"
-    STALE_INPUT = "stale_input"
-    CLOCK_STOPPED = "clock_stopped"
-    PARTED = "target_and_measured_pose_parted"
-    OUTSIDE_WORKSPACE = "outside_workspace"
-    MODEL_ERROR = "model_error"
-    BAD_ACTION = "bad_action"
-    OVERRUN = "decision_too_late"
-    INTERRUPTED = "interrupted"
-    INTERNAL_ERROR = "internal_error"
-    DEACTIVATED = "deactivated"
-
-
-@dataclass(frozen=True)
-class Instant:
-    """One moment on the robot's clock and on the steady clock, nanoseconds."""
-
-    ros_ns: int
-    steady_ns: int
-
-
-@dataclass(frozen=True, eq=False)
-class Decision:
-    """What one control tick came to.
-
-    index: of the control grid, counted from activation; stamp_ns: nominal time of the tick.
-    tick: counted from the last reset, -1 in a hold.
-    command: to be published now; None where there is nothing to publish.
-    reason, detail: why the arm is held; None and "" while active.
-    stamps_ns: of the newest sample used, by region.
-    arrivals_ns: when that sample arrived, on the robot's clock.
-    timings_ms: milliseconds by stage.
-    """
-
-    index: int
-    stamp_ns: int
-    tick: int = -1
-    command: Command | None = None
-    reason: HoldReason | None = None
-    detail: str = ""
-    chunk: ActionChunk | None = None
-    stamps_ns: dict[str, int] = field(default_factory=dict)
-    arrivals_ns: dict[str, int] = field(default_factory=dict)
-    timings_ms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,16 +39,32 @@ class _Arrival:
 
 
 class ControlLoop:
-    """Samples in from any thread, `tick` from one thread.
+    """Samples in from any thread, `tick` from one thread, `motion` from any.
 
     Args:
         policy: decides; its binding declares signals, limits and ages.
         now: the present moment.
         warn: receives one line for each thing that goes wrong.
+        decision_timeout_s: how long a decision is followed, from the stamp of the picture that it
+            saw, if no other comes; a picture that the schema refreshes less often than every tick
+            may be older by as much.
+        command_rate_hz: how often `motion` is asked for.
+        unsafe: follow without limits of motion where the binding declares none.
+        execution: which rows of the action chunks are carried out when.
+    Raises:
+        BindingError: the binding declares no limits of motion.
+        ValueError: decision_timeout_s ends a chunk before its rows are carried out.
     """
 
     def __init__(
-        self, policy: CanvasPolicy, now: Callable[[], Instant], warn: Callable[[str], None]
+        self,
+        policy: CanvasPolicy,
+        now: Callable[[], Instant],
+        warn: Callable[[str], None],
+        decision_timeout_s: float = 0.4,
+        command_rate_hz: float = 50.0,
+        unsafe: bool = False,
+        execution: ChunkExecution | None = None,
     ) -> None:
         self._policy, self._now, self._warn = policy, now, warn
         self._binding = policy.binding
@@ -109,11 +75,20 @@ class ControlLoop:
         self._history = History(policy.schema, policy.binding)
         self._arrivals = {signal: deque[_Arrival](maxlen=256) for signal in self._history.signals}
         self._faults: dict[str, str] = {}
+        self._samples, self._refused = Counter(), Counter()
+        self._last_faults: dict[str, str] = {}
         self._instruction: str | None = None
         self._pending: str | None = None
-        self._target: Pose | None = None  # None: the next decision starts from the measured pose
-        self._gripper = 1.0  # last commanded; set before any hold can use it
-        self._moving = False  # a command has been given that no hold has stopped yet
+        self._follow = Following(policy.binding, execution or First(), command_rate_hz, unsafe)
+        self._timeout_ns = round(decision_timeout_s * 1e9)
+        unattended = self._follow.execution.unattended
+        alone_s = unattended / self._binding.control_rate_hz
+        if alone_s > decision_timeout_s:
+            raise ValueError(
+                f"decision_timeout: expected at least {alone_s:g} s, as an execution of "
+                f"{unattended} steps decides nothing for so long, got {decision_timeout_s:g} s"
+            )
+        self._blocks: dict[HoldReason, str] = {}
         self._first_index = 0
         self._generation = 0
 
@@ -137,11 +112,27 @@ class ControlLoop:
                 self._note_fault(signal, str(error))
                 return
             self._arrivals[signal].append(_Arrival(stamp_ns, now))
+            self._samples[signal] += 1
+            self._last_faults.pop(signal, None)
 
     def fault(self, signal: str, detail: str) -> None:
         """Notes that a message of a signal could not be read; the arm is held at the next tick."""
         with self._lock:
             self._note_fault(signal, detail)
+
+    def inputs(self) -> dict[str, InputState]:
+        """How each signal comes in."""
+        now = self._now()
+        with self._lock:
+            return {
+                signal: InputState(
+                    self._samples[signal],
+                    self._refused[signal],
+                    self._age_s(signal, now),
+                    self._last_faults.get(signal, ""),
+                )
+                for signal in self._arrivals
+            }
 
     def instruct(self, instruction: str) -> None:
         """Asks for another instruction; from the next tick on. A blank one holds."""
@@ -149,13 +140,51 @@ class ControlLoop:
             self._pending = instruction
 
     def reset(self) -> None:
-        """Starts over at the next tick: no history, target from the measured pose."""
+        """Starts over at the next tick: no history, target from the measured pose.
+
+        What is being followed ends; `hold` first stops the arm where it is.
+        """
         with self._lock:
             self._disengage()
+            self._follow.course = None
             self._history.clear()
             self._faults = {}
             for arrivals in self._arrivals.values():
                 arrivals.clear()
+
+    def block(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision | None:
+        """Stops the motion until `unblock`: the hold, or None where this reason stood already."""
+        with self._lock:
+            standing = reason in self._blocks
+            self._blocks[reason] = detail
+            return None if standing else self._hold(index, stamp_ns, reason, detail)
+
+    def unblock(self, reason: HoldReason) -> None:
+        """That reason no longer stands; the next good tick starts afresh."""
+        with self._lock:
+            self._blocks.pop(reason, None)
+
+    @property
+    def steps(self) -> int:
+        """Actions begun since the last hold."""
+        with self._lock:
+            return self._follow.execution.begun
+
+    def motion(self) -> Motion | Decision | None:
+        """What to publish now, at the command rate: a set-point, the hold that ends the motion, or
+        nothing while the arm is held.
+        """
+        now = self._now()
+        with self._lock:
+            course = self._follow.course
+            if course is None:
+                return None
+            if now.steady_ns > course.until_ns:
+                return self._hold(-1, now.ros_ns, HoldReason.TIMEOUT, course.end)
+            try:
+                return self._follow.motion(self._measured(), now.steady_ns)
+            except ValueError as error:
+                return self._hold(-1, now.ros_ns, HoldReason.BAD_ACTION, str(error))
 
     # ---------------------------------------------------------------- the control thread
 
@@ -167,11 +196,14 @@ class ControlLoop:
             held = self._input_hold(index, stamp_ns) or self._motion_hold(index, stamp_ns)
             if held is not None:
                 return held
+            execution = self._follow.execution
+            if self._follow.target is not None and not execution.wants_decision:
+                return Decision(index, stamp_ns, tick=index - self._first_index)
             try:
                 observation = self._observe(index, stamp_ns)
             except NotReadyError as error:
                 return self._hold(index, stamp_ns, HoldReason.WAITING_FOR_INPUT, str(error))
-            generation = self._generation
+            generation, begun = self._generation, execution.begun
         assembled = time.perf_counter()
         try:
             chunk = self._policy.act(observation)
@@ -186,7 +218,8 @@ class ControlLoop:
                 return Decision(
                     index, stamp_ns, reason=HoldReason.INTERRUPTED, detail="reset while deciding"
                 )
-            late = self._stale(self._now())
+            now = self._now()
+            late = self._stale(now)
             if late:
                 return self._hold(
                     index,
@@ -194,11 +227,15 @@ class ControlLoop:
                     HoldReason.OVERRUN,
                     f"after {done - started:.3f} s of deciding: {late}",
                 )
+            course = self._course_of(index, chunk, now)
+            if now.steady_ns > course.until_ns:
+                return self._hold(index, stamp_ns, HoldReason.OVERRUN, course.end)
             try:
-                command = compose(self._target, chunk.values[0], self._limits)
+                command = self._follow.take(
+                    chunk.values, begun, course, self._measured(), now.steady_ns
+                )
             except ValueError as error:
                 return self._hold(index, stamp_ns, HoldReason.BAD_ACTION, str(error))
-            self._target, self._gripper, self._moving = command.target, command.gripper, True
             stamps = chunk.stamps_ns
             return Decision(
                 index,
@@ -248,6 +285,9 @@ class ControlLoop:
         self._disengage()
 
     def _input_hold(self, index: int, stamp_ns: int) -> Decision | None:
+        if self._blocks:
+            reason, detail = next(iter(self._blocks.items()))
+            return self._hold(index, stamp_ns, reason, detail)
         faults, self._faults = self._faults, {}
         if faults:
             return self._hold(index, stamp_ns, HoldReason.BAD_INPUT, "; ".join(faults.values()))
@@ -282,9 +322,10 @@ class ControlLoop:
                 f"(m, rad) is further outside box and orientation limits of the binding "
                 f"than one step; move the arm inside",
             )
-        if self._target is not None and self._robot.anchor == "target":
-            if parted(self._target, measured, self._robot.part_m, self._robot.part_rad):
-                apart = float(np.linalg.norm(self._target.position - measured.position))
+        target = self._follow.target
+        if target is not None and self._robot.anchor == "target":
+            if parted(target, measured, self._robot.part_m, self._robot.part_rad):
+                apart = float(np.linalg.norm(target.position - measured.position))
                 return self._hold(
                     index,
                     stamp_ns,
@@ -296,13 +337,12 @@ class ControlLoop:
         return None
 
     def _observe(self, index: int, stamp_ns: int):
-        if self._target is None:
+        if self._follow.target is None:
             self._policy.reset(self._instruction)
             self._history.reset(stamp_ns)
             self._first_index = index
         observation = self._history.observe(index - self._first_index, stamp_ns)
-        if self._target is None or self._robot.anchor == "measured":
-            self._target = self._measured()
+        self._follow.engage(self._measured())
         return observation
 
     def _hold(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision:
@@ -311,20 +351,50 @@ class ControlLoop:
         The first hold after motion carries one command at the measured pose, if that is known.
         """
         command = None
-        if self._moving:
+        if self._follow.course is not None:
             age = self._age_s(self._state_signal, self._now())
             measured_known = age <= self._binding.signals[self._state_signal].max_age_s
             if measured_known and not self._outside(self._measured()):
-                command = compose(
-                    self._measured(), np.append(np.zeros(6), self._gripper), self._limits
-                )
-            self._moving = False
+                command = self._follow.stay(self._measured())
+            self._follow.course = None
         self._disengage()
         return Decision(index, stamp_ns, command=command, reason=reason, detail=detail)
 
     def _disengage(self) -> None:
-        self._target = None
+        self._follow.disengage()
         self._generation += 1
+
+    def _course_of(self, index: int, chunk: ActionChunk, now: Instant) -> Course:
+        """How long a decision is followed: to its chunk's end, or until its picture is too old."""
+        tick_ns = self._binding.tick_ns
+        chunk_ns = now.steady_ns + chunk.horizon * tick_ns
+        seen = [r for r in self._binding.regions_by_codec("visual") if r in chunk.stamps_ns]
+        image_ns = min((chunk.stamps_ns[region] for region in seen), default=0)
+        if not seen:
+            return Course(index, 0, now.ros_ns, chunk_ns, "its action chunk has come to its end")
+        # By how much the picture of each region may lag, because the schema says so.
+        aged = max(
+            self._picture_age_ns(region, chunk.stamps_ns[region], now)
+            - chunk.ages.get(region, 0) * tick_ns
+            for region in seen
+        )
+        picture_ns = now.steady_ns + self._timeout_ns - aged
+        if picture_ns <= chunk_ns:
+            end = (
+                f"decision {index}: its picture is older than decision_timeout "
+                f"{self._timeout_ns / 1e9} s and no newer decision has come"
+            )
+            return Course(index, image_ns, now.ros_ns, picture_ns, end)
+        return Course(
+            index, image_ns, now.ros_ns, chunk_ns, f"decision {index}: its action chunk has ended"
+        )
+
+    def _picture_age_ns(self, region: str, stamp_ns: int, now: Instant) -> int:
+        """Age of a region's picture, by its stamp or since it came on the steady clock."""
+        arrivals = self._arrivals[self._binding.regions[region].signal]
+        came = next((a.at.steady_ns for a in reversed(arrivals) if a.stamp_ns == stamp_ns), None)
+        by_arrival = now.steady_ns - came if came is not None else 0
+        return max(now.ros_ns - stamp_ns, by_arrival)
 
     def _measured(self) -> Pose:
         return pose_from_bridge_state(self._history.newest(self._state_signal))[0]
@@ -363,7 +433,8 @@ class ControlLoop:
     def _note_fault(self, signal: str, detail: str) -> None:
         if signal not in self._faults:
             self._warn(f"input refused: {detail}")
-        self._faults[signal] = detail
+        self._refused[signal] += 1
+        self._faults[signal] = self._last_faults[signal] = detail
 
     def _find_state_signal(self) -> str:
         """The signal of measured end-effector poses.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from geometry_msgs.msg import PoseStamped
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
@@ -11,10 +12,10 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from canvas_robot.kinematics.arm import Arm
 from canvas_robot.ros.control import ControlLoop
+from canvas_robot.ros.fields import FieldReader
+from canvas_robot.ros.images import image_from_compressed_msg, image_from_msg
 from canvas_robot.ros.messages import (
     MessageError,
-    image_from_compressed_msg,
-    image_from_msg,
     joints_from_msg,
     pose_from_msg,
     stamp_ns,
@@ -23,6 +24,7 @@ from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals.binding import (
     Binding,
     BindingError,
+    RosFields,
     RosImage,
     RosJoints,
     RosPose,
@@ -60,6 +62,8 @@ class Inputs:
                 self._subscribe_image(signal, source, image_transport)
             elif isinstance(source, RosJoints):
                 self._subscribe_joints(signal, source)
+            elif isinstance(source, RosFields):
+                self._subscribe_fields(signal, source)
             else:
                 self._subscribe_pose(signal, source, binding.robot.base_frame)
 
@@ -70,12 +74,12 @@ class Inputs:
 
     def _subscribe_image(self, signal: str, source: RosImage, transport: str) -> None:
         def raw(msg: Image) -> None:
-            self._loop.sample(signal, stamp_ns(msg.header.stamp), image_from_msg(msg))
+            self._loop.sample(signal, stamp_ns(msg.header.stamp), image_from_msg(msg, source.depth))
 
         def compressed(msg: CompressedImage) -> None:
             self._loop.sample(signal, stamp_ns(msg.header.stamp), image_from_compressed_msg(msg))
 
-        if transport == "compressed":
+        if transport == "compressed" and source.depth is None:
             topic = f"{source.topic}/compressed"
             self._add(CompressedImage, topic, signal, compressed, qos_profile_sensor_data)
         else:
@@ -90,6 +94,15 @@ class Inputs:
             self._loop.sample(signal, stamp_ns(msg.header.stamp), state)
 
         self._add(JointState, source.topic, signal, receive, VECTOR_QOS)
+
+    def _subscribe_fields(self, signal: str, source: RosFields) -> None:
+        reader, clock = FieldReader(source), self._node.get_clock()
+
+        def receive(msg) -> None:
+            stamp = stamp_ns(msg.header.stamp) if reader.has_header else clock.now().nanoseconds
+            self._loop.sample(signal, stamp, np.float32(reader.read(msg)))
+
+        self._add(reader.message, source.topic, signal, receive, VECTOR_QOS)
 
     def _subscribe_pose(self, signal: str, source: RosPose, base_frame: str) -> None:
         pairing = PosePairing(lambda stamp, state: self._loop.sample(signal, stamp, state))
@@ -136,6 +149,8 @@ def check_sources(binding: Binding, arm: Arm, schema: CanvasSchema) -> None:
                 f"sources.ros.{signal}: expected {len(arm.joint_names)} different joints, "
                 f"got {list(source.joints)}"
             )
+        if isinstance(source, RosFields):
+            FieldReader(source)
 
 
 class PosePairing:

@@ -1,33 +1,20 @@
 """Conversion between ROS messages and the package's values.
 
-Each direction stands beside its inverse. No node here.
+Each direction stands beside its inverse. No node here; pictures are in `images`.
 """
 
 from __future__ import annotations
 
-import array
-import io
 import json
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
-import PIL.Image
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-from geometry_msgs.msg import PoseStamped
-from sensor_msgs.msg import CompressedImage, Image, JointState
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from sensor_msgs.msg import JointState
 
 from canvas_robot.signals.pose import Pose, matrix_from_quaternion, quaternion_from_matrix
-
-_CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
-_TO_RGB = {
-    "bgr8": cv2.COLOR_BGR2RGB,
-    "rgba8": cv2.COLOR_RGBA2RGB,
-    "bgra8": cv2.COLOR_BGRA2RGB,
-    "mono8": cv2.COLOR_GRAY2RGB,
-}
-MAX_PIXELS = 3840 * 2160  # of an image from outside
 
 
 class MessageError(ValueError):
@@ -62,62 +49,6 @@ def _parsed(text: str) -> object:
 def stamp_from_ns(ns: int) -> Time:
     """The inverse of `stamp_ns`."""
     return Time(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
-
-
-def image_from_msg(msg: Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an Image; rows may be padded.
-
-    Raises MessageError for an encoding that is not read, or a size that does not agree with the
-    data.
-    """
-    channels = _CHANNELS.get(msg.encoding)
-    if channels is None:
-        raise MessageError(f"Image: expected encoding {', '.join(_CHANNELS)}, got {msg.encoding!r}")
-    row = msg.width * channels
-    if (
-        not (0 < msg.width * msg.height <= MAX_PIXELS)
-        or msg.step < row
-        or len(msg.data) < msg.step * msg.height
-    ):
-        raise MessageError(
-            f"Image: expected {msg.height} rows of at least {row} bytes, got step {msg.step} and "
-            f"{len(msg.data)} bytes in all"
-        )
-    rows = np.frombuffer(msg.data, np.uint8, msg.step * msg.height).reshape(msg.height, msg.step)
-    pixels = rows[:, :row].reshape(msg.height, msg.width, channels)
-    return pixels if msg.encoding == "rgb8" else cv2.cvtColor(pixels, _TO_RGB[msg.encoding])
-
-
-def image_to_msg(image: np.ndarray, stamp: int, frame_id: str) -> Image:
-    """An rgb8 Image of (H, W, 3) uint8; the inverse of `image_from_msg`."""
-    height, width, _ = image.shape
-    msg = Image(height=height, width=width, encoding="rgb8", is_bigendian=0, step=width * 3)
-    msg.header.stamp = stamp_from_ns(stamp)
-    msg.header.frame_id = frame_id
-    data = array.array("B")
-    data.frombytes(
-        memoryview(np.ascontiguousarray(image)).cast("B")
-    )  # an ndarray here costs 42 ms at VGA
-    msg.data = data
-    return msg
-
-
-def image_from_compressed_msg(msg: CompressedImage) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a JPEG or PNG; raises MessageError for bytes that are neither."""
-    data = np.frombuffer(msg.data, np.uint8)
-    try:
-        with PIL.Image.open(io.BytesIO(msg.data)) as header:  # reads no pixels
-            width, height = header.size
-    except (OSError, PIL.Image.DecompressionBombError):
-        width, height = 0, 0
-    if width * height > MAX_PIXELS:
-        raise MessageError(f"CompressedImage: expected at most 4K, got {width}x{height} pixels")
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise MessageError(
-            f"CompressedImage: expected JPEG or PNG, got {data.size} bytes of {msg.format!r}"
-        )
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def joints_from_msg(msg: JointState, names: tuple[str, ...]) -> np.ndarray:
@@ -178,4 +109,28 @@ def pose_to_msg(pose: Pose, stamp: int, frame_id: str) -> PoseStamped:
     x, y, z, w = (float(v) for v in quaternion_from_matrix(pose.rotation))
     msg.pose.orientation.x, msg.pose.orientation.y = x, y
     msg.pose.orientation.z, msg.pose.orientation.w = z, w
+    return msg
+
+
+def twist_from_msg(msg: TwistStamped) -> tuple[np.ndarray, np.ndarray]:
+    """Linear (3,) m/s and angular (3,) rad/s of a TwistStamped; MessageError unless finite."""
+    twist = msg.twist
+    linear = np.array([twist.linear.x, twist.linear.y, twist.linear.z])
+    angular = np.array([twist.angular.x, twist.angular.y, twist.angular.z])
+    if not (np.isfinite(linear).all() and np.isfinite(angular).all()):
+        raise MessageError(
+            f"TwistStamped: expected finite speeds, got {linear.tolist()} and {angular.tolist()}"
+        )
+    return linear, angular
+
+
+def twist_to_msg(
+    linear: np.ndarray, angular: np.ndarray, stamp: int, frame_id: str
+) -> TwistStamped:
+    """A TwistStamped of speeds about the axes of `frame_id`; the inverse of `twist_from_msg`."""
+    msg = TwistStamped()
+    msg.header.stamp = stamp_from_ns(stamp)
+    msg.header.frame_id = frame_id
+    msg.twist.linear.x, msg.twist.linear.y, msg.twist.linear.z = (float(v) for v in linear)
+    msg.twist.angular.x, msg.twist.angular.y, msg.twist.angular.z = (float(v) for v in angular)
     return msg

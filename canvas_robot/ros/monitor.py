@@ -20,13 +20,15 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
 
 from canvas_robot.evaluation.run_report import TickRecord
-from canvas_robot.ros.messages import image_from_msg, values_from_msg
+from canvas_robot.ros.decisions import DECISION_STATUS
+from canvas_robot.ros.images import image_from_msg
+from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.processes import adopt_node_environment
 
 
 @dataclass(frozen=True, eq=False)
 class Status:
-    """One message of ~/status, parsed. `values` is keyed as the node publishes them."""
+    """One decision of ~/status, parsed. `values` is keyed as the node publishes them."""
 
     message: str
     values: dict
@@ -81,6 +83,7 @@ class Monitor:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.statuses: list[Status] = []
+        self.motions: list[dict] = []  # of each command its values on ~/status
         self.poses: list[PoseStamped] = []
         self.grippers: list[float] = []
         self.frames: list[tuple[float, np.ndarray]] = []
@@ -117,7 +120,11 @@ class Monitor:
         return True
 
     def _on_status(self, msg: DiagnosticStatus) -> None:
-        self.statuses.append(Status(msg.message, values_from_msg(msg), time.monotonic()))
+        values = values_from_msg(msg)
+        if msg.name == DECISION_STATUS:
+            self.statuses.append(Status(msg.message, values, time.monotonic()))
+        else:
+            self.motions.append(values)
 
     def _on_image(self, msg: Image) -> None:
         self.frames.append((time.monotonic(), image_from_msg(msg)))

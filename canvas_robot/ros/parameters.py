@@ -29,6 +29,14 @@ class Settings:
     ee_frame: str
     image_transport: str
     threads: int
+    command_rate_hz: float
+    decision_timeout_s: float
+    execution: str
+    execute_steps: int
+    unsafe: bool
+    dry_run: bool
+    estop_topic: str
+    deadman_topic: str
 
     def describe(self) -> str:
         """What will be loaded, in one line."""
@@ -81,6 +89,44 @@ PARAMETERS = {
         "raw: sensor_msgs/Image; compressed: sensor_msgs/CompressedImage on <topic>/compressed",
     ),
     "autostart": (False, "configure and activate at start"),
+    "execution": (
+        "first",
+        "which rows of an action chunk are carried out: first (of every decision, at once), "
+        "receding (execute_steps rows, then the next decision), temporal_ensemble (the mean of all "
+        "decisions), rtc (real-time chunking: the old chunk until the new one is there, passing "
+        "over softly)",
+    ),
+    "unsafe": (False, "move an arm whose binding declares no limits of speed and acceleration"),
+    "dry_run": (
+        False,
+        "publish poses on ~/proposed, and nothing on ~/target_pose, ~/target_twist and ~/gripper",
+    ),
+    "estop_topic": (
+        "",
+        "std_msgs/Bool: true holds the arm until ~/start is called; empty: none is heard",
+    ),
+    "deadman_topic": (
+        "",
+        "std_msgs/Bool: the arm moves only while it says true, at least every 0.5 s; empty: none",
+    ),
+}
+
+# Numbers: default, lowest, highest, description.
+NUMBERS = {
+    "control_rate": (0.0, 0.0, 1000.0, "control ticks per second [Hz]; 0: the binding's"),
+    "command_rate": (
+        50.0,
+        10.0,
+        500.0,
+        "commands per second [Hz]: set-points between two decisions, each with a fresh stamp",
+    ),
+    "decision_timeout": (
+        0.4,
+        0.05,
+        60.0,
+        "how long a decision is followed if no newer one comes [s], from the stamp of the picture "
+        "that it saw; then the arm is held",
+    ),
 }
 
 
@@ -91,12 +137,21 @@ def declare_parameters(node: Node) -> None:
     """
     for name, (default, description) in PARAMETERS.items():
         node.declare_parameter(name, default, ParameterDescriptor(description=description))
+    for name, (default, low, high, description) in NUMBERS.items():
+        node.declare_parameter(
+            name,
+            default,
+            ParameterDescriptor(
+                description=description,
+                floating_point_range=[FloatingPointRange(from_value=low, to_value=high)],
+            ),
+        )
     node.declare_parameter(
-        "control_rate",
-        0.0,
+        "execute_steps",
+        0,
         ParameterDescriptor(
-            description="control ticks per second [Hz]; 0: the binding's",
-            floating_point_range=[FloatingPointRange(from_value=0.0, to_value=1000.0)],
+            description="rows of a chunk that execution: receding carries out; 0: all",
+            integer_range=[IntegerRange(from_value=0, to_value=1000)],
         ),
     )
     node.declare_parameter(
@@ -113,7 +168,8 @@ def declare_parameters(node: Node) -> None:
 def read_settings(node: Node) -> Settings:
     """The parameters as they are now; raises ParameterError naming the one that is wrong."""
     value = {
-        name: node.get_parameter(name).value for name in (*PARAMETERS, "control_rate", "threads")
+        name: node.get_parameter(name).value
+        for name in (*PARAMETERS, *NUMBERS, "threads", "execute_steps")
     }
     if value["image_transport"] not in ("raw", "compressed"):
         raise ParameterError(
@@ -134,10 +190,23 @@ def read_settings(node: Node) -> Settings:
         fuse=value["fuse"],
     )
     return Settings(
-        policy,
-        value["instruction"],
-        value["base_frame"],
-        value["ee_frame"],
-        value["image_transport"],
-        value["threads"],
+        policy=policy,
+        command_rate_hz=value["command_rate"],
+        decision_timeout_s=value["decision_timeout"],
+        **{
+            name: value[name]
+            for name in (
+                "instruction",
+                "base_frame",
+                "ee_frame",
+                "image_transport",
+                "threads",
+                "execution",
+                "execute_steps",
+                "unsafe",
+                "dry_run",
+                "estop_topic",
+                "deadman_topic",
+            )
+        },
     )

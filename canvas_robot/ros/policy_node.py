@@ -13,28 +13,35 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import PoseStamped
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
-from rclpy.qos import QoSProfile
-from std_msgs.msg import Float64, String
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from canvas_robot.kinematics.arm import Arm
 from canvas_robot.policy.assemble import assemble_policy, warm_up
-from canvas_robot.ros.control import ControlLoop, Decision, HoldReason, Instant
+from canvas_robot.policy.chunk_execution import make_execution
+from canvas_robot.ros.command_clock import CommandClock
+from canvas_robot.ros.control import ControlLoop
+from canvas_robot.ros.decisions import Decision, HoldReason, Instant
+from canvas_robot.ros.guards import Guards
 from canvas_robot.ros.inputs import Inputs, check_sources
-from canvas_robot.ros.messages import pose_to_msg, stamp_from_ns, values_to_msg
+from canvas_robot.ros.messages import stamp_from_ns
+from canvas_robot.ros.outputs import Outputs
 from canvas_robot.ros.parameters import declare_parameters, read_settings
+from canvas_robot.ros.status import (
+    Identity,
+    command_status,
+    decision_status,
+    input_status,
+    loop_status,
+)
 from canvas_robot.ros.ticker import Ticker
 from canvas_robot.signals import BindingError
 
-COMMAND_QOS = QoSProfile(depth=1)  # reliable, volatile
-STATUS_QOS = QoSProfile(depth=50)
 STOP_TIMEOUT_S = 5.0
 REPEAT_LOG_S = 5.0
 
@@ -98,7 +105,9 @@ class PolicyNode(LifecycleNode):
         super().__init__("policy", **kwargs)
         declare_parameters(self)
         self._policy = self._loop = self._arm = self._inputs = self._ticker = None
-        self._outputs = []
+        self._command_clock = None
+        self._outputs = self._guards = None
+        self._speaking = threading.RLock()  # commands leave in the order in which they are made
         self._settled = threading.Event()
         self._last_log: dict[str, float] = {}
         self._counts = dict.fromkeys(("ticks", "commands", "holds"), 0)
@@ -125,8 +134,26 @@ class PolicyNode(LifecycleNode):
         self._arm = Arm.load(policy.binding.robot.arm)
         check_sources(policy.binding, self._arm, policy.schema)
         milliseconds = warm_up(policy)
-        self._loop = ControlLoop(policy, self._instant, self._warn)
+        self._loop = ControlLoop(
+            policy,
+            self._instant,
+            self._warn,
+            settings.decision_timeout_s,
+            settings.command_rate_hz,
+            settings.unsafe,
+            make_execution(settings.execution, settings.execute_steps, policy.horizon),
+        )
         self._policy, self._settings = policy, settings
+        cameras = policy.binding.regions_by_codec("visual")
+        self._identity = Identity(
+            policy.binding.robot.arm,
+            settings.ee_frame or policy.binding.robot.ee_frame,
+            policy.binding.control_rate_hz,
+            policy.trained,
+            torch.get_num_threads(),
+            cameras[0] if cameras else None,
+        )
+        self._reported, self._reported_s = {}, time.monotonic()
         self._create_outputs()
         self._timer = self.create_timer(1.0, self._publish_diagnostics)
         trained = "trained" if policy.trained else "UNTRAINED: its actions mean nothing"
@@ -148,9 +175,11 @@ class PolicyNode(LifecycleNode):
             binding.tick_ns,
             self._on_tick,
             self._on_clock_stopped,
-            self._loop.reset,
+            functools.partial(self._start_over, "the clock went back"),
         )
+        self._command_clock = CommandClock(self._settings.command_rate_hz, self._on_command_due)
         self._ticker.start()
+        self._command_clock.start()
         self.get_logger().info(f"active at {binding.control_rate_hz} Hz: {instruction!r}")
         return TransitionCallbackReturn.SUCCESS
 
@@ -176,36 +205,45 @@ class PolicyNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def _stop(self) -> None:
-        """Ends the control thread, then holds; does nothing where the node is not active."""
+        """Holds, then ends the control thread; does nothing where the node is not active."""
         if self._ticker is None:
             return
         ticker, self._ticker = self._ticker, None
+        self._command_clock.stop(STOP_TIMEOUT_S)
+        self._publish(self._deactivated())
         if not ticker.stop(STOP_TIMEOUT_S):
             self.get_logger().error(
                 f"the model did not return within {STOP_TIMEOUT_S} s; its decision is dropped"
             )
-        now = self.get_clock().now().nanoseconds
-        self._publish(self._loop.hold(-1, now, HoldReason.DEACTIVATED, "the node was deactivated"))
+        self._deactivated()  # what a last tick decided is not followed after the next activation
         self._inputs.close()
         self._inputs = None
+
+    def _deactivated(self) -> Decision:
+        now = self.get_clock().now().nanoseconds
+        return self._loop.hold(-1, now, HoldReason.DEACTIVATED, "the node was deactivated")
 
     def _release(self) -> None:
         if self._policy is None:
             return
         self.destroy_timer(self._timer)
-        for publisher in self._outputs:
-            self.destroy_lifecycle_publisher(publisher)
-        self._outputs = []
+        self._guards.close()
+        self._outputs.close()
         for entity in self._entities:
             entity()
         self._policy = self._loop = self._arm = None
 
     def _create_outputs(self) -> None:
-        self._pose = self.create_lifecycle_publisher(PoseStamped, "~/target_pose", COMMAND_QOS)
-        self._gripper = self.create_lifecycle_publisher(Float64, "~/gripper", COMMAND_QOS)
-        self._status = self.create_lifecycle_publisher(DiagnosticStatus, "~/status", STATUS_QOS)
-        self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._outputs = [self._pose, self._gripper, self._status, self._diagnostics]
+        settings, robot = self._settings, self._policy.binding.robot
+        self._outputs = Outputs(self, settings.base_frame or robot.base_frame, settings.dry_run)
+        self._guards = Guards(
+            self,
+            self._block,
+            self._loop.unblock,
+            self._outputs.rivals,
+            settings.estop_topic,
+            settings.deadman_topic,
+        )
         instruction = self.create_subscription(String, "~/instruction", self._on_instruction, 1)
         reset = self.create_service(Trigger, "~/reset", self._on_reset)
         self._entities = [
@@ -240,8 +278,13 @@ class PolicyNode(LifecycleNode):
             "starting over from the measured pose" if response.success else "the node is not active"
         )
         if response.success:
-            self._loop.reset()
+            self._start_over("reset")
         return response
+
+    def _start_over(self, why: str) -> None:
+        now = self.get_clock().now().nanoseconds
+        self._publish(self._loop.hold(-1, now, HoldReason.INTERRUPTED, f"{why}: starting over"))
+        self._loop.reset()
 
     def _on_tick(self, index: int, stamp_ns: int) -> None:
         try:
@@ -264,6 +307,22 @@ class PolicyNode(LifecycleNode):
             detail = f"between ticks: {type(error).__name__}: {error}"
             self._publish(self._loop.hold(index, stamp_ns, HoldReason.MODEL_ERROR, detail))
 
+    def _on_command_due(self) -> None:
+        try:
+            self._guards.look()
+            self._move()
+        except Exception as error:  # the command clock must outlive any fault of ours
+            self.get_logger().error(traceback.format_exc())
+            detail = f"between ticks: {type(error).__name__}: {error}"
+            now = self.get_clock().now().nanoseconds
+            self._publish(self._loop.hold(-1, now, HoldReason.INTERNAL_ERROR, detail))
+
+    def _block(self, reason: HoldReason, detail: str) -> None:
+        now = self.get_clock().now().nanoseconds
+        held = self._loop.block(-1, now, reason, detail)
+        if held is not None and self._ticker is not None:
+            self._publish(held)
+
     def _on_clock_stopped(self) -> None:
         now = self.get_clock().now().nanoseconds
         detail = "the simulation clock (/clock) stands still; is the simulator running?"
@@ -284,84 +343,59 @@ class PolicyNode(LifecycleNode):
     # ------------------------------------------------------------------ output
 
     def _publish(self, decision: Decision) -> None:
-        started = time.perf_counter()
-        now = self.get_clock().now().nanoseconds
-        if decision.command is not None:
-            frame = self._settings.base_frame or self._policy.binding.robot.base_frame
-            self._gripper.publish(Float64(data=decision.command.gripper))
-            self._pose.publish(pose_to_msg(decision.command.target, now, frame))
-            self._counts["commands"] += 1
-        publish_ms = (time.perf_counter() - started) * 1e3
-        self._counts["ticks" if decision.reason is None else "holds"] += 1
-        self._last_decision = decision
-        if decision.reason is not None:
-            self._warn(f"holding: {decision.reason}: {decision.detail}")
-        self._status.publish(self._status_msg(decision, now, publish_ms))
+        """Acts on a decision at once, and says what was decided."""
+        with self._speaking:
+            started = time.perf_counter()
+            now = self.get_clock().now().nanoseconds
+            if decision.reason is None:
+                self._move()
+            elif decision.command is not None:
+                self._outputs.hold(decision.command, now)
+                self._counts["commands"] += 1
+            publish_ms = (time.perf_counter() - started) * 1e3
+            self._counts["ticks" if decision.reason is None else "holds"] += 1
+            self._last_decision = decision
+            if decision.reason is not None:
+                self._warn(f"holding: {decision.reason}: {decision.detail}")
+            commanded = decision.reason is None or decision.command is not None
+            missed = self._ticker.missed if self._ticker is not None else 0
+            self._outputs.status(
+                decision_status(
+                    self._identity, decision, now if commanded else 0, publish_ms, missed
+                )
+            )
 
-    def _status_msg(
-        self, decision: Decision, command_ns: int, publish_ms: float
-    ) -> DiagnosticStatus:
-        active = decision.reason is None
-        values = {
-            "index": decision.index,
-            "tick": decision.tick,
-            "state": "active" if active else "hold",
-            "reason": "" if active else str(decision.reason),
-            "stamp_ns": decision.stamp_ns,
-            "command_stamp_ns": command_ns if decision.command is not None else 0,
-            "trained": self._policy.trained,
-            "threads": torch.get_num_threads(),
-            "ee_frame": self._settings.ee_frame or self._policy.binding.robot.ee_frame,
-            "control_rate_hz": self._policy.binding.control_rate_hz,
-            "publish_ms": publish_ms,
-            "missed_ticks": self._ticker.missed if self._ticker is not None else 0,
-        }
-        values |= {f"{stage}_ms": ms for stage, ms in decision.timings_ms.items()}
-        values |= {f"stamp_ns.{region}": stamp for region, stamp in decision.stamps_ns.items()}
-        values |= {f"arrival_ns.{region}": stamp for region, stamp in decision.arrivals_ns.items()}
-        cameras = self._policy.binding.regions_by_codec("visual")
-        if cameras and cameras[0] in decision.stamps_ns:  # latency is measured from this one
-            values["image_stamp_ns"] = decision.stamps_ns[cameras[0]]
-            values["image_arrival_ns"] = decision.arrivals_ns[cameras[0]]
-        if decision.command is not None:
-            values["target"] = decision.command.target.position.tolist()
-            values["gripper"] = decision.command.gripper
-        if decision.chunk is not None:
-            values |= {f"age_ticks.{r}": age for r, age in decision.chunk.ages.items()}
-            values["action_chunk"] = np.asarray(decision.chunk.values, np.float64).tolist()
-        return DiagnosticStatus(
-            level=DiagnosticStatus.OK if active else DiagnosticStatus.WARN,
-            name="policy: decision",
-            hardware_id=self._policy.binding.robot.arm,
-            message=decision.detail,
-            values=values_to_msg(values),
-        )
+    def _move(self) -> None:
+        """Commands the next set-point, or the hold that ends the motion; nothing in a hold."""
+        with self._speaking:
+            motion = self._loop.motion()
+            if isinstance(motion, Decision):
+                self._publish(motion)
+            elif motion is not None:
+                now = self.get_clock().now().nanoseconds
+                self._outputs.move(motion.set_point, motion.gripper, now)
+                self._counts["commands"] += 1
+                self._outputs.status(command_status(self._identity, motion, now))
 
     def _publish_diagnostics(self) -> None:
         if self._ticker is None:
             return
-        decision = self._last_decision
-        holding = decision is None or decision.reason is not None
-        message = (
-            "waiting for the first tick"
-            if decision is None
-            else (decision.detail or "following the instruction")
-        )
-        values = {
+        now_s, signals = time.monotonic(), self._policy.binding.signals
+        seconds, self._reported_s = now_s - self._reported_s, now_s
+        counts = {
             **self._counts,
             "missed_ticks": self._ticker.missed,
-            "trained": self._policy.trained,
+            "skipped_commands": self._command_clock.skipped,
         }
-        status = DiagnosticStatus(
-            level=DiagnosticStatus.WARN if holding else DiagnosticStatus.OK,
-            name="policy: control loop",
-            hardware_id=self._policy.binding.robot.arm,
-            message=message,
-            values=values_to_msg(values),
-        )
-        array = DiagnosticArray(status=[status])
+        statuses = [loop_status(self._identity, self._last_decision, counts)]
+        for signal, state in self._loop.inputs().items():
+            rate_hz = (state.samples - self._reported.get(signal, 0)) / seconds
+            self._reported[signal] = state.samples
+            limit_s = signals[signal].max_age_s
+            statuses.append(input_status(self._identity, signal, state, rate_hz, limit_s))
+        array = DiagnosticArray(status=statuses)
         array.header.stamp = stamp_from_ns(self.get_clock().now().nanoseconds)
-        self._diagnostics.publish(array)
+        self._outputs.diagnostics(array)
 
     def _warn(self, line: str) -> None:
         """Logs a line, and the same line again at most every REPEAT_LOG_S."""

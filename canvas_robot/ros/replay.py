@@ -21,10 +21,11 @@ from std_srvs.srv import Trigger
 
 from canvas_robot.kinematics.arm import Arm
 from canvas_robot.policy.policy import CanvasPolicy
-from canvas_robot.ros.messages import image_to_msg, joints_to_msg, pose_to_msg, stamp_from_ns
+from canvas_robot.ros.images import image_to_msg
+from canvas_robot.ros.messages import joints_to_msg, pose_to_msg, stamp_from_ns
 from canvas_robot.ros.monitor import Monitor, Status
 from canvas_robot.signals import History
-from canvas_robot.signals.binding import Binding, RosImage, RosJoints
+from canvas_robot.signals.binding import Binding, RosFields, RosImage, RosJoints
 from canvas_robot.signals.pose import pose_from_bridge_state
 
 DISCOVERY_TIMEOUT_S = 60.0
@@ -159,6 +160,9 @@ class Replayer:
         node = monitor.node
         self._arm = Arm.load(binding.robot.arm)
         self._publishers = {}
+        others = [n for n, s in binding.sources.ros.items() if isinstance(s, RosFields)]
+        if others:
+            raise ReplayError(f"binding: no recording holds the signals {', '.join(others)}")
         for source in binding.sources.ros.values():
             if isinstance(source, RosImage):
                 self._publishers["image"] = node.create_publisher(

@@ -38,6 +38,7 @@ from canvas_robot.signals import load_binding
 
 RATE_HZ = 5.0  # of Bridge V2's recordings
 GOAL_OF_BLANK = "do the task"  # about 30% of Bridge V2 has no instruction, and a node holds without
+PATIENCE_S = 10.0  # a decision is followed: a replay's clock nearly stands while the node decides
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def _own_node(settings: ReplaySettings, domain: int) -> Iterator[None]:
                 "use_sim_time": settings.clock == "sim",
                 "binding": settings.binding_name,
                 "checkpoint": settings.checkpoint,
+                "decision_timeout": PATIENCE_S,
             },
         )
         yield

@@ -25,9 +25,9 @@ from std_srvs.srv import Trigger
 
 from canvas_robot.kinematics.arm import FINGER_JOINT, Arm
 from canvas_robot.kinematics.rule import Command
+from canvas_robot.ros.images import image_to_msg
 from canvas_robot.ros.messages import (
     MessageError,
-    image_to_msg,
     joints_to_msg,
     pose_from_msg,
     stamp_from_ns,
@@ -53,6 +53,7 @@ RESET_TIMEOUT_S = 5.0
 PARAMETERS = {
     "clock": ("wall", "wall: free-running, stamped by the system clock; sim: publishes /clock"),
     "real_time_factor": (1.0, "simulated seconds per second"),
+    "motion_time": (0.02, "how long the servos are led to a commanded pose [s]: till the next one"),
     "camera_rate": (15.0, "images per second of the robot's time [Hz]"),
     "joint_rate": (50.0, "joint states per second of the robot's time [Hz]"),
     "image_width": (640, "pixels"),
@@ -120,6 +121,10 @@ class SimRobotNode(Node):
         for name in ("real_time_factor", "camera_rate", "joint_rate"):
             if not (math.isfinite(self._value(name)) and 0.0 < self._value(name) <= 500.0):
                 raise ValueError(f"{name}: expected a number in (0, 500], got {self._value(name)}")
+        if not 0.0 < self._value("motion_time") <= 10.0:
+            raise ValueError(
+                f"motion_time: expected seconds in (0, 10], got {self._value('motion_time')}"
+            )
         if not (
             16 <= self._value("image_width") <= 1920 and 16 <= self._value("image_height") <= 1080
         ):
@@ -180,7 +185,8 @@ class SimRobotNode(Node):
 
     def _make_sim(self) -> tuple[WidowXSim, RunningEpisode]:
         task = self._task()
-        sim = WidowXSim(self._arm, Scene(task.props, task.workplace))
+        scene = Scene(task.props, task.workplace)
+        sim = WidowXSim(self._arm, scene, self._value("motion_time"))
         running = RunningEpisode(task, self._value("episode"), sim)
         sim.render(
             self._value("image_width"), self._value("image_height")

@@ -6,6 +6,7 @@ the arm may do. Nothing is executed here.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -28,10 +29,25 @@ class _Declared(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     pass
 
 
+class DepthRange(_Declared):
+    """How a depth image becomes a grey one: `near` (m) and closer white, `far` and beyond black."""
+
+    near: float
+    far: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.near < self.far < np.inf:
+            raise BindingError(f"depth: expected 0 <= near < far, got {self.near} and {self.far}")
+
+
 class RosImage(_Declared, tag_field="type", tag="image"):
-    """sensor_msgs/Image on `topic`, sensor_msgs/CompressedImage on `topic`/compressed."""
+    """sensor_msgs/Image on `topic`, sensor_msgs/CompressedImage on `topic`/compressed.
+
+    depth: the images are of depth, 16UC1 in mm or 32FC1 in m, not compressed.
+    """
 
     topic: str
+    depth: DepthRange | None = None
 
 
 class RosJoints(_Declared, tag_field="type", tag="joint_states"):
@@ -58,7 +74,27 @@ class RosPose(_Declared, tag_field="type", tag="pose"):
     gripper: str = "gripper"
 
 
-RosSource = RosImage | RosJoints | RosPose
+class RosFields(_Declared, tag_field="type", tag="fields"):
+    """A vector of numbers out of messages of any type.
+
+    message: its type, such as geometry_msgs/msg/WrenchStamped. fields: a path for each component of
+    the signal, such as wrench.force.x, data[3], or position[waist] by the message's own names.
+    A message without a header counts as taken when it arrives.
+    """
+
+    topic: str
+    message: str
+    fields: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*/msg/[A-Z][A-Za-z0-9]*", self.message):
+            raise BindingError(
+                f"message: expected a type such as geometry_msgs/msg/WrenchStamped, "
+                f"got {self.message!r}"
+            )
+
+
+RosSource = RosImage | RosJoints | RosPose | RosFields
 
 
 class Sources(_Declared):
@@ -82,6 +118,9 @@ class Robot(_Declared):
     box_low, box_high: workspace of the target's position in `base_frame`, (3,) m.
     rpy_low, rpy_high: bounds of the target's orientation, (3,) rad, in Bridge V2's convention
         (0 = pointing down).
+    tilt_limit: largest angle between the gripper and straight down, rad; left out: none of its own.
+    speed_limits, acceleration_limits: of the commanded motion, (6,): m/s and rad/s, m/s^2 and
+        rad/s^2, by x, y, z, roll, pitch, yaw; left out: the node refuses to move the arm.
     anchor: what an action's delta acts on: the previous "target" (Bridge's rule) or the "measured"
         pose.
     part_m, part_rad: when target and measured pose are further apart, the node holds; "target"
@@ -96,17 +135,29 @@ class Robot(_Declared):
     box_high: tuple[float, float, float]
     rpy_low: tuple[float, float, float]
     rpy_high: tuple[float, float, float]
+    tilt_limit: float | None = None
+    speed_limits: tuple[float, float, float, float, float, float] | None = None
+    acceleration_limits: tuple[float, float, float, float, float, float] | None = None
     anchor: Literal["target", "measured"] = "target"
     part_m: float = 0.08
     part_rad: float = 0.4
 
     def __post_init__(self) -> None:
         low, high = (*self.box_low, *self.rpy_low), (*self.box_high, *self.rpy_high)
-        numbers = (*self.step_limits, *low, *high, self.part_m, self.part_rad)
+        motion = (*(self.speed_limits or ()), *(self.acceleration_limits or ()))
+        positive = (*self.step_limits, *motion, self.part_m, self.part_rad)
+        numbers = (*positive, *low, *high)
         if not np.isfinite(numbers).all():
             raise BindingError(f"robot: expected finite limits, got {numbers}")
-        if min(*self.step_limits, self.part_m, self.part_rad) <= 0:
-            raise BindingError("robot: expected step_limits, part_m and part_rad > 0")
+        if min(positive) <= 0:
+            raise BindingError(
+                "robot: expected step_limits, speed_limits, acceleration_limits, part_m and "
+                "part_rad > 0"
+            )
+        if self.tilt_limit is not None and not 0.0 < self.tilt_limit < np.pi / 2:
+            raise BindingError(
+                f"robot: expected tilt_limit between 0 and pi/2, got {self.tilt_limit}"
+            )
         if not all(a < b for a, b in zip(low, high, strict=True)):
             raise BindingError(
                 f"robot: expected box_low < box_high and rpy_low < rpy_high, got {low} and {high}"
@@ -146,6 +197,7 @@ class Binding(_Declared, omit_defaults=True):
                     f"sources.{origin}: names signals {unknown}; "
                     f"declared signals: {sorted(self.signals)}"
                 )
+        self._check_sizes()
         try:
             self._check_environment()
         except SignalError as error:
@@ -212,6 +264,17 @@ class Binding(_Declared, omit_defaults=True):
                 )
         for region, bound_region in self.regions.items():
             _check_region(region, bound_region, schema)
+
+    def _check_sizes(self) -> None:
+        for name, source in self.sources.ros.items():
+            signal = self.signals[name]
+            if isinstance(source, RosFields) and (
+                not isinstance(signal, VectorSignal) or signal.size != len(source.fields)
+            ):
+                raise BindingError(
+                    f"sources.ros.{name}: expected a vector signal and one field for each of its "
+                    f"components, got a {type(signal).__name__} and {len(source.fields)} fields"
+                )
 
     def _check_environment(self) -> None:
         for name, source in self.sources.env.items():

@@ -93,8 +93,7 @@ def bridge_state_from_pose(pose: Pose, gripper: float) -> np.ndarray:
     `R @ DEFAULT_ROTATION.T`, so a gripper that points straight down has angles 0. `gripper` is
     passed through; see `canvas_robot.kinematics` for Bridge's gripper scale.
     """
-    rpy = rpy_from_matrix(pose.rotation @ BRIDGE_DEFAULT_ROTATION.T)
-    return np.concatenate([pose.position, rpy, [gripper]]).astype(np.float32)
+    return np.append(coordinates_from_pose(pose), gripper).astype(np.float32)
 
 
 def pose_from_bridge_state(state: np.ndarray) -> tuple[Pose, float]:
@@ -102,4 +101,28 @@ def pose_from_bridge_state(state: np.ndarray) -> tuple[Pose, float]:
     state = np.asarray(state, dtype=np.float64)
     if state.shape != (7,):
         raise ValueError(f"Bridge state: expected shape (7,), got {state.shape}")
-    return Pose(state[:3], matrix_from_rpy(state[3:6]) @ BRIDGE_DEFAULT_ROTATION), float(state[6])
+    return pose_from_coordinates(state[:6]), float(state[6])
+
+
+def coordinates_from_pose(pose: Pose) -> np.ndarray:
+    """The first six numbers of Bridge V2's state, (6,) float64: x, y, z, roll, pitch, yaw."""
+    rpy = rpy_from_matrix(pose.rotation @ BRIDGE_DEFAULT_ROTATION.T)
+    return np.concatenate([pose.position, rpy])
+
+
+def pose_from_coordinates(coordinates: np.ndarray) -> Pose:
+    """The inverse of `coordinates_from_pose`."""
+    return Pose(coordinates[:3], matrix_from_rpy(coordinates[3:]) @ BRIDGE_DEFAULT_ROTATION)
+
+
+def angular_velocity(rpy: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """(3,) rad/s about the parent's axes, of roll, pitch, yaw (3,) rad and their rates (3,) rad/s.
+
+    Each rate turns about its own axis: roll about x turned by pitch and yaw, pitch about y turned
+    by yaw, yaw about z.
+    """
+    (_, pitch, yaw), (d_roll, d_pitch, d_yaw) = rpy, rates
+    forward = np.array([np.cos(yaw), np.sin(yaw), 0.0])
+    left = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
+    rolled = np.cos(pitch) * forward - np.array([0.0, 0.0, np.sin(pitch)])
+    return d_roll * rolled + d_pitch * left + np.array([0.0, 0.0, d_yaw])

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 
 from canvas_robot.kinematics.arm import END_EFFECTOR_SITE, FINGER_JOINT, Arm, IKSolution
-from canvas_robot.kinematics.interpolator import MotionInterpolator
+from canvas_robot.kinematics.interpolator import MOTION_S, MotionInterpolator
 from canvas_robot.kinematics.rule import Command
 from canvas_robot.signals.pose import Pose
 from canvas_robot.sim.scene import CAMERA, SLEEP, Scene, build_model, wxyz_from_matrix
@@ -25,15 +25,16 @@ _FINGER_MIRROR_JOINT = "right_finger"
 class WidowXSim:
     """An arm in a scene. Call `reset` first; times are seconds since it.
 
+    motion_s: how long the servos are led to a commanded pose; by default as `MotionInterpolator`.
     robot_bodies: names of the arm's bodies.
     """
 
-    def __init__(self, arm: Arm, scene: Scene) -> None:
+    def __init__(self, arm: Arm, scene: Scene, motion_s: float = MOTION_S) -> None:
         self._model = model = build_model(arm, scene)
         self._data = mujoco.MjData(model)
         self._awake, self._awake_at = mujoco.MjData(model), -1
         self._scene = scene
-        self._interpolator = MotionInterpolator(arm)
+        self._interpolator = MotionInterpolator(arm, motion_s)
         self._steps = 0
         names = (*arm.joint_names, FINGER_JOINT)
         # Both are in the order of the arm's joints, then the finger.

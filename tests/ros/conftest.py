@@ -18,7 +18,8 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
-from canvas_robot.ros.messages import image_to_msg, joints_to_msg
+from canvas_robot.ros.images import image_to_msg
+from canvas_robot.ros.messages import joints_to_msg
 from canvas_robot.ros.monitor import Monitor
 from canvas_robot.ros.processes import adopt_node_environment
 from canvas_robot.sim.workplace import FINGER_RESET, TABLE_RESET
@@ -34,6 +35,7 @@ JOINTS = (
 )
 RESET = np.append(TABLE_RESET, FINGER_RESET)
 TIMEOUT_S = 30.0
+PATIENCE_S = 5.0  # a decision is followed this long: machines that test are slow
 
 torch.set_num_threads(1)  # as the node does: rounding depends on it
 # A shell without job control starts background jobs with Ctrl-C ignored, and children inherit that.
@@ -146,6 +148,8 @@ def start_policy(domain_id):
 @pytest.fixture
 def active_policy(start_policy, robot, monitor):
     """An active policy node that follows an instruction on good input."""
-    node = start_policy(autostart=True, instruction="touch the red cube")
+    node = start_policy(
+        autostart=True, instruction="touch the red cube", decision_timeout=PATIENCE_S
+    )
     assert monitor.wait_for(lambda: sum(s.active for s in monitor.statuses) >= 2, TIMEOUT_S)
     return node

@@ -1,5 +1,6 @@
 """Laws of ControlLoop: what it commands, when it holds and why. No ROS: instants by hand."""
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 
@@ -11,13 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canvas_robot.kinematics.rule import compose, limits_of
+from canvas_robot.policy.chunk_execution import make_execution
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.resources import config_path
-from canvas_robot.ros.control import ControlLoop, Decision, HoldReason, Instant
+from canvas_robot.ros.control import ControlLoop
+from canvas_robot.ros.decisions import Decision, HoldReason, Instant, Motion
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import ActionChunk, load_binding, load_statistics
+from canvas_robot.signals import ActionChunk, BindingError, load_binding, load_statistics
 from canvas_robot.signals.pose import (
     bridge_state_from_pose,
+    coordinates_from_pose,
     pose_from_bridge_state,
     rpy_from_matrix,
 )
@@ -71,9 +75,16 @@ class Bench:
     image: np.ndarray = field(default_factory=lambda: np.full((64, 64, 3), 90, np.uint8))
     warnings: list[str] = field(default_factory=list)
 
+    timeout_s: float = 0.4
+    execution: str = "first"
+
     def __post_init__(self) -> None:
         self.loop = ControlLoop(
-            self.policy, lambda: Instant(self.ros_ns, self.steady_ns), self.warnings.append
+            self.policy,
+            lambda: Instant(self.ros_ns, self.steady_ns),
+            self.warnings.append,
+            decision_timeout_s=self.timeout_s,
+            execution=make_execution(self.execution, horizon=self.policy.horizon),
         )
 
     def wait(self, ns: int = TICK) -> None:
@@ -504,16 +515,17 @@ def test_a_model_slower_than_the_age_of_its_inputs_allows_holds(moving, policy, 
     assert decision.command is None, "the measured pose is too old to be sent anywhere"
 
 
-def test_a_slow_model_is_in_time_where_new_samples_came_meanwhile(moving, policy, monkeypatch):
-    act = policy.act
+def test_a_slow_model_is_in_time_where_new_samples_came_meanwhile(policy, monkeypatch):
+    bench, act = Bench(policy, timeout_s=1.0), policy.act
+    bench.loop.instruct("touch the red cube")
 
     def slow(observation):
-        moving.wait(600_000_000)
-        moving.sample()
+        bench.wait(600_000_000)
+        bench.sample()
         return act(observation)
 
     monkeypatch.setattr(policy, "act", slow)
-    assert moving.step().reason is None
+    assert bench.step().reason is None
 
 
 def test_a_reset_while_deciding_drops_the_decision(moving, policy, monkeypatch):
@@ -646,6 +658,271 @@ def test_a_new_instruction_at_the_tick_of_a_fault_does_not_keep_the_arm_from_bei
     decision = moving.tick()
     assert_holds(decision, HoldReason.BAD_INPUT)
     assert decision.command is not None
+
+
+# ---------------------------------------------------------------- between decisions
+
+PERIOD = SECOND // 50
+
+
+def motions(bench, count: int) -> list:
+    """What there is to publish at the command rate, `count` times."""
+    found = []
+    for _ in range(count):
+        bench.wait(PERIOD)
+        found.append(bench.loop.motion())
+    return found
+
+
+def test_before_the_first_decision_nothing_is_to_be_published(bench):
+    assert bench.loop.motion() is None
+    bench.sample()
+    assert bench.loop.motion() is None
+
+
+def test_between_decisions_set_points_lead_from_the_measured_pose_to_the_target(
+    bench, policy, monkeypatch
+):
+    acts(policy, monkeypatch, delta(0.02, 0, 0, 0, 0, 0.1, 0.5))
+    decision = bench.step()
+    image_ns, computed_ns = bench.ros_ns, bench.ros_ns
+    led = motions(bench, 15)
+    xs = [motion.set_point.pose.position[0] for motion in led]
+    assert HOME[0] < xs[0] < HOME[0] + 0.005 and xs == sorted(xs)
+    np.testing.assert_allclose(xs[-1], decision.command.target.position[0], atol=1e-6)
+    assert {motion.decision for motion in led} == {bench.index}
+    assert {motion.image_stamp_ns for motion in led} == {image_ns}
+    assert {motion.computed_ns for motion in led} == {computed_ns}
+    assert {motion.gripper for motion in led} == {0.5}
+    assert led[3].set_point.linear[0] > 0.01 and led[3].set_point.angular[2] > 0.1
+
+
+def test_when_no_newer_decision_comes_the_arm_is_stopped_once_at_the_measured_pose(moving):
+    """0.4 s from the stamp of the picture, on whichever clock has gone further."""
+    ended = motions(moving, 22)
+    assert all(isinstance(motion, Motion) for motion in ended[:20])
+    assert_holds(ended[20], HoldReason.TIMEOUT, "its picture is older than decision_timeout 0.4 s")
+    np.testing.assert_allclose(at(ended[20])[:6], moving.state[:6], atol=1e-6)
+    assert ended[21] is None
+    decision = moving.step()
+    assert (decision.reason, decision.tick) == (None, 0)
+
+
+def test_the_timeout_counts_from_the_pictures_stamp_and_not_from_the_decision(bench):
+    bench.wait()
+    bench.sample()
+    bench.wait(10 * PERIOD)
+    bench.sample("state")
+    assert bench.tick().reason is None
+    ended = motions(bench, 11)
+    assert isinstance(ended[9], Motion)
+    assert_holds(ended[10], HoldReason.TIMEOUT)
+
+
+def test_the_timeout_runs_on_the_steady_clock_though_the_robots_clock_stands(moving):
+    moving.steady_ns += 410_000_000
+    assert_holds(moving.loop.motion(), HoldReason.TIMEOUT)
+
+
+def test_a_decision_whose_picture_is_too_old_already_is_not_followed(bench, policy, monkeypatch):
+    act = policy.act
+
+    def slow(observation):
+        bench.wait(450_000_000)
+        return act(observation)
+
+    monkeypatch.setattr(policy, "act", slow)
+    assert_holds(bench.step(), HoldReason.OVERRUN, "decision_timeout 0.4 s")
+    assert bench.loop.motion() is None
+
+
+def test_a_decision_is_followed_no_longer_than_its_chunk(policy):
+    bench = Bench(policy, timeout_s=30.0)
+    bench.loop.instruct("touch the red cube")
+    horizon = bench.step().chunk.horizon
+    bench.wait(horizon * TICK)
+    assert isinstance(bench.loop.motion(), Motion)
+    bench.wait(PERIOD)
+    assert_holds(bench.loop.motion(), HoldReason.TIMEOUT, "its action chunk has ended")
+
+
+def test_a_picture_that_the_schema_keeps_for_some_ticks_may_be_older_by_these(
+    bench, policy, monkeypatch
+):
+    act = policy.act
+
+    def kept(observation):
+        chunk = act(observation)
+        return dataclasses.replace(chunk, ages={**chunk.ages, "visual": 2})
+
+    monkeypatch.setattr(policy, "act", kept)
+    bench.step()
+    bench.wait(2 * TICK + 400_000_000)
+    assert isinstance(bench.loop.motion(), Motion)
+    bench.wait(PERIOD)
+    assert_holds(bench.loop.motion(), HoldReason.TIMEOUT)
+
+
+def test_a_hold_ends_the_motion(moving):
+    moving.loop.fault("image", "cannot be read")
+    assert_holds(moving.step(), HoldReason.BAD_INPUT)
+    assert moving.loop.motion() is None
+
+
+def test_a_hold_between_ticks_drops_what_the_model_is_deciding(moving, policy, monkeypatch):
+    act = policy.act
+
+    def slow(observation):
+        moving.steady_ns += 410_000_000
+        assert_holds(moving.loop.motion(), HoldReason.TIMEOUT)
+        moving.sample()
+        return act(observation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "act", slow)
+        assert_holds(moving.step(), HoldReason.INTERRUPTED)
+    assert moving.loop.motion() is None
+    assert moving.step().tick == 0
+
+
+def test_a_block_stops_the_arm_once_and_lasts_until_it_is_undone(moving):
+    block = (7, moving.ros_ns, HoldReason.ESTOP, "emergency stop")
+    stopped = moving.loop.block(*block)
+    assert_holds(stopped, HoldReason.ESTOP, "emergency stop")
+    np.testing.assert_allclose(at(stopped)[:6], moving.state[:6], atol=1e-6)
+    assert moving.loop.block(*block) is None and moving.loop.motion() is None
+    for _ in range(2):
+        assert_holds(held := moving.step(), HoldReason.ESTOP, "emergency stop")
+        assert held.command is None
+    moving.loop.unblock(HoldReason.ESTOP)
+    assert moving.step().reason is None
+
+
+def test_two_blocks_must_both_be_undone(moving):
+    for reason in (HoldReason.STOPPED, HoldReason.DEADMAN):
+        moving.loop.block(1, moving.ros_ns, reason, str(reason))
+    moving.loop.unblock(HoldReason.STOPPED)
+    assert_holds(moving.step(), HoldReason.DEADMAN)
+    moving.loop.unblock(HoldReason.DEADMAN)
+    moving.loop.unblock(HoldReason.DEADMAN)
+    assert moving.step().reason is None
+
+
+def test_a_block_while_deciding_drops_the_decision(moving, policy, monkeypatch):
+    act = policy.act
+
+    def estop(observation):
+        assert moving.loop.block(1, moving.ros_ns, HoldReason.ESTOP, "stop").command is not None
+        return act(observation)
+
+    monkeypatch.setattr(policy, "act", estop)
+    assert_holds(moving.step(), HoldReason.INTERRUPTED)
+    assert moving.loop.motion() is None
+
+
+@pytest.mark.parametrize("missing", ["speed_limits", "acceleration_limits"])
+def test_an_arm_without_limits_of_motion_is_refused(policy, monkeypatch, missing):
+    robot = msgspec.structs.replace(WIDOWX.robot, **{missing: None})
+    monkeypatch.setattr(policy, "binding", msgspec.structs.replace(WIDOWX, robot=robot))
+    with pytest.raises(BindingError, match=f"robot: expected {missing}"):
+        Bench(policy)
+    ControlLoop(policy, lambda: Instant(0, 0), print, unsafe=True)
+
+
+# ---------------------------------------------------------------- chunks
+
+
+def chunks(policy, monkeypatch, bench, delay_ns: int = 0, *, broken: float | None = None) -> None:
+    """Decisions after `delay_ns`, in which the arm follows the last one: step n is dx = n mm."""
+
+    def act(observation) -> ActionChunk:
+        rows = np.zeros((4, 7), np.float32)
+        rows[:, 0] = (bench.loop.steps + np.arange(4)) / 1e3
+        during(bench, delay_ns)
+        if broken is not None:
+            rows[3, 0] = broken
+        stamps = {"visual": int(observation.frames["visual"].stamps_ns[-1])}
+        return ActionChunk("action", observation.tick, rows, stamps_ns=stamps)
+
+    monkeypatch.setattr(policy, "act", act)
+
+
+def during(bench, ns: int) -> list[float]:
+    """Time goes by: commands at their rate, samples of an arm that follows; the targets' x."""
+    targets = []
+    for _ in range(ns // PERIOD):
+        bench.wait(PERIOD)
+        motion = bench.loop.motion()
+        if isinstance(motion, Motion):
+            bench.state = np.append(coordinates_from_pose(motion.set_point.pose), 1.0)
+            targets.append(float(bench.state[0]))
+        bench.sample()
+    return targets
+
+
+def test_receding_carries_out_the_whole_chunk_before_it_decides_again(policy, monkeypatch):
+    bench = Bench(policy, timeout_s=2.0, execution="receding")
+    bench.loop.instruct("touch the red cube")
+    chunks(policy, monkeypatch, bench)
+    decided = []
+    for _ in range(9):
+        bench.sample()
+        decision = bench.tick()
+        assert decision.reason is None, decision.detail
+        decided.append(decision.chunk is not None)
+        during(bench, TICK)
+    assert decided == [True, False, False, False] * 2 + [True]
+    # 0 + 1 + 2 + 3 mm of the decision at tick 0, 4 + ... + 7 of the one at tick 4, 8 of the last.
+    np.testing.assert_allclose(bench.state[0], HOME[0] + 0.036, atol=2e-3)
+
+
+@pytest.mark.parametrize("execution", ["rtc", "temporal_ensemble"])
+@pytest.mark.parametrize("delay_ticks", [0, 1, 2])
+def test_while_a_decision_is_made_the_last_one_goes_on_and_no_step_is_lost_or_done_twice(
+    policy, monkeypatch, execution, delay_ticks
+):
+    """Decisions agree about each step, so the arm's way is the sum of steps, whatever they take."""
+    bench = Bench(policy, timeout_s=5.0, execution=execution)
+    bench.loop.instruct("touch the red cube")
+    chunks(policy, monkeypatch, bench, delay_ticks * TICK)
+    bench.sample()
+    way = []
+    for _ in range(4):
+        decision = bench.tick()
+        assert decision.reason is None, decision.detail
+        way += during(bench, TICK)
+    steps = bench.loop.steps
+    assert steps >= 4
+    np.testing.assert_allclose(way[-1], HOME[0] + sum(range(steps)) / 1e3, atol=steps / 1e3 + 1e-6)
+    assert way == sorted(way)
+
+
+def test_a_chunk_with_one_number_that_is_not_finite_is_not_followed_at_all(policy, monkeypatch):
+    bench = Bench(policy, timeout_s=2.0, execution="receding")
+    bench.loop.instruct("touch the red cube")
+    chunks(policy, monkeypatch, bench, broken=np.nan)
+    bench.sample()
+    assert_holds(bench.tick(), HoldReason.BAD_ACTION, "action: expected finite numbers")
+    assert bench.loop.motion() is None
+
+
+def test_after_a_hold_nothing_of_an_old_chunk_is_carried_out(policy, monkeypatch):
+    bench = Bench(policy, timeout_s=2.0, execution="receding")
+    bench.loop.instruct("touch the red cube")
+    chunks(policy, monkeypatch, bench)
+    bench.sample()
+    assert bench.tick().reason is None
+    bench.loop.fault("image", "cannot be read")
+    during(bench, TICK)
+    assert_holds(bench.tick(), HoldReason.BAD_INPUT)
+    assert during(bench, 3 * TICK) == [] and bench.loop.steps == 0
+    decision = bench.tick()
+    assert (decision.reason, decision.tick) == (None, 0) and decision.chunk is not None
+
+
+def test_a_timeout_that_would_end_a_chunk_early_is_refused(policy):
+    with pytest.raises(ValueError, match=r"decision_timeout: expected at least 0.8 s"):
+        Bench(policy, timeout_s=0.4, execution="receding")
 
 
 # ---------------------------------------------------------------- instructions

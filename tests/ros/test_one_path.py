@@ -23,7 +23,8 @@ from canvas_robot.kinematics import Arm, compose
 from canvas_robot.policy.assemble import PolicySettings, assemble_policy
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.resources import config_path
-from canvas_robot.ros.messages import image_to_msg, joints_to_msg
+from canvas_robot.ros.images import image_to_msg
+from canvas_robot.ros.messages import joints_to_msg
 from canvas_robot.ros.replay import SimulationClock
 from canvas_robot.signals import History
 from canvas_robot.sim.physics import WidowXSim

@@ -5,21 +5,24 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 
 from canvas_robot.kinematics import Arm
 from canvas_robot.resources import config_path
-from canvas_robot.ros.messages import pose_from_msg, stamp_ns
+from canvas_robot.ros.messages import pose_from_msg, stamp_ns, twist_from_msg, values_from_msg
 from canvas_robot.signals import load_binding
 from canvas_robot.signals.pose import bridge_state_from_pose
-from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S
+from tests.ros.conftest import JOINTS, PATIENCE_S, RESET, TIMEOUT_S
 
 LIMITS = load_binding(config_path("bindings", "widowx.yaml")).robot
 SECOND_NS = 1_000_000_000
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def held(monitor, text: str) -> bool:
@@ -34,16 +37,26 @@ def commands_again(monitor) -> bool:
     )
 
 
+def called(monitor, service: str) -> Trigger.Response:
+    """The answer of a service without arguments."""
+    client = monitor.node.create_client(Trigger, service)
+    assert monitor.wait_for(client.service_is_ready, TIMEOUT_S)
+    future = client.call_async(Trigger.Request())
+    assert monitor.wait_for(future.done, TIMEOUT_S)
+    return future.result()
+
+
 def measured_pose():
     return Arm.load("wx250s").forward(RESET[:6])
 
 
 def test_commands_are_finite_within_limits_and_in_the_base_frame(active_policy, monitor):
     assert monitor.wait_for(lambda: len(monitor.poses) >= 5, TIMEOUT_S)
-    previous = bridge_state_from_pose(measured_pose(), 0.0)[:6]
+    previous, stamp = bridge_state_from_pose(measured_pose(), 0.0)[:6], 0
     for msg in monitor.poses:
         state = bridge_state_from_pose(pose_from_msg(msg), 0.0)[:6]
-        assert msg.header.frame_id == "wx250s/base_link" and stamp_ns(msg.header.stamp) > 0
+        assert msg.header.frame_id == "wx250s/base_link" and stamp_ns(msg.header.stamp) > stamp
+        stamp = stamp_ns(msg.header.stamp)
         assert np.isfinite(state).all()
         assert (np.array(LIMITS.box_low) - 1e-6 <= state[:3]).all()
         assert (state[:3] <= np.array(LIMITS.box_high) + 1e-6).all()
@@ -65,7 +78,7 @@ def test_each_tick_adds_its_delta_to_the_previous_target(active_policy, monitor)
 
 
 def test_command_topics_are_reliable_and_volatile(active_policy, monitor):
-    for topic in ("/policy/target_pose", "/policy/gripper"):
+    for topic in ("/policy/target_pose", "/policy/target_twist", "/policy/gripper"):
         (info,) = monitor.node.get_publishers_info_by_topic(topic)
         assert info.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         assert info.qos_profile.durability == DurabilityPolicy.VOLATILE
@@ -90,9 +103,159 @@ def test_a_camera_that_stops_holds_once_at_the_measured_pose_and_resumes(
     assert monitor.wait_for(lambda: sum(not s.active for s in monitor.statuses) >= 4, TIMEOUT_S)
     stale = [s for s in monitor.statuses if s.values["reason"] == "stale_input"]
     assert [s.values["command_stamp_ns"] > 0 for s in stale] == [True] + [False] * (len(stale) - 1)
-    assert len(monitor.poses) == sum(s.values["command_stamp_ns"] > 0 for s in monitor.statuses)
+    last = monitor.poses[-1]
+    np.testing.assert_allclose(pose_from_msg(last).position, measured_pose().position, atol=1e-6)
+    assert stamp_ns(last.header.stamp) == stale[0].values["command_stamp_ns"]
     robot.picture = picture
     assert commands_again(monitor)
+
+
+def test_without_newer_pictures_a_decision_is_followed_until_its_timeout(
+    start_policy, robot, monitor
+):
+    """Then one hold at the measured pose, no speed, and silence."""
+    twists = []
+    monitor.node.create_subscription(TwistStamped, "policy/target_twist", twists.append, 100)
+    start_policy(autostart=True, instruction="touch the red cube", decision_timeout=1.0)
+    assert monitor.wait_for(lambda: sum(s.active for s in monitor.statuses) >= 2, TIMEOUT_S)
+    robot.picture = None
+    assert held(monitor, "signal 'image': newest sample is")
+    assert not monitor.wait_for(lambda: monitor.statuses[-1].active, 1.0)
+    image_ns = max(motion["image_stamp_ns"] for motion in monitor.motions)
+    ages = [m["command_stamp_ns"] - m["image_stamp_ns"] for m in monitor.motions]
+    assert 0 < min(ages) and max(ages) <= 1.1 * SECOND_NS
+    last = monitor.poses[-1]
+    np.testing.assert_allclose(pose_from_msg(last).position, measured_pose().position, atol=1e-6)
+    assert stamp_ns(last.header.stamp) - image_ns <= 1.3 * SECOND_NS
+    linear, angular = twist_from_msg(twists[-1])
+    assert not linear.any() and not angular.any()
+
+
+def test_between_decisions_commands_come_at_their_own_rate_and_say_whose_they_are(
+    active_policy, monitor
+):
+    def span() -> float:
+        return monitor.poses[-1].header.stamp.sec - monitor.poses[0].header.stamp.sec
+
+    monitor.poses.clear()
+    assert monitor.wait_for(lambda: monitor.poses and span() >= 3, TIMEOUT_S)
+    decisions = {s.values["index"]: s.values for s in monitor.statuses if s.active}
+    assert len(monitor.poses) > 3 * len(decisions)
+    owned = [motion for motion in monitor.motions if motion["decision"] in decisions]
+    assert len(owned) > 3 * len(decisions)
+    for motion in owned:
+        decision = decisions[motion["decision"]]
+        assert motion["image_stamp_ns"] == decision["image_stamp_ns"]
+        assert motion["image_stamp_ns"] < motion["computed_ns"] <= motion["command_stamp_ns"]
+
+
+def test_diagnostics_say_how_each_signal_comes_in(active_policy, robot, monitor):
+    told = {}
+
+    def hear(msg: DiagnosticArray) -> None:
+        told.update({status.name: status for status in msg.status})
+
+    monitor.node.create_subscription(DiagnosticArray, "/diagnostics", hear, 10)
+
+    def level(name: str) -> bytes | None:
+        return told[name].level if name in told else None
+
+    image, state = "policy: input image", "policy: input state"
+    assert monitor.wait_for(lambda: level(image) == DiagnosticStatus.OK, TIMEOUT_S)
+    told.clear()
+    assert monitor.wait_for(lambda: level(state) == DiagnosticStatus.OK, TIMEOUT_S)
+    assert 1.0 < values_from_msg(told[state])["Actual frequency (Hz)"] < 60.0
+    robot.picture = None
+    assert monitor.wait_for(lambda: level(image) == DiagnosticStatus.STALE, TIMEOUT_S)
+    robot.positions = np.append(RESET[:6], np.nan)
+    assert monitor.wait_for(lambda: level(state) == DiagnosticStatus.ERROR, TIMEOUT_S)
+    assert "left_finger=nan" in told[state].message
+    assert level("policy: control loop") == DiagnosticStatus.WARN
+    assert "holding: " in told["policy: control loop"].message
+
+
+@pytest.mark.parametrize("way", ["service", "topic"])
+def test_an_emergency_stop_holds_until_start_is_called(start_policy, robot, monitor, way):
+    start_policy(
+        autostart=True,
+        instruction="touch the red cube",
+        estop_topic="estop",
+        decision_timeout=PATIENCE_S,
+    )
+    assert monitor.wait_for(lambda: any(s.active for s in monitor.statuses), TIMEOUT_S)
+    if way == "service":
+        assert called(monitor, "policy/estop").success
+    else:
+        monitor.node.create_publisher(Bool, "estop", LATCHED).publish(Bool(data=True))
+    assert held(monitor, "emergency stop")
+    monitor.statuses.clear()
+    assert not monitor.wait_for(lambda: any(s.active for s in monitor.statuses), 1.0)
+    assert called(monitor, "policy/start").success
+    assert commands_again(monitor)
+
+
+def test_stop_holds_and_start_goes_on(active_policy, monitor):
+    assert called(monitor, "policy/stop").success
+    assert held(monitor, "~/start goes on")
+    poses = len(monitor.poses)
+    assert called(monitor, "policy/start").success
+    assert commands_again(monitor)
+    assert len(monitor.poses) > poses
+
+
+def test_the_arm_moves_only_while_the_deadman_switch_is_held(start_policy, robot, monitor):
+    deadman = monitor.node.create_publisher(Bool, "deadman", 1)
+    start_policy(
+        autostart=True,
+        instruction="touch the red cube",
+        deadman_topic="deadman",
+        decision_timeout=PATIENCE_S,
+    )
+    assert held(monitor, "hold the deadman switch")
+    assert not monitor.poses
+
+    def moves() -> bool:
+        deadman.publish(Bool(data=True))
+        return sum(s.active for s in monitor.statuses) >= 2
+
+    assert monitor.wait_for(moves, TIMEOUT_S)
+    monitor.statuses.clear()
+    assert held(monitor, "has not said true for 0.5 s")
+
+
+def test_a_second_publisher_of_a_command_topic_holds_until_it_is_gone(active_policy, monitor):
+    rival = monitor.node.create_publisher(PoseStamped, "policy/target_pose", 1)
+    assert held(monitor, "somebody else publishes /policy/target_pose")
+    monitor.node.destroy_publisher(rival)
+    assert commands_again(monitor)
+
+
+def test_a_dry_run_only_proposes(start_policy, robot, monitor):
+    proposed = []
+    monitor.node.create_subscription(PoseStamped, "policy/proposed", proposed.append, 100)
+    start_policy(
+        autostart=True,
+        instruction="touch the red cube",
+        dry_run=True,
+        decision_timeout=PATIENCE_S,
+    )
+    assert monitor.wait_for(lambda: len(proposed) >= 10, TIMEOUT_S)
+    for topic in ("target_pose", "target_twist", "gripper"):
+        assert monitor.node.count_publishers(f"/policy/{topic}") == 0
+
+
+def test_an_arm_without_limits_of_motion_is_not_moved_unless_that_is_asked_for(
+    start_policy, tmp_path
+):
+    from rclpy.parameter import Parameter
+
+    lines = config_path("bindings", "widowx.yaml").read_text().splitlines()
+    without = [line for line in lines if not line.strip().startswith("speed_limits")]
+    (tmp_path / "free.yaml").write_text("\n".join(without))
+    node = start_policy(binding=str(tmp_path / "free.yaml")).node
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    node.set_parameters([Parameter("unsafe", value=True)])
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 
 @pytest.mark.parametrize("size", [(100, 100), (480, 640)])
@@ -157,11 +320,8 @@ def test_an_instruction_that_is_too_long_changes_nothing(active_policy, robot, m
 
 
 def test_reset_starts_over(active_policy, monitor):
-    client = monitor.node.create_client(Trigger, "policy/reset")
-    assert monitor.wait_for(client.service_is_ready, TIMEOUT_S)
     assert monitor.wait_for(lambda: monitor.statuses[-1].values["tick"] >= 3, TIMEOUT_S)
-    future = client.call_async(Trigger.Request())
-    assert monitor.wait_for(future.done, TIMEOUT_S) and future.result().success
+    assert called(monitor, "policy/reset").success
     before = len(monitor.statuses)
     assert monitor.wait_for(
         lambda: any(s.values["tick"] == 0 for s in monitor.statuses[before:]), TIMEOUT_S
@@ -177,8 +337,8 @@ def test_nothing_is_published_or_buffered_while_not_active(start_policy, robot, 
     assert monitor.wait_for(lambda: any(s.active for s in monitor.statuses), TIMEOUT_S)
     assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
     assert held(monitor, "the node was deactivated")
-    commands = sum(s.values["command_stamp_ns"] > 0 for s in monitor.statuses)
-    assert monitor.wait_for(lambda: len(monitor.poses) == commands, TIMEOUT_S)
+    last_ns = monitor.statuses[-1].values["command_stamp_ns"]
+    assert monitor.wait_for(lambda: stamp_ns(monitor.poses[-1].header.stamp) == last_ns, TIMEOUT_S)
     monitor.statuses.clear()
     monitor.poses.clear()
     assert not monitor.wait_for(lambda: monitor.statuses or monitor.poses, 1.0)

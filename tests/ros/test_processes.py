@@ -22,7 +22,8 @@ from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
 
 from canvas_robot.kinematics import Arm
-from canvas_robot.ros.messages import image_from_msg, joints_from_msg, pose_to_msg, stamp_ns
+from canvas_robot.ros.images import image_from_msg
+from canvas_robot.ros.messages import joints_from_msg, pose_to_msg, stamp_ns
 from canvas_robot.ros.processes import NodeProcesses, node_environment
 from canvas_robot.signals.pose import Pose
 from canvas_robot.sim.reach import ReachTask

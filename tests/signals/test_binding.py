@@ -43,6 +43,9 @@ of_a_robot = pytest.mark.parametrize(
 )
 
 
+FIELDS = {"type": "fields", "topic": "x", "message": "std_msgs/msg/Float64", "fields": ["data"]}
+
+
 def edited(*path, **changes) -> str:
     """The shipped binding's YAML, fields of the object at `path` replaced; None removes one."""
     data = yaml.safe_load(WIDOWX.read_text())
@@ -218,7 +221,37 @@ def test_a_control_rate_that_no_robot_has_is_refused(widowx, rate):
         ),
         (
             edited("robot", part_m=0.0),
-            "robot: expected step_limits, part_m and part_rad > 0 - at `$.robot`",
+            "robot: expected step_limits, speed_limits, acceleration_limits, part_m and",
+        ),
+        (
+            edited("robot", speed_limits=[0.3, 0.3, 0.0, 1.0, 1.0, 1.0]),
+            "robot: expected step_limits, speed_limits, acceleration_limits, part_m and",
+        ),
+        (
+            edited("robot", acceleration_limits=[3.0] * 5 + [float("nan")]),
+            "robot: expected finite limits, got",
+        ),
+        (
+            edited("robot", tilt_limit=1.6),
+            "robot: expected tilt_limit between 0 and pi/2, got 1.6",
+        ),
+        (
+            edited("sources", "ros", "image", depth={"near": 1.0, "far": 0.5}),
+            "depth: expected 0 <= near < far, got 1.0 and 0.5",
+        ),
+        (
+            edited("sources", "ros", state=FIELDS),
+            "sources.ros.state: expected a vector signal and one field for each of its components, "
+            "got a VectorSignal and 1 fields",
+        ),
+        (
+            edited("sources", "ros", image=FIELDS),
+            "sources.ros.image: expected a vector signal and one field for each of its components, "
+            "got a ImageSignal and 1 fields",
+        ),
+        (
+            edited("sources", "ros", state={**FIELDS, "message": "os"}),
+            "message: expected a type such as geometry_msgs/msg/WrenchStamped, got 'os'",
         ),
         (
             edited("robot", box_low=[0.5, -0.2, 0.0]),

@@ -1,0 +1,186 @@
+"""MotionLimiter: set-points that follow a target within limits of speed, acceleration and place.
+
+Plain Python. Poses are six coordinates here: x, y, z (m) and Bridge's roll, pitch, yaw (rad).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from canvas_robot.kinematics.rule import limits_of
+from canvas_robot.signals.binding import BindingError, Robot
+from canvas_robot.signals.pose import (
+    Pose,
+    angular_velocity,
+    coordinates_from_pose,
+    pose_from_coordinates,
+)
+
+CATCH_UP = 2.0  # 1/s: an arm that obeys speeds makes good what it is away within half a second
+UNLIMITED = 1e3  # m/s, rad/s and their like per second: faster than any arm
+
+
+@dataclass(frozen=True, eq=False)
+class MotionLimits:
+    """What set-points may do, by coordinate, each (6,): x, y, z, roll, pitch, yaw.
+
+    speed: m/s and rad/s; acceleration: m/s^2 and rad/s^2. low, high: where they may be, m and rad.
+    """
+
+    speed: np.ndarray
+    acceleration: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name in ("speed", "acceleration", "low", "high"):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            if array.shape != (6,) or not np.isfinite(array).all():
+                raise ValueError(
+                    f"MotionLimits.{name}: expected 6 finite numbers, got {array.tolist()}"
+                )
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        for name in ("speed", "acceleration"):
+            if (getattr(self, name) <= 0).any():
+                raise ValueError(
+                    f"MotionLimits.{name}: expected positive numbers, "
+                    f"got {getattr(self, name).tolist()}"
+                )
+        if (self.low >= self.high).any():
+            raise ValueError(
+                f"MotionLimits.low: expected less than high {self.high.tolist()} in every "
+                f"coordinate, got {self.low.tolist()}"
+            )
+
+
+def motion_limits_of(robot: Robot, unsafe: bool = False) -> MotionLimits:
+    """The limits that a binding declares for its arm's motion.
+
+    Raises BindingError where it declares none, unless that is asked for: `unsafe`.
+    """
+    missing = [n for n in ("speed_limits", "acceleration_limits") if getattr(robot, n) is None]
+    if missing and not unsafe:
+        raise BindingError(
+            f"robot: expected {' and '.join(missing)}, (6,) each: x, y, z in m/s (m/s^2), then "
+            f"rad/s (rad/s^2); without them the arm is not moved. Declare them in the binding, or "
+            f"set the parameter unsafe"
+        )
+    place = limits_of(robot)
+    return MotionLimits(
+        robot.speed_limits or (UNLIMITED,) * 6,
+        robot.acceleration_limits or (UNLIMITED,) * 6,
+        np.concatenate([place.box_low, place.rpy_low]),
+        np.concatenate([place.box_high, place.rpy_high]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class SetPoint:
+    """Where the end effector is to be, and how it moves there.
+
+    pose: of `ee_gripper_link` in `base_link`. linear: (3,) m/s; angular: (3,) rad/s about the
+    base's axes.
+    """
+
+    pose: Pose
+    linear: np.ndarray
+    angular: np.ndarray
+
+
+def catching_up(set_point: SetPoint, measured: Pose, limits: MotionLimits) -> SetPoint:
+    """The set-point with speeds that also bring an arm at `measured` to it, within `limits.speed`.
+
+    An arm that integrates speeds drifts away from where it is led without that.
+    """
+    turn = Rotation.from_matrix(set_point.pose.rotation @ measured.rotation.T).as_rotvec()
+    away = np.concatenate([set_point.pose.position - measured.position, turn])
+    speed = np.concatenate([set_point.linear, set_point.angular]) + CATCH_UP * away
+    speed = np.clip(speed, -limits.speed, limits.speed)
+    return SetPoint(set_point.pose, speed[:3], speed[3:])
+
+
+@final
+class MotionLimiter:
+    """Goes after a target as fast as its limits allow, and can always stop in time.
+
+    Of each coordinate, position and speed follow the time-optimal course to rest at the target,
+    computed anew at every call: never beyond a limit of speed, acceleration or place, whatever the
+    targets do. Started outside its place, it moves in. Jerk is not bounded.
+    """
+
+    def __init__(self, limits: MotionLimits) -> None:
+        self.limits = limits
+        # A coordinate that may go all the way round has no ends: it takes the short way.
+        angular = np.arange(6) >= 3
+        self._round = angular & (limits.low <= -np.pi) & (limits.high >= np.pi)
+        self.position, self.velocity = np.zeros(6), np.zeros(6)
+
+    def reset(self, pose: Pose) -> None:
+        """At rest at a pose; raises ValueError for one that is not finite."""
+        if not pose.is_finite:
+            raise ValueError(f"pose: expected finite numbers, got {pose}")
+        self.position, self.velocity = coordinates_from_pose(pose), np.zeros(6)
+
+    def advance(self, target: np.ndarray, seconds: float) -> SetPoint:
+        """The set-point `seconds` later, on the way to coordinates (6,).
+
+        Raises ValueError for a target that is not finite; the state stays as it was.
+        """
+        if not np.isfinite(target).all():
+            raise ValueError(f"target: expected finite numbers, got {target.tolist()}")
+        turns = (target - self.position + np.pi) // (2 * np.pi)
+        short = target - 2 * np.pi * turns
+        within = np.clip(target, self.limits.low, self.limits.high)
+        self.position, self.velocity = course_to_rest(
+            self.position,
+            self.velocity,
+            np.where(self._round, short, within),
+            self.limits.speed,
+            self.limits.acceleration,
+            seconds,
+        )
+        return SetPoint(
+            pose_from_coordinates(self.position),
+            self.velocity[:3],
+            angular_velocity(self.position[3:], self.velocity[3:]),
+        )
+
+
+def course_to_rest(
+    position: np.ndarray,
+    velocity: np.ndarray,
+    target: np.ndarray,
+    speed: np.ndarray,
+    acceleration: np.ndarray,
+    seconds: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Position and velocity (n,), `seconds` into the fastest course from here to rest at `target`.
+
+    Each coordinate speeds up, or brakes, to a peak, keeps it where that is `speed`, and brakes:
+    the time-optimal control of a double integrator under bounds of speed and `acceleration`.
+    """
+    braking = velocity * np.abs(velocity) / (2 * acceleration)
+    side = np.where(target - position - braking >= 0, 1.0, -1.0)
+    start, distance = side * velocity, side * (target - position)
+    # (peak^2 - start^2) / 2a up to the peak and peak^2 / 2a after it make the distance.
+    highest = np.sqrt(np.maximum(acceleration * distance + start**2 / 2, 0.0))
+    peak = np.minimum(highest, speed)
+    up = np.maximum(peak - start, 0.0) / acceleration
+    cruise = np.where(
+        highest > speed, (highest**2 - peak**2) / (acceleration * np.maximum(peak, 1e-12)), 0.0
+    )
+    down = peak / acceleration
+    in_up = np.minimum(seconds, up)
+    in_cruise = np.clip(seconds - up, 0.0, cruise)
+    in_down = np.clip(seconds - up - cruise, 0.0, down)
+    moved = (
+        (start + acceleration * in_up / 2) * in_up
+        + peak * in_cruise
+        + (peak - acceleration * in_down / 2) * in_down
+    )
+    return position + side * moved, side * (start + acceleration * (in_up - in_down))

@@ -1,0 +1,52 @@
+"""CommandClock: calls a function at the command rate, on absolute deadlines of the steady clock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+_KEPT = 500  # latenesses, ten seconds' worth at 50 Hz
+
+
+class CommandClock:
+    """Ticks in a thread of its own until stopped; a deadline that passed is skipped, not made up.
+
+    The steady clock runs on where the simulation's stands still, so what watches over time does
+    too.
+
+    Args:
+        rate_hz: of the calls.
+        call: must not raise.
+    """
+
+    def __init__(self, rate_hz: float, call: Callable[[], None]) -> None:
+        self._period_ns, self._call = round(1e9 / rate_hz), call
+        self._stopping = threading.Event()
+        self._late_ms: deque[float] = deque(maxlen=_KEPT)
+        self.skipped = 0
+        self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Ends the thread; False where its call did not return in time."""
+        self._stopping.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def late_ms(self) -> list[float]:
+        """How late the latest calls began, milliseconds."""
+        return list(self._late_ms)
+
+    def _run(self) -> None:
+        due_ns = time.monotonic_ns()
+        while not self._stopping.wait(max(due_ns - time.monotonic_ns(), 0) / 1e9):
+            self._late_ms.append((time.monotonic_ns() - due_ns) / 1e6)
+            self._call()
+            passed = max((time.monotonic_ns() - due_ns) // self._period_ns, 0)
+            self.skipped += passed
+            due_ns += (passed + 1) * self._period_ns

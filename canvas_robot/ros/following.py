@@ -1,0 +1,135 @@
+"""Following: from decisions that come now and then to what is published at the command rate.
+
+Plain Python: chunk execution says which action, Bridge's rule which target, the command stream
+which set-point. Not thread-safe: the control loop's lock guards it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from canvas_robot.kinematics.command_stream import CommandStream
+from canvas_robot.kinematics.limiter import catching_up, motion_limits_of
+from canvas_robot.kinematics.rule import Command, compose, limits_of
+from canvas_robot.policy.chunk_execution import ChunkExecution
+from canvas_robot.ros.decisions import Motion
+from canvas_robot.signals.binding import Binding
+from canvas_robot.signals.pose import Pose
+
+MOVING_FRACTION = 0.75  # of a control tick, in which a lone action is carried out: as in simulation
+
+
+@dataclass(frozen=True)
+class Course:
+    """A decision that is followed, and until when.
+
+    decision: its index. image_stamp_ns: of the picture that it saw, 0 where it saw none.
+    computed_ns: when it was made, on the robot's clock. until_ns: on the steady clock; end: why not
+    longer, in words.
+    """
+
+    decision: int
+    image_stamp_ns: int
+    computed_ns: int
+    until_ns: int
+    end: str
+
+
+@final
+class Following:
+    """One arm on its way. Times are nanoseconds on the steady clock.
+
+    target: what the next action acts on; None until `engage`. course: what is followed, None while
+    the arm is held. gripper: as last commanded.
+
+    Args:
+        binding: its robot declares the limits and what a delta acts on.
+        execution: which rows of the action chunks are carried out when.
+        command_rate_hz: how often `motion` is asked for.
+        unsafe: without limits of motion where the binding declares none.
+    Raises:
+        BindingError: the binding declares no limits of motion.
+    """
+
+    def __init__(
+        self, binding: Binding, execution: ChunkExecution, command_rate_hz: float, unsafe: bool
+    ) -> None:
+        self.execution = execution
+        self.target: Pose | None = None
+        self.course: Course | None = None
+        self.gripper = 1.0
+        self._tick_ns = binding.tick_ns
+        self._limits = limits_of(binding.robot)
+        self._motion_limits = motion_limits_of(binding.robot, unsafe)
+        self._from_measured = binding.robot.anchor == "measured"
+        fraction = MOVING_FRACTION if execution.at_once else 1.0
+        self._stream = CommandStream(
+            self._motion_limits, fraction / binding.control_rate_hz, 1.0 / command_rate_hz
+        )
+        self._step_due_ns = 0
+
+    def engage(self, measured: Pose) -> None:
+        """An observation was made: the first delta acts on the measured pose, or every one does."""
+        if self.target is None or self._from_measured:
+            self.target = measured
+
+    def disengage(self) -> None:
+        """The next decision starts from the measured pose; no chunk from before is carried out."""
+        self.target = None
+        self.execution.reset()
+
+    def take(
+        self, chunk: np.ndarray, begun: int, course: Course, measured: Pose, now_ns: int
+    ) -> Command | None:
+        """Follows a decision from now on; the command of the step that begins at once, if one does.
+
+        chunk: (horizon, 7); begun: the execution's count when it was observed. Raises ValueError
+        for an action that is not finite or leads outside; what was followed before goes on then.
+        """
+        if not np.isfinite(chunk).all():
+            raise ValueError(
+                f"action: expected finite numbers, got {np.asarray(chunk).tolist()}; "
+                f"hold the robot and check the policy"
+            )
+        self.execution.decided(chunk, begun)
+        if self.course is None:
+            self._stream.start(measured, now_ns / 1e9)
+            self._step_due_ns = now_ns
+        waits = not self.execution.at_once and now_ns < self._step_due_ns
+        command = None if waits else self._step(measured, now_ns)
+        self.course = course
+        return command
+
+    def motion(self, measured: Pose, now_ns: int) -> Motion:
+        """What to publish now. Raises ValueError for an action that leads outside."""
+        if now_ns >= self._step_due_ns:
+            self._step(measured, now_ns)
+        set_point = self._stream.at(now_ns / 1e9)
+        return Motion(
+            catching_up(set_point, measured, self._motion_limits),
+            self.gripper,
+            self.course.decision,
+            self.course.image_stamp_ns,
+            self.course.computed_ns,
+        )
+
+    def stay(self, measured: Pose) -> Command:
+        """The command that holds the arm at a measured pose, brought within the limits."""
+        return compose(measured, np.append(np.zeros(6), self.gripper), self._limits)
+
+    def _step(self, measured: Pose, now_ns: int) -> Command | None:
+        """Begins the next step, if a decision reaches so far."""
+        action = self.execution.step()
+        if action is None:
+            return None
+        if self._from_measured and not self.execution.at_once:
+            self.target = measured  # else as of the observation
+        command = compose(self.target, action, self._limits)
+        self._stream.follow(command, now_ns / 1e9)
+        self.target, self.gripper = command.target, command.gripper
+        late = now_ns - self._step_due_ns >= self._tick_ns
+        self._step_due_ns = (now_ns if late else self._step_due_ns) + self._tick_ns
+        return command

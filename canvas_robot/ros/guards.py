@@ -1,0 +1,115 @@
+"""Guards: what people and other programs say that stops the arm, whatever the policy decides.
+
+Services ~/start, ~/stop and ~/estop, the emergency-stop and deadman topics, and a second publisher
+on a command topic.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from canvas_robot.ros.decisions import HoldReason
+
+DEADMAN_TIMEOUT_S = 0.5
+_RIVALS_S = 0.2  # between two looks for other publishers
+_BUTTON_QOS = QoSProfile(depth=1)
+
+
+class Guards:
+    """Subscriptions and services of one configured period. `close` destroys them.
+
+    Args:
+        node: owns them.
+        block, unblock: stop the motion for a reason, and let that reason go.
+        rivals: names the command topics that somebody else publishes too.
+        estop_topic, deadman_topic: none where empty.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        block: Callable[[HoldReason, str], None],
+        unblock: Callable[[HoldReason], None],
+        rivals: Callable[[], list[str]],
+        estop_topic: str,
+        deadman_topic: str,
+    ) -> None:
+        self._block, self._unblock, self._rivals = block, unblock, rivals
+        self._deadman_topic = deadman_topic
+        self._held_at: float | None = None  # when the deadman last said true
+        self._looked_at = -_RIVALS_S
+        self._destroy: list[Callable[[], None]] = []
+        for name, answer in (
+            ("start", self._on_start),
+            ("stop", self._on_stop),
+            ("estop", self._on_estop),
+        ):
+            service = node.create_service(Trigger, f"~/{name}", answer)
+            self._destroy.append(functools.partial(node.destroy_service, service))
+        for topic, qos, receive in (
+            (estop_topic, _BUTTON_QOS, self._on_estop_message),
+            (deadman_topic, _BUTTON_QOS, self._on_deadman),
+        ):
+            if topic:
+                heard = node.create_subscription(Bool, topic, receive, qos)
+                self._destroy.append(functools.partial(node.destroy_subscription, heard))
+
+    def close(self) -> None:
+        for destroy in self._destroy:
+            destroy()
+        self._destroy = []
+
+    def look(self) -> None:
+        """Checks what must hold all the time; to be called at the command rate while active."""
+        now = time.monotonic()
+        if self._deadman_topic:
+            if self._held_at is not None and now - self._held_at <= DEADMAN_TIMEOUT_S:
+                self._unblock(HoldReason.DEADMAN)
+            else:
+                self._block(
+                    HoldReason.DEADMAN,
+                    f"{self._deadman_topic} has not said true for {DEADMAN_TIMEOUT_S} s; "
+                    f"hold the deadman switch",
+                )
+        if now - self._looked_at >= _RIVALS_S:
+            self._looked_at = now
+            if rivals := self._rivals():
+                self._block(
+                    HoldReason.SECOND_PUBLISHER,
+                    f"somebody else publishes {', '.join(rivals)}; "
+                    f"`ros2 topic info -v` says who; stop it, or remap this node's topic",
+                )
+            else:
+                self._unblock(HoldReason.SECOND_PUBLISHER)
+
+    # ------------------------------------------------------------------ callbacks
+
+    def _on_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        for reason in (HoldReason.STOPPED, HoldReason.ESTOP):
+            self._unblock(reason)
+        response.success, response.message = True, "going on from the measured pose"
+        return response
+
+    def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._block(HoldReason.STOPPED, "stopped by ~/stop; ~/start goes on")
+        response.success, response.message = True, "holding; ~/start goes on"
+        return response
+
+    def _on_estop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._block(HoldReason.ESTOP, "emergency stop by ~/estop; ~/start goes on")
+        response.success, response.message = True, "holding; ~/start goes on"
+        return response
+
+    def _on_estop_message(self, msg: Bool) -> None:
+        if msg.data:
+            self._block(HoldReason.ESTOP, "emergency stop by its topic; ~/start goes on")
+
+    def _on_deadman(self, msg: Bool) -> None:
+        self._held_at = time.monotonic() if msg.data else None

@@ -1,0 +1,73 @@
+"""Outputs: the command and status topics of the policy node."""
+
+from __future__ import annotations
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Float64
+
+from canvas_robot.kinematics.limiter import SetPoint
+from canvas_robot.kinematics.rule import Command
+from canvas_robot.ros.messages import pose_to_msg, twist_to_msg
+
+COMMAND_QOS = QoSProfile(depth=1)  # reliable, volatile
+STATUS_QOS = QoSProfile(depth=50)
+
+
+class Outputs:
+    """Publishers of one configured period. `close` destroys them.
+
+    Args:
+        node: owns the publishers.
+        frame_id: that commanded poses and speeds are given in.
+        dry_run: poses go to ~/proposed, and nothing to the topics that arms obey.
+    """
+
+    def __init__(self, node: LifecycleNode, frame_id: str, dry_run: bool) -> None:
+        self._node, self._frame_id = node, frame_id
+        make = node.create_lifecycle_publisher
+        pose_topic = "~/proposed" if dry_run else "~/target_pose"
+        self._pose = make(PoseStamped, pose_topic, COMMAND_QOS)
+        self._twist = None if dry_run else make(TwistStamped, "~/target_twist", COMMAND_QOS)
+        self._gripper = None if dry_run else make(Float64, "~/gripper", COMMAND_QOS)
+        self._status = make(DiagnosticStatus, "~/status", STATUS_QOS)
+        self._diagnostics = make(DiagnosticArray, "/diagnostics", 10)
+
+    def close(self) -> None:
+        for publisher in (*self._commands(), self._status, self._diagnostics):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def move(self, set_point: SetPoint, gripper: float, stamp_ns: int) -> None:
+        """Commands a set-point on its way."""
+        self._command(set_point, gripper, stamp_ns)
+
+    def hold(self, command: Command, stamp_ns: int) -> None:
+        """Commands a pose to stay at, and no speed."""
+        still = SetPoint(command.target, np.zeros(3), np.zeros(3))
+        self._command(still, command.gripper, stamp_ns)
+
+    def status(self, msg: DiagnosticStatus) -> None:
+        self._status.publish(msg)
+
+    def diagnostics(self, msg: DiagnosticArray) -> None:
+        self._diagnostics.publish(msg)
+
+    def rivals(self) -> list[str]:
+        """Command topics that somebody else publishes too."""
+        topics = [publisher.topic_name for publisher in self._commands()]
+        return [topic for topic in topics if self._node.count_publishers(topic) > 1]
+
+    def _commands(self) -> list:
+        return [p for p in (self._pose, self._twist, self._gripper) if p is not None]
+
+    def _command(self, set_point: SetPoint, gripper: float, stamp_ns: int) -> None:
+        if self._gripper is not None:
+            self._gripper.publish(Float64(data=gripper))
+        self._pose.publish(pose_to_msg(set_point.pose, stamp_ns, self._frame_id))
+        if self._twist is not None:
+            self._twist.publish(
+                twist_to_msg(set_point.linear, set_point.angular, stamp_ns, self._frame_id)
+            )

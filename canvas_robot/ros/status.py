@@ -1,0 +1,122 @@
+"""What the policy node says about itself: messages of ~/status and /diagnostics, made of values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from canvas_robot.ros.decisions import COMMAND_STATUS, DECISION_STATUS, Decision, InputState, Motion
+from canvas_robot.ros.messages import values_to_msg
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What does not change while the node is configured.
+
+    camera: the region whose picture latency is measured from, None where none is seen.
+    """
+
+    arm: str
+    ee_frame: str
+    control_rate_hz: float
+    trained: bool
+    threads: int
+    camera: str | None
+
+
+def decision_status(
+    identity: Identity, decision: Decision, command_ns: int, publish_ms: float, missed_ticks: int
+) -> DiagnosticStatus:
+    """A tick or hold. command_ns: stamp of the command that went out with it, 0 where none did."""
+    active = decision.reason is None
+    values = {
+        "index": decision.index,
+        "tick": decision.tick,
+        "state": "active" if active else "hold",
+        "reason": "" if active else str(decision.reason),
+        "stamp_ns": decision.stamp_ns,
+        "command_stamp_ns": command_ns,
+        "trained": identity.trained,
+        "threads": identity.threads,
+        "ee_frame": identity.ee_frame,
+        "control_rate_hz": identity.control_rate_hz,
+        "publish_ms": publish_ms,
+        "missed_ticks": missed_ticks,
+    }
+    values |= {f"{stage}_ms": ms for stage, ms in decision.timings_ms.items()}
+    values |= {f"stamp_ns.{region}": stamp for region, stamp in decision.stamps_ns.items()}
+    values |= {f"arrival_ns.{region}": stamp for region, stamp in decision.arrivals_ns.items()}
+    if identity.camera in decision.stamps_ns:
+        values["image_stamp_ns"] = decision.stamps_ns[identity.camera]
+        values["image_arrival_ns"] = decision.arrivals_ns[identity.camera]
+    if decision.command is not None:
+        values["target"] = decision.command.target.position.tolist()
+        values["gripper"] = decision.command.gripper
+    if decision.chunk is not None:
+        values |= {f"age_ticks.{r}": age for r, age in decision.chunk.ages.items()}
+        values["action_chunk"] = np.asarray(decision.chunk.values, np.float64).tolist()
+    level = DiagnosticStatus.OK if active else DiagnosticStatus.WARN
+    return _status(identity, DECISION_STATUS, level, decision.detail, values)
+
+
+def command_status(identity: Identity, motion: Motion, command_ns: int) -> DiagnosticStatus:
+    """A command: whose it is, and how old what it rests on."""
+    values = {
+        "decision": motion.decision,
+        "state": "active",
+        "reason": "",
+        "command_stamp_ns": command_ns,
+        "image_stamp_ns": motion.image_stamp_ns,
+        "computed_ns": motion.computed_ns,
+    }
+    if motion.image_stamp_ns:
+        values["image_age_ms"] = (command_ns - motion.image_stamp_ns) / 1e6
+    return _status(identity, COMMAND_STATUS, DiagnosticStatus.OK, "", values)
+
+
+def loop_status(
+    identity: Identity, decision: Decision | None, counts: dict[str, object]
+) -> DiagnosticStatus:
+    """How the control loop goes, for /diagnostics. decision: the last one."""
+    if decision is None:
+        level, message = DiagnosticStatus.WARN, "waiting for the first tick"
+    elif decision.reason is not None:
+        level, message = DiagnosticStatus.WARN, f"holding: {decision.reason}: {decision.detail}"
+    else:
+        level, message = DiagnosticStatus.OK, "following the instruction"
+    values = {**counts, "trained": identity.trained}
+    return _status(identity, "policy: control loop", level, message, values)
+
+
+def input_status(
+    identity: Identity, signal: str, state: InputState, rate_hz: float, max_age_s: float
+) -> DiagnosticStatus:
+    """One signal, for /diagnostics. rate_hz: of the samples taken since the last message."""
+    values = {
+        "Actual frequency (Hz)": rate_hz,
+        "age_s": state.age_s if np.isfinite(state.age_s) else None,
+        "max_age_s": max_age_s,
+        "samples": state.samples,
+        "refused": state.refused,
+    }
+    if state.fault:
+        level, message = DiagnosticStatus.ERROR, state.fault
+    elif state.age_s > max_age_s:
+        level, message = DiagnosticStatus.STALE, "no sample is young enough"
+    else:
+        level, message = DiagnosticStatus.OK, ""
+    return _status(identity, f"policy: input {signal}", level, message, values)
+
+
+def _status(
+    identity: Identity, name: str, level: bytes, message: str, values: dict[str, object]
+) -> DiagnosticStatus:
+    return DiagnosticStatus(
+        level=level,
+        name=name,
+        hardware_id=identity.arm,
+        message=message,
+        values=values_to_msg(values),
+    )
