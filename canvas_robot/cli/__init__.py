@@ -17,6 +17,7 @@ from canvas_robot.cli import (
     export,
     make_backbone,
     prompts,
+    record,
     replay,
     replay_sim,
     schema,
@@ -34,6 +35,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("demo")(demo.demo)
+app.command("record")(record.record)
 app.command("replay")(replay.replay)
 app.command("replay-sim")(replay_sim.replay_sim)
 app.command("prompts")(prompts.prompts)

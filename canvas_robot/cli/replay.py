@@ -1,4 +1,4 @@
-"""`canvas-robot replay`: a Bridge V2 episode or a video, fed to the running policy node."""
+"""`canvas-robot replay`: a Bridge V2 episode or a video, fed to the policy node; or a bag."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import typer
 
 def replay(
     source: Annotated[
-        Path, typer.Argument(help="Bridge V2 in TFDS form (a folder), or a video file.")
+        Path,
+        typer.Argument(
+            help="Bridge V2 in TFDS form (a folder), a video file, or a bag of `canvas-robot "
+            "record`, whose decisions are then made again, without a node: --verify."
+        ),
     ],
     episode: Annotated[int, typer.Option(min=-1, help="Episode of the data set; -1: all.")] = 0,
     split: Annotated[str, typer.Option(help="Split of the data set.")] = "train",
@@ -51,9 +55,15 @@ def replay(
     """Feed recorded images and states to the running policy node over DDS; report its commands."""
     from rich.console import Console
 
+    from canvas_robot.ros.bag import is_bag
+    from canvas_robot.ros.bag_run import run_bag
     from canvas_robot.ros.demo import run_folder
     from canvas_robot.ros.replay_run import ReplaySettings, run_replay
 
+    if is_bag(source):
+        if not verify or launch:
+            raise ValueError("a bag is decided again without a node: give --verify, no --launch")
+        raise typer.Exit(0 if run_bag(source, checkpoint, binding, Console()) else 1)
     settings = ReplaySettings(
         source=source,
         folder=out if out is not None else run_folder(Path.cwd(), "replay"),

@@ -32,6 +32,10 @@ class ChunkExecution(Protocol):
         """Whether a decision's step begins when it arrives, and not when the last step ends."""
 
     @property
+    def waits(self) -> bool:
+        """Whether a decision is observed only when the last step is over, and the arm stands."""
+
+    @property
     def unattended(self) -> int:
         """How many steps follow one another without a decision between them."""
 
@@ -45,7 +49,7 @@ class ChunkExecution(Protocol):
 class _Counted:
     """Counts the steps that have begun."""
 
-    at_once = False
+    at_once = waits = False
     unattended = 1
 
     def __init__(self) -> None:
@@ -85,6 +89,8 @@ class Receding(_Counted):
 
     The arm waits while that is computed.
     """
+
+    waits = True
 
     def __init__(self, steps: int) -> None:
         super().__init__()

@@ -16,6 +16,8 @@ class CommandClock:
     The steady clock runs on where the simulation's stands still, so what watches over time does
     too.
 
+    skipped: deadlines that passed while a call ran.
+
     Args:
         rate_hz: of the calls.
         call: must not raise.
@@ -38,9 +40,10 @@ class CommandClock:
         return not self._thread.is_alive()
 
     @property
-    def late_ms(self) -> list[float]:
-        """How late the latest calls began, milliseconds."""
-        return list(self._late_ms)
+    def late_p99_ms(self) -> float:
+        """How late the latest calls began, milliseconds: 99% of them no more than that."""
+        late = sorted(self._late_ms)
+        return late[int(0.99 * (len(late) - 1))] if late else 0.0
 
     def _run(self) -> None:
         due_ns = time.monotonic_ns()

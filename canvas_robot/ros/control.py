@@ -29,6 +29,9 @@ from canvas_robot.signals import ActionChunk, History, NotReadyError, SignalErro
 from canvas_robot.signals.binding import RosJoints, RosPose
 from canvas_robot.signals.pose import Pose, bridge_state_from_pose, pose_from_bridge_state
 
+# An arm that parts from its target so often, each time soon after the last, is blocked: pushing on
+# from where it stands would only press harder.
+PARTINGS, SOON_TICKS = 3, 15
 FUTURE_TOLERANCE_NS = 100_000_000  # a stamp further ahead of the clock than this is a fault
 
 
@@ -89,6 +92,7 @@ class ControlLoop:
                 f"{unattended} steps decides nothing for so long, got {decision_timeout_s:g} s"
             )
         self._blocks: dict[HoldReason, str] = {}
+        self._partings, self._parted_index = 0, -SOON_TICKS
         self._first_index = 0
         self._generation = 0
 
@@ -196,14 +200,13 @@ class ControlLoop:
             held = self._input_hold(index, stamp_ns) or self._motion_hold(index, stamp_ns)
             if held is not None:
                 return held
-            execution = self._follow.execution
-            if self._follow.target is not None and not execution.wants_decision:
+            if not self._follow.wants_decision(self._now().steady_ns):
                 return Decision(index, stamp_ns, tick=index - self._first_index)
             try:
                 observation = self._observe(index, stamp_ns)
             except NotReadyError as error:
                 return self._hold(index, stamp_ns, HoldReason.WAITING_FOR_INPUT, str(error))
-            generation, begun = self._generation, execution.begun
+            generation, begun = self._generation, self._follow.execution.begun
         assembled = time.perf_counter()
         try:
             chunk = self._policy.act(observation)
@@ -242,6 +245,7 @@ class ControlLoop:
                 stamp_ns,
                 tick=observation.tick,
                 command=command,
+                instruction=self._instruction or "",
                 chunk=chunk,
                 stamps_ns=stamps,
                 arrivals_ns={
@@ -325,16 +329,22 @@ class ControlLoop:
         target = self._follow.target
         if target is not None and self._robot.anchor == "target":
             if parted(target, measured, self._robot.part_m, self._robot.part_rad):
-                apart = float(np.linalg.norm(target.position - measured.position))
-                return self._hold(
-                    index,
-                    stamp_ns,
-                    HoldReason.PARTED,
-                    f"target and measured pose are {apart:.3f} m apart "
-                    f"(limits {self._robot.part_m} m, {self._robot.part_rad} rad); "
-                    f"the arm does not follow",
-                )
+                return self._part(index, stamp_ns, target, measured)
         return None
+
+    def _part(self, index: int, stamp_ns: int, target: Pose, measured: Pose) -> Decision:
+        apart = float(np.linalg.norm(target.position - measured.position))
+        detail = (
+            f"target and measured pose are {apart:.3f} m apart (limits {self._robot.part_m} m, "
+            f"{self._robot.part_rad} rad); the arm does not follow"
+        )
+        soon = index - self._parted_index <= SOON_TICKS
+        self._partings, self._parted_index = self._partings + 1 if soon else 1, index
+        if self._partings >= PARTINGS:
+            self._partings = 0
+            detail = f"{detail}, for the {PARTINGS}rd time; free it, then ~/start goes on"
+            self._blocks[HoldReason.PARTED] = detail
+        return self._hold(index, stamp_ns, HoldReason.PARTED, detail)
 
     def _observe(self, index: int, stamp_ns: int):
         if self._follow.target is None:

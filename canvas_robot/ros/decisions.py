@@ -53,6 +53,7 @@ class Decision:
     command: the target of this tick; of a hold, the measured pose, to be published once; None where
         there is nothing to publish.
     reason, detail: why the arm is held; None and "" while active.
+    instruction: that was followed; "" in a hold.
     stamps_ns: of the newest sample used, by region.
     arrivals_ns: when that sample arrived, on the robot's clock.
     timings_ms: milliseconds by stage.
@@ -64,6 +65,7 @@ class Decision:
     command: Command | None = None
     reason: HoldReason | None = None
     detail: str = ""
+    instruction: str = ""
     chunk: ActionChunk | None = None
     stamps_ns: dict[str, int] = field(default_factory=dict)
     arrivals_ns: dict[str, int] = field(default_factory=dict)

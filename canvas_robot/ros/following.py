@@ -81,6 +81,13 @@ class Following:
         self.target = None
         self.execution.reset()
 
+    def wants_decision(self, now_ns: int) -> bool:
+        """Whether to decide at a control tick that is now, give or take half a tick."""
+        if self.target is None:
+            return True
+        over = now_ns >= self._step_due_ns - self._tick_ns // 2
+        return self.execution.wants_decision and (over or not self.execution.waits)
+
     def take(
         self, chunk: np.ndarray, begun: int, course: Course, measured: Pose, now_ns: int
     ) -> Command | None:

@@ -92,7 +92,7 @@ class Guards:
     # ------------------------------------------------------------------ callbacks
 
     def _on_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        for reason in (HoldReason.STOPPED, HoldReason.ESTOP):
+        for reason in (HoldReason.STOPPED, HoldReason.ESTOP, HoldReason.PARTED):
             self._unblock(reason)
         response.success, response.message = True, "going on from the measured pose"
         return response

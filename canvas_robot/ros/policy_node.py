@@ -386,6 +386,7 @@ class PolicyNode(LifecycleNode):
             **self._counts,
             "missed_ticks": self._ticker.missed,
             "skipped_commands": self._command_clock.skipped,
+            "command_late_p99_ms": self._command_clock.late_p99_ms,
         }
         statuses = [loop_status(self._identity, self._last_decision, counts)]
         for signal, state in self._loop.inputs().items():

@@ -36,6 +36,7 @@ def decision_status(
         "tick": decision.tick,
         "state": "active" if active else "hold",
         "reason": "" if active else str(decision.reason),
+        "instruction": decision.instruction,
         "stamp_ns": decision.stamp_ns,
         "command_stamp_ns": command_ns,
         "trained": identity.trained,

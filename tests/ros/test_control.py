@@ -136,7 +136,9 @@ def acts(policy, monkeypatch, *actions) -> None:
 
     def act(observation) -> ActionChunk:
         action = queue.pop(0) if len(queue) > 1 else queue[0]
-        return ActionChunk("action", observation.tick, np.tile(np.float32(action), (4, 1)))
+        stamps = {"visual": int(observation.frames["visual"].stamps_ns[-1])}
+        rows = np.tile(np.float32(action), (4, 1))
+        return ActionChunk("action", observation.tick, rows, stamps_ns=stamps)
 
     monkeypatch.setattr(policy, "act", act)
 
@@ -477,6 +479,34 @@ def test_target_and_measured_pose_that_parted_hold_then_start_from_the_measured_
     following = moving.step()
     assert (following.reason, following.tick) == (None, 0)
     np.testing.assert_allclose(at(following)[:6], moving.state[:6], atol=1e-6)
+
+
+def parted(bench) -> Decision:
+    """The arm follows a decision, then is found elsewhere."""
+    bench.measure()
+    assert bench.step().reason is None
+    bench.measure((1, 0.1))
+    return bench.step()
+
+
+def test_an_arm_that_parts_again_and_again_is_held_until_start(moving, policy, monkeypatch):
+    acts(policy, monkeypatch, delta())
+    for _ in range(2):
+        assert_holds(parted(moving), HoldReason.PARTED, "the arm does not follow")
+    assert_holds(parted(moving), HoldReason.PARTED, "for the 3rd time; free it, then ~/start")
+    for _ in range(3):
+        assert_holds(moving.step(), HoldReason.PARTED)
+    moving.loop.unblock(HoldReason.PARTED)
+    assert moving.step().reason is None
+
+
+def test_an_arm_that_parts_now_and_then_starts_afresh_each_time(moving, policy, monkeypatch):
+    acts(policy, monkeypatch, delta())
+    for _ in range(5):
+        assert_holds(parted(moving), HoldReason.PARTED)
+        moving.measure()
+        for _ in range(16):
+            assert moving.step().reason is None
 
 
 def raising(error: Exception):

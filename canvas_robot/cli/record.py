@@ -1,0 +1,33 @@
+"""`canvas-robot record`: what goes into the policy node and what comes out, into a bag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def record(
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder; default runs/record/<time>.")
+    ] = None,
+    binding: Annotated[str, typer.Option(help="The node's binding.")] = "widowx.yaml",
+    image_transport: Annotated[
+        str, typer.Option(help="As the node's parameter: raw or compressed.")
+    ] = "raw",
+    name: Annotated[str, typer.Option(help="Of the node, with its namespace.")] = "policy",
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="How long; default: until Ctrl-C.")
+    ] = None,
+) -> None:
+    """Record the policy node's inputs, commands and decisions as an MCAP bag (rosbag2)."""
+    from rich.console import Console
+
+    from canvas_robot.ros.demo import run_folder
+    from canvas_robot.ros.record_run import run_record
+
+    folder = out if out is not None else run_folder(Path.cwd(), "record")
+    raise typer.Exit(
+        0 if run_record(folder, binding, image_transport, name, seconds, Console()) else 1
+    )

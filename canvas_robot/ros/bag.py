@@ -1,0 +1,172 @@
+"""A recorded bag, decided again: does the same checkpoint come to the same actions?"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.serialization import deserialize_message
+from rosbags.rosbag2 import Reader, ReaderError
+
+from canvas_robot.kinematics.arm import Arm
+from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.ros.decisions import DECISION_STATUS
+from canvas_robot.ros.inputs import Inputs
+from canvas_robot.ros.messages import values_from_msg
+from canvas_robot.signals import Binding, History
+
+
+class BagError(ValueError):
+    """A bag cannot be read, or holds nothing to verify."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How a bag's decisions compare with deciding again.
+
+    decisions: with an action chunk; equal: bit for bit as recorded. missing: decisions whose
+    samples are not all in the bag, which therefore cannot be repeated. first: what differs first.
+    """
+
+    decisions: int
+    equal: int
+    missing: int
+    first: str = ""
+
+
+@dataclass
+class _Stream:
+    """Samples of one signal in the order of their stamps."""
+
+    stamps_ns: list[int] = field(default_factory=list)
+    values: list[np.ndarray] = field(default_factory=list)
+    fed: int = 0
+
+
+class _BagInputs:
+    """Stands in for node and control loop of `Inputs`: samples come out of a bag."""
+
+    def __init__(self, binding: Binding, arm: Arm, image_transport: str) -> None:
+        self.streams: dict[str, _Stream] = defaultdict(_Stream)
+        self.received = {}
+        self._now_ns = 0
+        Inputs(self, binding, arm, self, image_transport)
+
+    def create_subscription(self, msg_type: type, topic: str, callback, qos) -> None:
+        self.received["/" + topic.lstrip("/")] = (msg_type, callback)
+
+    def get_clock(self):
+        return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self._now_ns))
+
+    def take(self, topic: str, received_ns: int, data: bytes) -> None:
+        """A message of the bag; one of another topic is passed over."""
+        if topic in self.received:
+            self._now_ns = received_ns
+            msg_type, callback = self.received[topic]
+            callback(deserialize_message(data, msg_type))
+
+    def sample(self, signal: str, stamp_ns: int, value: np.ndarray) -> None:
+        stream = self.streams[signal]
+        if not stream.stamps_ns or stamp_ns > stream.stamps_ns[-1]:
+            stream.stamps_ns.append(stamp_ns)
+            stream.values.append(np.array(value))
+
+    def fault(self, signal: str, detail: str) -> None:
+        """The node refused it too."""
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a folder is a rosbag2 recording."""
+    return (path / "metadata.yaml").is_file()
+
+
+def verify_bag(
+    folder: Path, policy: CanvasPolicy, name: str = "policy", image_transport: str = "raw"
+) -> Verified:
+    """Feeds a bag's samples to the policy as the node did, and compares every action chunk.
+
+    Each decision says which sample it saw last; the policy is shown these and all before them.
+    Threads are set as the node had them: rounding depends on it. Raises BagError.
+    """
+    arm = Arm.load(policy.binding.robot.arm)
+    inputs = _BagInputs(policy.binding, arm, image_transport)
+    decisions = []
+    try:
+        with Reader(folder) as reader:
+            for connection, received_ns, data in reader.messages():
+                inputs.take(connection.topic, received_ns, data)
+                if connection.topic == f"/{name.strip('/')}/status":
+                    status = deserialize_message(data, DiagnosticStatus)
+                    if status.name == DECISION_STATUS:
+                        decisions.append(status)
+    except (ReaderError, OSError) as error:
+        raise BagError(f"{folder}: {error}") from error
+    chosen = [values for values in map(_decision, decisions) if "action_chunk" in values]
+    if not chosen:
+        raise BagError(
+            f"{folder}: expected decisions with an action chunk on /{name.strip('/')}/status, got "
+            f"{len(decisions)} holds; record while the node is active"
+        )
+    return _repeat(policy, inputs.streams, chosen)
+
+
+def _decision(status: DiagnosticStatus) -> dict[str, object]:
+    """A status's values; the instruction as it is, though it may look like a number."""
+    instruction = {item.key: item.value for item in status.values}.get("instruction", "")
+    return {**values_from_msg(status), "instruction": instruction}
+
+
+def _repeat(
+    policy: CanvasPolicy, streams: dict[str, _Stream], decisions: list[dict[str, object]]
+) -> Verified:
+    torch.set_num_threads(int(decisions[0]["threads"]))
+    history = History(policy.schema, policy.binding)
+    equal = missing = 0
+    first, begun = "", False
+    for values in decisions:
+        known = _feed(policy, history, streams, values)
+        if values["tick"] == 0:
+            begun = known
+            if known:
+                policy.reset(values["instruction"])
+                history.reset(values["stamp_ns"])
+        if not (known and begun):
+            missing, begun = missing + 1, False  # up to the next reset
+            continue
+        chunk = policy.act(history.observe(values["tick"], values["stamp_ns"]))
+        policy.work()
+        recorded = np.float32(values["action_chunk"])
+        if np.array_equal(recorded, chunk.values):
+            equal += 1
+        elif not first:
+            off = float(np.abs(recorded - chunk.values).max())
+            first = f"decision {values['index']}: actions differ by up to {off:.3g}"
+    return Verified(len(decisions), equal, missing, first)
+
+
+def _feed(
+    policy: CanvasPolicy,
+    history: History,
+    streams: dict[str, _Stream],
+    values: dict[str, object],
+) -> bool:
+    """Shows the history all samples up to those that a decision saw; False where one is missing."""
+    complete = True
+    for region in policy.binding.observed_regions():
+        newest_ns = values.get(f"stamp_ns.{region}")
+        signal = policy.binding.regions[region].signal
+        stream = streams[signal]
+        if newest_ns is None:
+            continue
+        end = bisect_right(stream.stamps_ns, newest_ns)
+        complete &= end > 0 and stream.stamps_ns[end - 1] == newest_ns
+        for i in range(stream.fed, end):
+            history.push(signal, stream.stamps_ns[i], stream.values[i])
+        stream.fed = max(stream.fed, end)
+    return complete

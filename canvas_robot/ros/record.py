@@ -1,0 +1,135 @@
+"""Recorder: what goes into the policy node and what comes out, as an MCAP bag (rosbag2)."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+from typing import final
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from rosgraph_msgs.msg import Clock
+from std_msgs.msg import Float64, String
+
+from canvas_robot.ros.inputs import Inputs
+from canvas_robot.ros.processes import adopt_node_environment
+from canvas_robot.signals import Binding
+
+OUTPUTS = {
+    "target_pose": PoseStamped,
+    "target_twist": TwistStamped,
+    "proposed": PoseStamped,
+    "gripper": Float64,
+    "status": DiagnosticStatus,
+    "instruction": String,
+}
+LEAST_FREE_BYTES = 1 << 30  # of the disk; a recorder stops rather than fill it
+# Best effort, so that every publisher is heard; deep, for a disk that is slow now and then.
+_QOS = QoSProfile(depth=100, reliability=qos_profile_sensor_data.reliability)
+
+
+class RecordError(RuntimeError):
+    """A bag cannot be written."""
+
+
+class _Topics:
+    """Stands in for a node where `Inputs` subscribes: notes what it would hear."""
+
+    def __init__(self) -> None:
+        self.types: dict[str, type] = {}
+
+    def create_subscription(self, msg_type: type, topic: str, callback, qos) -> None:
+        self.types[topic] = msg_type
+
+    def get_clock(self) -> None:
+        return None
+
+
+def input_topics(binding: Binding, image_transport: str) -> dict[str, type]:
+    """Message types by topic that a node with this binding listens to."""
+    topics = _Topics()
+    Inputs(topics, binding, None, None, image_transport)
+    return topics.types
+
+
+@final
+class Recorder:
+    """Records until closed. `spin_once` lets messages in.
+
+    Args:
+        folder: of the bag; must not exist yet.
+        binding: of the node, for its inputs.
+        image_transport: as the node's parameter.
+        name: of the node.
+        domain_id: ROS domain.
+    Raises:
+        RecordError: the folder exists.
+    """
+
+    def __init__(
+        self, folder: Path, binding: Binding, image_transport: str, name: str, domain_id: int
+    ) -> None:
+        if folder.exists():
+            raise RecordError(f"{folder}: exists already; name another folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self.folder, self.counts, self.bytes = folder, Counter(), 0
+        types = {
+            **input_topics(binding, image_transport),
+            **{f"{name}/{topic}": msg_type for topic, msg_type in OUTPUTS.items()},
+            "/diagnostics": DiagnosticArray,
+            "/clock": Clock,
+        }
+        adopt_node_environment()
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain_id)
+        self._node = rclpy.create_node("canvas_robot_recorder", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
+        self._writer.open()
+        typestore = get_typestore(Stores.ROS2_JAZZY)
+        for topic, msg_type in types.items():
+            self._subscribe(topic, msg_type, typestore)
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+        self._writer.close()
+
+    def spin_once(self, timeout_s: float = 0.1) -> None:
+        """Takes one message, if one comes in time. Raises RecordError where the disk is full."""
+        self._executor.spin_once(timeout_sec=timeout_s)
+        free = shutil.disk_usage(self.folder).free
+        if free < LEAST_FREE_BYTES:
+            raise RecordError(
+                f"{self.folder}: stopped, {free / 1e9:.1f} GB of the disk are free, expected at "
+                f"least {LEAST_FREE_BYTES / 1e9:.1f}"
+            )
+
+    def _subscribe(self, topic: str, msg_type: type, typestore) -> None:
+        package, name = msg_type.__module__.split(".")[0], msg_type.__name__
+        full_name = self._node.resolve_topic_name(topic)
+        kind = f"{package}/msg/{name}"
+        if kind not in typestore.fielddefs:
+            self._node.get_logger().warning(f"{full_name}: {kind} is not recorded: unknown type")
+            return
+        connection = self._writer.add_connection(full_name, kind, typestore=typestore)
+
+        def write(data: bytes) -> None:
+            self._writer.write(connection, time.time_ns(), data)
+            self.counts[full_name] += 1
+            self.bytes += len(data)
+
+        self._node.create_subscription(msg_type, topic, write, _QOS, raw=True)

@@ -1,0 +1,51 @@
+"""One recording from start to end: progress, and what is in the bag."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from canvas_robot.resources import resolve_config
+from canvas_robot.ros.processes import user_domain_id
+from canvas_robot.ros.record import Recorder
+from canvas_robot.signals import load_binding
+
+
+def run_record(
+    folder: Path,
+    binding: str,
+    image_transport: str,
+    name: str,
+    seconds: float | None,
+    console: Console,
+) -> bool:
+    """Records for `seconds`, or until Ctrl-C; True where anything came.
+
+    Raises RecordError, and BindingError and the like for the binding.
+    """
+    if image_transport not in ("raw", "compressed"):
+        raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
+    declared = load_binding(resolve_config("bindings", binding))
+    started = time.monotonic()
+    with (
+        Recorder(folder, declared, image_transport, name, user_domain_id()) as recorder,
+        console.status("recording; Ctrl-C ends it") as status,
+    ):
+        try:
+            while seconds is None or time.monotonic() - started < seconds:
+                recorder.spin_once()
+                status.update(
+                    f"recording: {time.monotonic() - started:.0f} s, "
+                    f"{sum(recorder.counts.values()):,} messages, {recorder.bytes / 1e6:,.1f} MB; "
+                    f"Ctrl-C ends it"
+                )
+        except KeyboardInterrupt:
+            pass
+    for topic, count in sorted(recorder.counts.items()):
+        console.print(f"{count:>8,}  {topic}")
+    console.print(f"bag: {folder}")
+    if not recorder.counts:
+        console.print("nothing came: is the node running in this ROS_DOMAIN_ID, with this binding?")
+    return bool(recorder.counts)

@@ -1,0 +1,47 @@
+"""Laws of the node's parameters: the shipped file and the page say what the node declares."""
+
+from pathlib import Path
+
+import rclpy
+import yaml
+from rclpy.context import Context
+
+from canvas_robot.resources import config_path
+from canvas_robot.ros.decisions import HoldReason
+from canvas_robot.ros.parameters import declare_parameters
+
+PAGE = (Path(__file__).parents[2] / "docs" / "robot.md").read_text()
+
+
+def declared(domain_id: int) -> dict[str, tuple[object, str]]:
+    """Default and description by name, of a node that has just declared them."""
+    context = Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    try:
+        node = rclpy.create_node("policy", context=context)
+        before = set(node.get_parameters_by_prefix(""))
+        declare_parameters(node)
+        names = sorted(set(node.get_parameters_by_prefix("")) - before)
+        found = {n: (node.get_parameter(n).value, node.describe_parameter(n)) for n in names}
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown(context=context)
+    return found
+
+
+def test_the_shipped_parameters_file_lists_all_of_them_at_their_defaults(domain_id):
+    file = yaml.safe_load(config_path("ros", "policy.yaml").read_text())
+    listed = file["/**/policy"]["ros__parameters"]
+    defaults = {name: value for name, (value, _) in declared(domain_id).items()}
+    defaults.pop("autostart")  # the launch file's own argument
+    assert listed == defaults
+
+
+def test_every_parameter_says_what_it_means_and_stands_on_the_page(domain_id):
+    for name, (_, descriptor) in declared(domain_id).items():
+        assert len(descriptor.description) > 15, name
+        assert f"| `{name}` |" in PAGE, name
+
+
+def test_every_reason_to_hold_stands_on_the_page():
+    assert not [reason for reason in HoldReason if f"`{reason}`" not in PAGE]

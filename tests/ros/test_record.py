@@ -1,0 +1,100 @@
+"""Laws of recording: a bag holds what came in and went out, and its decisions can be made again."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.serialization import deserialize_message
+from rosbags.rosbag2 import Reader
+from std_msgs.msg import String
+
+from canvas_robot.policy.assemble import PolicySettings, assemble_policy
+from canvas_robot.resources import config_path
+from canvas_robot.ros.bag import BagError, is_bag, verify_bag
+from canvas_robot.ros.decisions import COMMAND_STATUS, DECISION_STATUS
+from canvas_robot.ros.record import Recorder, RecordError, input_topics
+from canvas_robot.signals import load_binding
+from tests.ros.conftest import TIMEOUT_S
+
+WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
+
+
+@pytest.fixture
+def bag(active_policy, robot, monitor, domain_id, tmp_path):
+    """A recording of some decisions, the first of them after a new instruction."""
+    folder = tmp_path / "bag"
+    with Recorder(folder, WIDOWX, "raw", "policy", domain_id) as recorder:
+
+        def heard(condition) -> bool:
+            deadline = time.monotonic() + TIMEOUT_S
+            while not condition() and time.monotonic() < deadline:
+                recorder.spin_once(0.01)
+                monitor.spin_once(0.0)
+            return condition()
+
+        assert heard(lambda: len(recorder.counts) >= 6), recorder.counts
+        robot.instruction.publish(String(data="touch the blue cube"))
+        before = len(monitor.statuses)
+
+        def fresh() -> int:
+            new = [s.values for s in monitor.statuses[before:] if s.active]
+            return sum(v["instruction"] == "touch the blue cube" for v in new)
+
+        assert heard(lambda: fresh() >= 6)
+        seen = recorder.counts["/policy/status"]
+        assert heard(lambda: recorder.counts["/policy/status"] >= seen + 20)
+    return folder
+
+
+def test_decisions_made_again_from_a_bag_are_bit_for_bit_as_recorded(bag):
+    assert is_bag(bag)
+    verified = verify_bag(bag, assemble_policy(PolicySettings()))
+    assert verified.equal >= 5 and verified.first == ""
+    assert verified.equal + verified.missing == verified.decisions
+    other = verify_bag(bag, assemble_policy(PolicySettings(seed=99)))
+    assert other.equal == 0 and "actions differ by up to" in other.first
+
+
+def test_a_bag_holds_inputs_commands_and_both_kinds_of_status(bag):
+    names = set()
+    with Reader(bag) as reader:
+        topics = {connection.topic for connection in reader.connections if connection.msgcount}
+        for connection, _, data in reader.messages():
+            if connection.topic == "/policy/status":
+                names.add(deserialize_message(data, DiagnosticStatus).name)
+    assert names == {DECISION_STATUS, COMMAND_STATUS}
+    assert {
+        "/camera/image_raw",
+        "/joint_states",
+        "/policy/target_pose",
+        "/policy/target_twist",
+        "/policy/gripper",
+        "/policy/instruction",
+    } <= topics
+
+
+def test_a_folder_that_exists_is_not_written_over(tmp_path, domain_id):
+    with pytest.raises(RecordError, match="exists already"):
+        Recorder(tmp_path, WIDOWX, "raw", "policy", domain_id)
+
+
+def test_a_bag_without_decisions_says_so(tmp_path, domain_id):
+    with Recorder(tmp_path / "empty", WIDOWX, "raw", "policy", domain_id):
+        pass
+    with pytest.raises(BagError, match="record while the node is active"):
+        verify_bag(tmp_path / "empty", assemble_policy(PolicySettings()))
+
+
+def test_a_folder_that_is_no_bag_is_refused(tmp_path):
+    assert not is_bag(tmp_path)
+    (tmp_path / "metadata.yaml").write_text("rosbag2_bagfile_information: 3\n")
+    with pytest.raises(BagError, match=str(tmp_path)):
+        verify_bag(tmp_path, assemble_policy(PolicySettings()))
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_the_inputs_of_a_binding_are_those_that_its_node_hears(transport):
+    camera = "camera/image_raw" + ("/compressed" if transport == "compressed" else "")
+    assert set(input_topics(WIDOWX, transport)) == {camera, "joint_states"}
