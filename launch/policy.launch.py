@@ -34,6 +34,10 @@ ARGUMENTS = {
     "namespace": ("", "namespace of the node and its topics"),
     "use_sim_time": ("false", "take the time from /clock"),
     "autostart": ("true", "configure and activate at start"),
+    "autoconfigure": (
+        "false",
+        "configure at start, and wait for activation; with autostart:=false",
+    ),
     "log_level": ("info", "debug, info, warn, error or fatal"),
 }
 
@@ -50,7 +54,7 @@ def parameters_from_arguments(arguments):
         parameters["binding"] = binding
     if arguments["control_rate"]:
         parameters["control_rate"] = float(arguments["control_rate"])
-    for name in ("use_sim_time", "autostart"):
+    for name in ("use_sim_time", "autostart", "autoconfigure"):
         if arguments[name].lower() not in ("true", "false"):
             raise ValueError(f"{name}: expected true or false, got {arguments[name]!r}")
         parameters[name] = arguments[name].lower() == "true"

@@ -13,6 +13,7 @@ from canvas_robot.cli import (
     bench,
     data,
     demo,
+    doctor,
     eval_offline,
     export,
     make_backbone,
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.command("record")(record.record)
 app.command("replay")(replay.replay)
 app.command("replay-sim")(replay_sim.replay_sim)

@@ -13,6 +13,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 
 from canvas_robot.signals.pose import Pose, matrix_from_quaternion, quaternion_from_matrix
 
@@ -134,3 +135,24 @@ def twist_to_msg(
     msg.twist.linear.x, msg.twist.linear.y, msg.twist.linear.z = (float(v) for v in linear)
     msg.twist.angular.x, msg.twist.angular.y, msg.twist.angular.z = (float(v) for v in angular)
     return msg
+
+
+def chunk_to_msg(rows: np.ndarray) -> Float64MultiArray:
+    """An action chunk (horizon, size), its dimensions named `step` and `component`."""
+    horizon, size = rows.shape
+    msg = Float64MultiArray(data=np.asarray(rows, np.float64).ravel().tolist())
+    msg.layout.dim = [
+        MultiArrayDimension(label="step", size=horizon, stride=horizon * size),
+        MultiArrayDimension(label="component", size=size, stride=size),
+    ]
+    return msg
+
+
+def chunk_from_msg(msg: Float64MultiArray) -> np.ndarray:
+    """The inverse of `chunk_to_msg`; raises MessageError where sizes and data do not agree."""
+    sizes = [dim.size for dim in msg.layout.dim]
+    if len(sizes) != 2 or sizes[0] * sizes[1] != len(msg.data):
+        raise MessageError(
+            f"Float64MultiArray: expected two dimensions of {len(msg.data)} numbers, got {sizes}"
+        )
+    return np.array(msg.data).reshape(sizes)

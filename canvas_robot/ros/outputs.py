@@ -7,11 +7,11 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
-from std_msgs.msg import Float64
+from std_msgs.msg import Float64, Float64MultiArray
 
 from canvas_robot.kinematics.limiter import SetPoint
 from canvas_robot.kinematics.rule import Command
-from canvas_robot.ros.messages import pose_to_msg, twist_to_msg
+from canvas_robot.ros.messages import chunk_to_msg, pose_to_msg, twist_to_msg
 
 COMMAND_QOS = QoSProfile(depth=1)  # reliable, volatile
 STATUS_QOS = QoSProfile(depth=50)
@@ -33,11 +33,12 @@ class Outputs:
         self._pose = make(PoseStamped, pose_topic, COMMAND_QOS)
         self._twist = None if dry_run else make(TwistStamped, "~/target_twist", COMMAND_QOS)
         self._gripper = None if dry_run else make(Float64, "~/gripper", COMMAND_QOS)
+        self._chunk = make(Float64MultiArray, "~/action_chunk", QoSProfile(depth=10))
         self._status = make(DiagnosticStatus, "~/status", STATUS_QOS)
         self._diagnostics = make(DiagnosticArray, "/diagnostics", 10)
 
     def close(self) -> None:
-        for publisher in (*self._commands(), self._status, self._diagnostics):
+        for publisher in (*self._commands(), self._chunk, self._status, self._diagnostics):
             self._node.destroy_lifecycle_publisher(publisher)
 
     def move(self, set_point: SetPoint, gripper: float, stamp_ns: int) -> None:
@@ -48,6 +49,10 @@ class Outputs:
         """Commands a pose to stay at, and no speed."""
         still = SetPoint(command.target, np.zeros(3), np.zeros(3))
         self._command(still, command.gripper, stamp_ns)
+
+    def chunk(self, rows: np.ndarray) -> None:
+        """Tells a decision's whole action chunk (horizon, size)."""
+        self._chunk.publish(chunk_to_msg(rows))
 
     def status(self, msg: DiagnosticStatus) -> None:
         self._status.publish(msg)

@@ -89,6 +89,10 @@ PARAMETERS = {
         "raw: sensor_msgs/Image; compressed: sensor_msgs/CompressedImage on <topic>/compressed",
     ),
     "autostart": (False, "configure and activate at start"),
+    "autoconfigure": (
+        False,
+        "configure at start: load and warm the model, and wait for activation",
+    ),
     "execution": (
         "first",
         "which rows of an action chunk are carried out: first (of every decision, at once), "

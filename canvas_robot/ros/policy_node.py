@@ -114,10 +114,16 @@ class PolicyNode(LifecycleNode):
         self._last_decision: Decision | None = None
         self._barrier = self.create_guard_condition(self._settled.set)
         self.add_on_set_parameters_callback(self._on_set_parameters)
-        if self.get_parameter("autostart").value:
-            for transition in (self.trigger_configure, self.trigger_activate):
-                if transition() != TransitionCallbackReturn.SUCCESS:
-                    raise AutostartError("autostart: the node could not start; see above")
+        start, configure = (
+            self.get_parameter(name).value for name in ("autostart", "autoconfigure")
+        )
+        transitions = [self.trigger_configure] if start or configure else []
+        for transition in [*transitions, *([self.trigger_activate] if start else [])]:
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                raise AutostartError(
+                    f"{'autostart' if start else 'autoconfigure'}: the node could not start; see "
+                    f"above"
+                )
 
     # ------------------------------------------------------------------ lifecycle
 
@@ -357,6 +363,8 @@ class PolicyNode(LifecycleNode):
             self._last_decision = decision
             if decision.reason is not None:
                 self._warn(f"holding: {decision.reason}: {decision.detail}")
+            if decision.chunk is not None:
+                self._outputs.chunk(decision.chunk.values)
             commanded = decision.reason is None or decision.command is not None
             missed = self._ticker.missed if self._ticker is not None else 0
             self._outputs.status(

@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
-from std_msgs.msg import Float64, String
+from std_msgs.msg import Float64, Float64MultiArray, String
 
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.processes import adopt_node_environment
@@ -28,6 +28,7 @@ OUTPUTS = {
     "target_twist": TwistStamped,
     "proposed": PoseStamped,
     "gripper": Float64,
+    "action_chunk": Float64MultiArray,
     "status": DiagnosticStatus,
     "instruction": String,
 }

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from canvas_robot.ros.messages import (
     MessageError,
+    chunk_from_msg,
+    chunk_to_msg,
     joints_from_msg,
     joints_to_msg,
     pose_from_msg,
@@ -79,3 +81,13 @@ def test_speeds_that_are_not_finite_are_refused():
     msg = twist_to_msg(np.array([0.0, np.inf, 0.0]), np.zeros(3), 7, "base")
     with pytest.raises(MessageError, match="TwistStamped: expected finite speeds"):
         twist_from_msg(msg)
+
+
+def test_action_chunks_round_trip():
+    rows = np.float32([[1, 2, 3], [4, 5, 6]])
+    msg = chunk_to_msg(rows)
+    assert [dim.label for dim in msg.layout.dim] == ["step", "component"]
+    assert np.array_equal(chunk_from_msg(msg), rows)
+    msg.layout.dim[0].size = 3
+    with pytest.raises(MessageError, match="expected two dimensions of 6 numbers"):
+        chunk_from_msg(msg)

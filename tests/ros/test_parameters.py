@@ -33,7 +33,8 @@ def test_the_shipped_parameters_file_lists_all_of_them_at_their_defaults(domain_
     file = yaml.safe_load(config_path("ros", "policy.yaml").read_text())
     listed = file["/**/policy"]["ros__parameters"]
     defaults = {name: value for name, (value, _) in declared(domain_id).items()}
-    defaults.pop("autostart")  # the launch file's own argument
+    for name in ("autostart", "autoconfigure"):  # the launch file's own arguments
+        defaults.pop(name)
     assert listed == defaults
 
 

@@ -10,12 +10,18 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from canvas_robot.kinematics import Arm
 from canvas_robot.resources import config_path
-from canvas_robot.ros.messages import pose_from_msg, stamp_ns, twist_from_msg, values_from_msg
+from canvas_robot.ros.messages import (
+    chunk_from_msg,
+    pose_from_msg,
+    stamp_ns,
+    twist_from_msg,
+    values_from_msg,
+)
 from canvas_robot.signals import load_binding
 from canvas_robot.signals.pose import bridge_state_from_pose
 from tests.ros.conftest import JOINTS, PATIENCE_S, RESET, TIMEOUT_S
@@ -147,6 +153,14 @@ def test_between_decisions_commands_come_at_their_own_rate_and_say_whose_they_ar
         decision = decisions[motion["decision"]]
         assert motion["image_stamp_ns"] == decision["image_stamp_ns"]
         assert motion["image_stamp_ns"] < motion["computed_ns"] <= motion["command_stamp_ns"]
+
+
+def test_every_decision_tells_its_whole_chunk(active_policy, monitor):
+    told = []
+    monitor.node.create_subscription(Float64MultiArray, "policy/action_chunk", told.append, 10)
+    assert monitor.wait_for(lambda: len(told) >= 3, TIMEOUT_S)
+    decided = [s.values["action_chunk"] for s in monitor.statuses if s.active]
+    assert chunk_from_msg(told[0]).tolist() in decided
 
 
 def test_diagnostics_say_how_each_signal_comes_in(active_policy, robot, monitor):
@@ -342,6 +356,12 @@ def test_nothing_is_published_or_buffered_while_not_active(start_policy, robot, 
     monitor.statuses.clear()
     monitor.poses.clear()
     assert not monitor.wait_for(lambda: monitor.statuses or monitor.poses, 1.0)
+
+
+def test_autoconfigure_loads_the_model_and_waits(start_policy):
+    node = start_policy(autoconfigure=True).node
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
 
 
 def test_every_transition_can_be_walked_twice(start_policy, robot, monitor):

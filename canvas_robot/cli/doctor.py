@@ -1,0 +1,38 @@
+"""`canvas-robot doctor`: is the robot ready for its first motion?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    binding: Annotated[str, typer.Option(help="Of the robot.")] = "widowx.yaml",
+    image_transport: Annotated[
+        str, typer.Option(help="As the node's parameter: raw or compressed.")
+    ] = "raw",
+    name: Annotated[
+        str, typer.Option(help="That the policy node has or will have, with its namespace.")
+    ] = "policy",
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long to listen.")] = 5.0,
+    reference: Annotated[
+        Path | None, typer.Option(help="Picture that the camera should see.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Put the camera's view there, as a new reference.")
+    ] = None,
+) -> None:
+    """Look at a live robot before it moves: topics, types, rates, clocks, pose, camera.
+
+    Nothing is published. Exit code 1 where there is a fault; each has its remedy.
+    """
+    from rich.console import Console
+
+    from canvas_robot.ros.doctor_run import run_doctor
+
+    if image_transport not in ("raw", "compressed"):
+        raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
+    good = run_doctor(binding, image_transport, name, seconds, reference, save, Console())
+    raise typer.Exit(0 if good else 1)

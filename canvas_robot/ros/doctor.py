@@ -1,0 +1,270 @@
+"""Doctor: looks at a live robot before its first motion, and says what is wrong and what to do.
+
+Nothing is published. Samples go through the same code as the node's, so what the node would refuse
+is found here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import final
+
+import cv2
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy
+from std_msgs.msg import Float64
+
+from canvas_robot.kinematics.arm import Arm
+from canvas_robot.kinematics.limiter import motion_limits_of
+from canvas_robot.kinematics.rule import OutsideError, compose, limits_of
+from canvas_robot.ros.control import FUTURE_TOLERANCE_NS
+from canvas_robot.ros.inputs import Inputs
+from canvas_robot.ros.processes import adopt_node_environment
+from canvas_robot.signals import Binding, BindingError, ImageSignal, SignalError
+from canvas_robot.signals.binding import RosImage, RosJoints, RosPose
+from canvas_robot.signals.pose import pose_from_bridge_state
+
+COMMANDS = {"target_pose": PoseStamped, "target_twist": TwistStamped, "gripper": Float64}
+LEAST_ALIKE, MOST_SHIFTED = 0.5, 0.05  # correlation; share of the picture's width
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. level: ok, warning or fault; remedy: "" where all is well."""
+
+    level: str
+    subject: str
+    found: str
+    remedy: str = ""
+
+
+@final
+class Doctor:
+    """Listens as the policy node would. `examine` returns what was found.
+
+    Args:
+        binding: of the robot.
+        image_transport: "raw" or "compressed", as the node's parameter.
+        name: that the policy node has or will have.
+        domain_id: ROS domain.
+    """
+
+    def __init__(self, binding: Binding, image_transport: str, name: str, domain_id: int) -> None:
+        if binding.robot is None:
+            raise BindingError("binding: expected a robot, the arm to command; it declares none")
+        self._binding, self._name = binding, name
+        adopt_node_environment()
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain_id)
+        self._node = rclpy.create_node("canvas_robot_doctor", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        self._topics: dict[str, type] = {}
+        self._samples, self._faults = Counter(), defaultdict(Counter)
+        self._ages_ns: dict[str, list[int]] = defaultdict(list)
+        self._newest: dict[str, np.ndarray] = {}
+        arm = Arm.load(binding.robot.arm)
+        self._inputs = Inputs(self, binding, arm, self, image_transport)
+
+    def __enter__(self) -> Doctor:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    # ------------------------------------------------------------------ as node and loop of Inputs
+
+    def create_subscription(self, msg_type: type, topic: str, callback, qos):
+        self._topics[topic] = msg_type
+        return self._node.create_subscription(msg_type, topic, callback, qos)
+
+    def get_clock(self):
+        return self._node.get_clock()
+
+    def sample(self, signal: str, stamp_ns: int, value: np.ndarray) -> None:
+        try:
+            self._newest[signal] = self._binding.signals[signal].checked(signal, value)
+        except SignalError as error:
+            self.fault(signal, str(error))
+            return
+        self._samples[signal] += 1
+        self._ages_ns[signal].append(self.get_clock().now().nanoseconds - stamp_ns)
+
+    def fault(self, signal: str, detail: str) -> None:
+        self._faults[signal][detail] += 1
+
+    # ------------------------------------------------------------------ findings
+
+    def listen(self, seconds: float) -> None:
+        """Takes messages for so long."""
+        self._seconds, until = seconds, time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=min(left, 0.1))
+
+    def examine(self, reference: np.ndarray | None = None) -> list[Finding]:
+        """What was found. reference: (H, W, 3) uint8 RGB, what the camera should see."""
+        findings = [self._limits()]
+        findings += [self._topic(topic, kind) for topic, kind in self._topics.items()]
+        for signal in self._binding.sources.ros:
+            findings += self._signal(signal)
+        findings.append(self._pose())
+        findings += [self._command(topic, kind) for topic, kind in COMMANDS.items()]
+        if reference is not None:
+            findings.append(self._view(reference))
+        return findings
+
+    def picture(self) -> np.ndarray | None:
+        """The newest picture of the first camera, if one came."""
+        return next((self._newest.get(signal) for signal in self._cameras()), None)
+
+    def _cameras(self) -> list[str]:
+        sources = self._binding.sources.ros
+        return [signal for signal, source in sources.items() if isinstance(source, RosImage)]
+
+    def _limits(self) -> Finding:
+        try:
+            limits = motion_limits_of(self._binding.robot)
+        except BindingError as error:
+            return Finding("fault", "limits", str(error), "declare them in the binding")
+        return Finding(
+            "ok",
+            "limits",
+            f"at most {limits.speed[:3].max()} m/s and {limits.speed[3:].max()} rad/s",
+        )
+
+    def _topic(self, topic: str, kind: type) -> Finding:
+        full = self._node.resolve_topic_name(topic)
+        found = {info.topic_type for info in self._node.get_publishers_info_by_topic(full)}
+        wanted = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+        if wanted in found:
+            return Finding("ok", full, wanted)
+        if found:
+            return Finding(
+                "fault",
+                full,
+                f"expected {wanted}, got {', '.join(sorted(found))}",
+                "mend the topic or the source's type in the binding",
+            )
+        others = [
+            name
+            for name, types in self._node.get_topic_names_and_types()
+            if wanted in types and self._node.count_publishers(name)
+        ]
+        remedy = (
+            f"remap it: {', '.join(others)} carries that type"
+            if others
+            else "start the driver; check ROS_DOMAIN_ID on both sides"
+        )
+        return Finding("fault", full, "nobody publishes", remedy)
+
+    def _signal(self, signal: str) -> list[Finding]:
+        subject, declared = f"signal {signal}", self._binding.signals[signal]
+        findings = [
+            Finding("fault", subject, f"{text} ({count} times)", "see docs/robot.md, bad_input")
+            for text, count in self._faults[signal].most_common(3)
+        ]
+        count, needed = self._samples[signal], self._binding.control_rate_hz
+        if not count:
+            none = Finding("fault", subject, "no sample came", "see its topic above")
+            return findings or [none]
+        rate = count / self._seconds
+        found = f"{rate:.1f} samples a second, the policy decides {needed:g} times"
+        slow = "raise the rate of the driver, or lower control_rate" if rate < needed else ""
+        findings.append(Finding("warning" if slow else "ok", subject, found, slow))
+        age_ns = float(np.median(self._ages_ns[signal]))
+        found = f"stamps are {age_ns / 1e6:.0f} ms old when they arrive"
+        if min(self._ages_ns[signal]) < -FUTURE_TOLERANCE_NS:
+            remedy = "synchronise the clocks (chrony), or set use_sim_time on both sides"
+            findings.append(Finding("fault", subject, f"{found}: ahead of the clock", remedy))
+        elif age_ns / 1e9 > declared.max_age_s:
+            remedy = "synchronise the clocks (chrony), or raise max_age_s in the binding"
+            limit = f"{found}, expected at most {declared.max_age_s} s"
+            findings.append(Finding("fault", subject, limit, remedy))
+        else:
+            findings.append(Finding("ok", subject, found))
+        if isinstance(declared, ImageSignal) and not self._newest[signal].any():
+            remedy = "take the lid off the camera, switch the light on"
+            findings.append(Finding("fault", subject, "the picture is black", remedy))
+        return findings
+
+    def _pose(self) -> Finding:
+        sources = self._binding.sources.ros
+        measured = next(
+            (s for s, source in sources.items() if isinstance(source, RosJoints | RosPose)), None
+        )
+        if measured not in self._newest:
+            return Finding("fault", "measured pose", "unknown", "see its signal above")
+        pose = pose_from_bridge_state(self._newest[measured])[0]
+        where = f"{np.round(pose.position, 3).tolist()} m"
+        try:
+            compose(pose, np.zeros(7), limits_of(self._binding.robot))
+        except OutsideError as error:
+            return Finding("fault", "measured pose", str(error), "move the arm inside, by hand")
+        return Finding("ok", "measured pose", f"{where}, within the workspace or a step of it")
+
+    def _command(self, topic: str, kind: type) -> Finding:
+        full = self._node.resolve_topic_name(f"{self._name}/{topic}")
+        publishers = self._node.get_publishers_info_by_topic(full)
+        others = [p.node_name for p in publishers if p.node_name != self._name.split("/")[-1]]
+        if others:
+            remedy = "stop it, or remap this node's topic"
+            return Finding("fault", full, f"{', '.join(others)} publishes it too", remedy)
+        hearers = self._node.get_subscriptions_info_by_topic(full)
+        if not hearers:
+            remedy = "start the arm's driver, if it is to obey this one"
+            return Finding("warning", full, "nobody listens", remedy)
+        wanted = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+        for hearer in hearers:
+            if hearer.topic_type != wanted:
+                found = f"{hearer.node_name} expects {hearer.topic_type}, it is {wanted}"
+                return Finding("fault", full, found, "remap it to another topic")
+            if hearer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+                found = f"{hearer.node_name} asks for transient local durability and hears nothing"
+                return Finding("fault", full, found, "make its subscription volatile")
+        return Finding("ok", full, f"heard by {', '.join(h.node_name for h in hearers)}")
+
+    def _view(self, reference: np.ndarray) -> Finding:
+        picture = self.picture()
+        if picture is None:
+            return Finding("fault", "camera's view", "no picture came", "see its topic above")
+        alike, shift = compared(picture, reference)
+        found = f"correlation {alike:.2f} with the reference, shifted by {shift:.1%} of its width"
+        if alike < LEAST_ALIKE or shift > MOST_SHIFTED:
+            return Finding(
+                "fault",
+                "camera's view",
+                found,
+                "bring the camera back to where it stood, or record a new reference (--save)",
+            )
+        return Finding("ok", "camera's view", found)
+
+
+def compared(picture: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
+    """How alike two pictures are, (H, W, 3) uint8 of any sizes, and how far they are shifted.
+
+    Of their edges, so that light matters little: correlation after shifting, and the shift as a
+    share of the width, by phase correlation.
+    """
+    first, second = (_edges(image) for image in (picture, reference))
+    (dx, dy), _ = cv2.phaseCorrelate(first, second, cv2.createHanningWindow(_SIZE, cv2.CV_64F))
+    moved = cv2.warpAffine(first, np.array([[1.0, 0.0, dx], [0.0, 1.0, dy]]), _SIZE)
+    a, b = moved - moved.mean(), second - second.mean()
+    scale = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / scale if scale > 0 else 0.0, float(np.hypot(dx, dy)) / _SIZE[0]
+
+
+_SIZE = (160, 120)
+
+
+def _edges(image: np.ndarray) -> np.ndarray:
+    grey = cv2.cvtColor(cv2.resize(image, _SIZE, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    blurred = cv2.GaussianBlur(grey.astype(np.float64), (0, 0), 1.5)
+    return np.hypot(cv2.Sobel(blurred, cv2.CV_64F, 1, 0), cv2.Sobel(blurred, cv2.CV_64F, 0, 1))

@@ -1,0 +1,155 @@
+"""Laws of the doctor: a good robot has no fault, and each thing that is wrong is named."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseStamped
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import String
+
+from canvas_robot.resources import config_path
+from canvas_robot.ros.doctor import Doctor, compared
+from canvas_robot.signals import BindingError, load_binding
+from tests.ros.conftest import JOINTS, RESET
+
+WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
+LISTEN_S = 1.5
+
+
+def scene(seed: int = 0, size: tuple[int, int] = (256, 256)) -> np.ndarray:
+    """A picture with things in it."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return np.kron(coarse, np.ones((size[0] // 8, size[1] // 8, 1), np.uint8))
+
+
+@pytest.fixture
+def examine(robot, domain_id):
+    """Listens and examines; findings by (level, subject)."""
+    robot.picture = scene()
+
+    def run(binding=WIDOWX, reference=None) -> dict[tuple[str, str], tuple[str, str]]:
+        with Doctor(binding, "raw", "policy", domain_id) as doctor:
+            doctor.listen(LISTEN_S)
+            findings = doctor.examine(reference)
+        assert all(bool(f.remedy) == (f.level != "ok") for f in findings), findings
+        return {(f.level, f.subject): (f.found, f.remedy) for f in findings}
+
+    return run
+
+
+def faults(found) -> dict[str, tuple[str, str]]:
+    return {subject: text for (level, subject), text in found.items() if level == "fault"}
+
+
+def test_a_good_robot_has_no_fault(examine):
+    found = examine(reference=scene())
+    assert not faults(found)
+    assert ("ok", "measured pose") in found and ("ok", "camera's view") in found
+    assert ("warning", "/policy/target_pose") in found  # no driver listens
+
+
+def test_a_camera_that_is_silent_is_named_with_where_its_type_is_published(examine, robot, monitor):
+    robot.picture = None
+    robot.node.destroy_publisher(robot.images)
+    from sensor_msgs.msg import Image
+
+    elsewhere = monitor.node.create_publisher(Image, "blue/image_raw", 1)
+    found = faults(examine())
+    assert found["/camera/image_raw"] == (
+        "nobody publishes",
+        "remap it: /blue/image_raw carries that type",
+    )
+    assert found["signal image"][0] == "no sample came"
+    monitor.node.destroy_publisher(elsewhere)
+
+
+def test_a_topic_of_another_type_is_named(examine, robot, monitor):
+    robot.picture = None
+    robot.node.destroy_publisher(robot.images)
+    monitor.node.create_publisher(CompressedImage, "camera/image_raw", 1)
+    found, _ = faults(examine())["/camera/image_raw"]
+    assert found == "expected sensor_msgs/msg/Image, got sensor_msgs/msg/CompressedImage"
+
+
+def test_a_missing_joint_and_a_strange_picture_are_named(examine, robot):
+    robot.names, robot.positions = JOINTS[1:], RESET[1:]
+    robot.picture = np.zeros((100, 100, 3), np.uint8)
+    found = faults(examine())
+    assert "joints missing: waist" in found["signal state"][0]
+    assert "got 100x100" in found["signal image"][0]
+    assert found["measured pose"][0] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "words"), [(5.0, "ahead of the clock"), (-5.0, "expected at most 0.5 s")]
+)
+def test_clocks_that_differ_are_named(examine, robot, offset_s, words):
+    robot.stamp = lambda now: now + round(offset_s * 1e9)
+    found = faults(examine())
+    for signal in ("signal image", "signal state"):
+        assert words in found[signal][0] and "synchronise the clocks" in found[signal][1]
+
+
+def test_a_black_picture_is_named(examine, robot):
+    robot.picture = np.zeros((256, 256, 3), np.uint8)
+    assert faults(examine())["signal image"][0] == "the picture is black"
+
+
+def test_a_camera_that_was_moved_is_named(examine, robot):
+    reference = scene()
+    robot.picture = np.roll(reference, 40, axis=1)
+    found, remedy = faults(examine(reference=reference))["camera's view"]
+    assert "shifted by" in found and "bring the camera back" in remedy
+
+
+def test_an_arm_outside_its_workspace_is_named(examine, robot):
+    away = RESET.copy()
+    away[0] = 2.5
+    robot.positions = away
+    assert "further outside the box" in faults(examine())["measured pose"][0]
+
+
+def test_a_second_publisher_and_a_listener_that_cannot_hear_are_named(examine, monitor):
+    monitor.node.create_publisher(PoseStamped, "policy/target_pose", 1)
+    monitor.node.create_subscription(String, "policy/gripper", print, 1)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    from geometry_msgs.msg import TwistStamped
+
+    monitor.node.create_subscription(TwistStamped, "policy/target_twist", print, latched)
+    found = faults(examine())
+    assert found["/policy/target_pose"][0] == "canvas_robot_monitor publishes it too"
+    assert "asks for transient local durability" in found["/policy/target_twist"][0]
+    assert "expects std_msgs/msg/String" in found["/policy/gripper"][0]
+
+
+def test_a_binding_without_limits_is_named_and_one_without_a_robot_refused(examine, domain_id):
+    robot = msgspec.structs.replace(WIDOWX.robot, speed_limits=None)
+    found = faults(examine(msgspec.structs.replace(WIDOWX, robot=robot)))
+    assert "expected speed_limits" in found["limits"][0]
+    with pytest.raises(BindingError, match="expected a robot"):
+        Doctor(msgspec.structs.replace(WIDOWX, robot=None), "raw", "policy", domain_id)
+
+
+# ---------------------------------------------------------------- comparing views
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 100), st.integers(-25, 25), st.floats(0.5, 1.0))
+def test_a_shift_is_measured_whatever_the_light(seed, shift, light):
+    picture = scene(seed)
+    moved = np.roll(picture, shift, axis=1)
+    _, found = compared((moved * light).astype(np.uint8), picture)
+    assert abs(found - abs(shift) / 256) < 0.02
+
+
+def test_the_same_view_is_alike_in_other_sizes_and_light_and_another_is_not():
+    same, shift = compared((scene(size=(480, 640)) * 0.6).astype(np.uint8), scene())
+    assert same > 0.8 and shift < 0.01
+    assert compared(scene(1), scene(2))[0] < 0.4
+    assert compared(np.zeros((64, 64, 3), np.uint8), scene())[0] == 0.0
