@@ -47,13 +47,16 @@ class CommandStream:
         self._to, self._since_s = _nearest(coordinates_from_pose(command.target), self._from), now_s
 
     def at(self, now_s: float) -> SetPoint:
-        """The set-point to publish now. Time that goes back stands still."""
+        """The set-point to publish now.
+
+        Time that goes back stands still. After a pause the motion goes on from where it was, as if
+        no more than two periods had passed: a late set-point is no jump.
+        """
         self._require_start()
-        time_s = now_s + self._ahead_s
-        seconds = max(time_s - self._reached_s, 0.0)
-        set_point = self._limiter.advance(self._wanted(time_s), seconds)
-        self._reached_s += seconds
-        return set_point
+        time_s = max(now_s + self._ahead_s, self._reached_s)
+        seconds = min(time_s - self._reached_s, 2 * self._ahead_s)
+        self._reached_s = time_s
+        return self._limiter.advance(self._wanted(time_s), seconds)
 
     def _wanted(self, time_s: float) -> np.ndarray:
         fraction = min(max((time_s - self._since_s) / self._moving_s, 0.0), 1.0)

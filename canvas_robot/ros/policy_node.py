@@ -106,7 +106,7 @@ class PolicyNode(LifecycleNode):
         declare_parameters(self)
         self._policy = self._loop = self._arm = self._inputs = self._ticker = None
         self._command_clock = None
-        self._outputs = self._guards = None
+        self._outputs = self._safeguards = None
         self._speaking = threading.RLock()  # commands leave in the order in which they are made
         self._settled = threading.Event()
         self._last_log: dict[str, float] = {}
@@ -233,7 +233,7 @@ class PolicyNode(LifecycleNode):
         if self._policy is None:
             return
         self.destroy_timer(self._timer)
-        self._guards.close()
+        self._safeguards.close()
         self._outputs.close()
         for entity in self._entities:
             entity()
@@ -242,7 +242,7 @@ class PolicyNode(LifecycleNode):
     def _create_outputs(self) -> None:
         settings, robot = self._settings, self._policy.binding.robot
         self._outputs = Outputs(self, settings.base_frame or robot.base_frame, settings.dry_run)
-        self._guards = Guards(
+        self._safeguards = Guards(
             self,
             self._block,
             self._loop.unblock,
@@ -315,7 +315,7 @@ class PolicyNode(LifecycleNode):
 
     def _on_command_due(self) -> None:
         try:
-            self._guards.look()
+            self._safeguards.look()
             self._move()
         except Exception as error:  # the command clock must outlive any fault of ours
             self.get_logger().error(traceback.format_exc())

@@ -85,6 +85,18 @@ def test_a_clock_that_goes_back_moves_nothing():
     stream.follow(compose(HOME, np.array([0.05, 0, 0, 0, 0, 0, 1]), PLACE), 10.0)
     ahead = stream.at(10.2)
     assert np.array_equal(stream.at(10.1).pose.position, ahead.pose.position)
+    assert not np.array_equal(stream.at(10.22).pose.position, ahead.pose.position)
+
+
+def test_after_a_pause_the_motion_goes_on_without_a_jump():
+    stream = stream_at()
+    stream.follow(compose(HOME, np.array([0.05, 0, 0, 0, 0, 0, 1]), PLACE), 10.0)
+    before = stream.at(10.06).pose.position[0]
+    after = stream.at(13.0).pose.position[0]
+    assert 0 < after - before <= 0.35 * 2 * PERIOD_S + 1e-9
+    for step in range(20):
+        reached = stream.at(13.0 + step * PERIOD_S)
+    assert reached.pose.position[0] == pytest.approx(0.35, abs=1e-6)
 
 
 def test_across_half_a_turn_it_takes_the_short_way():
