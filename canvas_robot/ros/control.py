@@ -219,7 +219,10 @@ class ControlLoop:
         with self._lock:
             if generation != self._generation:
                 return Decision(
-                    index, stamp_ns, reason=HoldReason.INTERRUPTED, detail="reset while deciding"
+                    index,
+                    stamp_ns,
+                    reason=HoldReason.INTERRUPTED,
+                    detail="held or reset while deciding",
                 )
             now = self._now()
             late = self._stale(now)

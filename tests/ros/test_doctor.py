@@ -115,9 +115,9 @@ def test_an_arm_outside_its_workspace_is_named(examine, robot):
     assert "further outside the box" in faults(examine())["measured pose"][0]
 
 
-def test_a_second_publisher_and_a_listener_that_cannot_hear_are_named(examine, monitor):
+def test_a_second_publisher_and_a_listener_that_cannot_hear_are_named(examine, robot, monitor):
     monitor.node.create_publisher(PoseStamped, "policy/target_pose", 1)
-    monitor.node.create_subscription(String, "policy/gripper", print, 1)
+    robot.node.create_subscription(String, "policy/gripper", print, 1)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     from geometry_msgs.msg import TwistStamped
 

@@ -207,6 +207,7 @@ def test_the_node_takes_the_data_sets_path(
         schema=str(schema_file),
         binding=str(patient_binding),
         instruction=INSTRUCTION,
+        decision_timeout=10.0,
     ).node
     canvases = recording(node._policy)
     images = monitor.node.create_publisher(Image, "camera/image_raw", 5)
