@@ -38,6 +38,7 @@ ARGUMENTS = {
         "false",
         "configure at start, and wait for activation; with autostart:=false",
     ),
+    "enclave": ("", "SROS2 enclave, such as /policy; empty: none"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
 }
 
@@ -76,7 +77,10 @@ def make_node(context):
                 ("camera/image_raw/compressed", f"{arguments['camera_topic']}/compressed"),
                 ("joint_states", arguments["joint_states_topic"]),
             ],
-            ros_arguments=["--log-level", f"policy:={arguments['log_level']}"],
+            ros_arguments=[
+                *["--log-level", f"policy:={arguments['log_level']}"],
+                *(["--enclave", arguments["enclave"]] if arguments["enclave"] else []),
+            ],
             output="screen",
             emulate_tty=True,
         )
