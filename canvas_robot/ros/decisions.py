@@ -27,6 +27,7 @@ class HoldReason(StrEnum):
     BAD_ACTION = "bad_action"
     OVERRUN = "decision_too_late"
     TIMEOUT = "decision_timeout"
+    UNREACHABLE = "unreachable"
     STOPPED = "stopped"
     ESTOP = "estop"
     DEADMAN = "deadman_released"

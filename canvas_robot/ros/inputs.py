@@ -28,6 +28,7 @@ from canvas_robot.signals.binding import (
     RosImage,
     RosJoints,
     RosPose,
+    RosSource,
 )
 from canvas_robot.signals.pose import bridge_state_from_pose
 
@@ -55,22 +56,30 @@ class Inputs:
         image_transport: str,
     ) -> None:
         self.count = 0  # messages received, faulty ones included
+        self.joints: np.ndarray | None = None  # newest measured, arm (rad) then finger (m)
         self._node, self._arm, self._loop = node, arm, loop
         self._subscriptions = []
-        for signal, source in binding.sources.ros.items():
-            if isinstance(source, RosImage):
-                self._subscribe_image(signal, source, image_transport)
-            elif isinstance(source, RosJoints):
-                self._subscribe_joints(signal, source)
-            elif isinstance(source, RosFields):
-                self._subscribe_fields(signal, source)
-            else:
-                self._subscribe_pose(signal, source, binding.robot.base_frame)
+        try:
+            for signal, source in binding.sources.ros.items():
+                self._subscribe(signal, source, binding, image_transport)
+        except Exception:
+            self.close()
+            raise
 
     def close(self) -> None:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
+
+    def _subscribe(self, signal: str, source: RosSource, binding: Binding, transport: str) -> None:
+        if isinstance(source, RosImage):
+            self._subscribe_image(signal, source, transport)
+        elif isinstance(source, RosJoints):
+            self._subscribe_joints(signal, source)
+        elif isinstance(source, RosFields):
+            self._subscribe_fields(signal, source)
+        else:
+            self._subscribe_pose(signal, source, binding.robot.base_frame)
 
     def _subscribe_image(self, signal: str, source: RosImage, transport: str) -> None:
         def raw(msg: Image) -> None:
@@ -90,6 +99,7 @@ class Inputs:
 
         def receive(msg: JointState) -> None:
             positions = joints_from_msg(msg, names)
+            self.joints = positions
             state = self._arm.measured_state(positions[:-1], float(positions[-1]))
             self._loop.sample(signal, stamp_ns(msg.header.stamp), state)
 

@@ -9,11 +9,12 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
-from builtin_interfaces.msg import Time
+from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from canvas_robot.signals.pose import Pose, matrix_from_quaternion, quaternion_from_matrix
 
@@ -82,6 +83,33 @@ def joints_to_msg(names: tuple[str, ...], positions: np.ndarray, stamp: int) -> 
     msg = JointState(name=list(names), position=[float(p) for p in positions])
     msg.header.stamp = stamp_from_ns(stamp)
     return msg
+
+
+def trajectory_to_msg(
+    names: tuple[str, ...], positions: np.ndarray, stamp: int, seconds: float
+) -> JointTrajectory:
+    """A JointTrajectory of one point: named positions, to be reached `seconds` after `stamp`."""
+    msg = JointTrajectory(joint_names=list(names))
+    msg.header.stamp = stamp_from_ns(stamp)
+    point = JointTrajectoryPoint(positions=[float(p) for p in positions])
+    ns = round(seconds * 1e9)
+    point.time_from_start = Duration(sec=ns // 1_000_000_000, nanosec=ns % 1_000_000_000)
+    msg.points = [point]
+    return msg
+
+
+def trajectory_from_msg(msg: JointTrajectory) -> tuple[tuple[str, ...], np.ndarray, float]:
+    """Names, positions and seconds of a trajectory's last point; MessageError where there is none.
+
+    The inverse of `trajectory_to_msg`.
+    """
+    if not msg.points or len(msg.points[-1].positions) != len(msg.joint_names):
+        raise MessageError(
+            f"JointTrajectory: expected a point with a position for each of {msg.joint_names}"
+        )
+    last = msg.points[-1]
+    seconds = last.time_from_start.sec + last.time_from_start.nanosec / 1e9
+    return tuple(msg.joint_names), np.array(last.positions), seconds
 
 
 def pose_from_msg(msg: PoseStamped) -> Pose:

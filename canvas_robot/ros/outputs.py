@@ -8,10 +8,11 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64, Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
 
 from canvas_robot.kinematics.limiter import SetPoint
 from canvas_robot.kinematics.rule import Command
-from canvas_robot.ros.messages import chunk_to_msg, pose_to_msg, twist_to_msg
+from canvas_robot.ros.messages import chunk_to_msg, pose_to_msg, trajectory_to_msg, twist_to_msg
 
 COMMAND_QOS = QoSProfile(depth=1)  # reliable, volatile
 STATUS_QOS = QoSProfile(depth=50)
@@ -24,15 +25,28 @@ class Outputs:
         node: owns the publishers.
         frame_id: that commanded poses and speeds are given in.
         dry_run: poses go to ~/proposed, and nothing to the topics that arms obey.
+        joints: names of the arm's joints and of the finger, where trajectories of them are asked
+            for.
     """
 
-    def __init__(self, node: LifecycleNode, frame_id: str, dry_run: bool) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        frame_id: str,
+        dry_run: bool,
+        joints: tuple[tuple[str, ...], str] | None = None,
+    ) -> None:
         self._node, self._frame_id = node, frame_id
         make = node.create_lifecycle_publisher
         pose_topic = "~/proposed" if dry_run else "~/target_pose"
         self._pose = make(PoseStamped, pose_topic, COMMAND_QOS)
         self._twist = None if dry_run else make(TwistStamped, "~/target_twist", COMMAND_QOS)
         self._gripper = None if dry_run else make(Float64, "~/gripper", COMMAND_QOS)
+        self._joints = self._finger = None
+        if joints is not None and not dry_run:
+            self._joint_names, self._finger_name = joints
+            self._joints = make(JointTrajectory, "~/joint_trajectory", COMMAND_QOS)
+            self._finger = make(JointTrajectory, "~/gripper_trajectory", COMMAND_QOS)
         self._chunk = make(Float64MultiArray, "~/action_chunk", QoSProfile(depth=10))
         self._status = make(DiagnosticStatus, "~/status", STATUS_QOS)
         self._diagnostics = make(DiagnosticArray, "/diagnostics", 10)
@@ -50,6 +64,13 @@ class Outputs:
         still = SetPoint(command.target, np.zeros(3), np.zeros(3))
         self._command(still, command.gripper, stamp_ns)
 
+    def move_joints(self, joints: np.ndarray, stamp_ns: int, seconds: float) -> None:
+        """Commands the arm's joints (rad) and the finger (m), (7,), to be there in `seconds`."""
+        if self._joints is not None:
+            names, finger = self._joint_names, (self._finger_name,)
+            self._joints.publish(trajectory_to_msg(names, joints[:-1], stamp_ns, seconds))
+            self._finger.publish(trajectory_to_msg(finger, joints[-1:], stamp_ns, seconds))
+
     def chunk(self, rows: np.ndarray) -> None:
         """Tells a decision's whole action chunk (horizon, size)."""
         self._chunk.publish(chunk_to_msg(rows))
@@ -66,7 +87,8 @@ class Outputs:
         return [topic for topic in topics if self._node.count_publishers(topic) > 1]
 
     def _commands(self) -> list:
-        return [p for p in (self._pose, self._twist, self._gripper) if p is not None]
+        made = (self._pose, self._twist, self._gripper, self._joints, self._finger)
+        return [publisher for publisher in made if publisher is not None]
 
     def _command(self, set_point: SetPoint, gripper: float, stamp_ns: int) -> None:
         if self._gripper is not None:

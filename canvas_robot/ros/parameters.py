@@ -35,6 +35,7 @@ class Settings:
     execute_steps: int
     unsafe: bool
     dry_run: bool
+    joint_output: bool
     estop_topic: str
     deadman_topic: str
 
@@ -104,6 +105,11 @@ PARAMETERS = {
     "dry_run": (
         False,
         "publish poses on ~/proposed, and nothing on ~/target_pose, ~/target_twist and ~/gripper",
+    ),
+    "joint_output": (
+        False,
+        "publish joints as well, by inverse kinematics: trajectory_msgs/JointTrajectory on "
+        "~/joint_trajectory and ~/gripper_trajectory; needs a source of type joint_states",
     ),
     "estop_topic": (
         "",
@@ -209,6 +215,7 @@ def read_settings(node: Node) -> Settings:
                 "execute_steps",
                 "unsafe",
                 "dry_run",
+                "joint_output",
                 "estop_topic",
                 "deadman_topic",
             )

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
@@ -22,6 +22,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from canvas_robot.kinematics.arm import Arm
+from canvas_robot.kinematics.joint_stream import UnreachableError
 from canvas_robot.policy.assemble import assemble_policy, warm_up
 from canvas_robot.policy.chunk_execution import make_execution
 from canvas_robot.ros.command_clock import CommandClock
@@ -29,6 +30,7 @@ from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.decisions import Decision, HoldReason, Instant
 from canvas_robot.ros.guards import Guards
 from canvas_robot.ros.inputs import Inputs, check_sources
+from canvas_robot.ros.joint_commands import JointCommands
 from canvas_robot.ros.messages import stamp_from_ns
 from canvas_robot.ros.outputs import Outputs
 from canvas_robot.ros.parameters import declare_parameters, read_settings
@@ -107,6 +109,7 @@ class PolicyNode(LifecycleNode):
         self._policy = self._loop = self._arm = self._inputs = self._ticker = None
         self._command_clock = None
         self._outputs = self._safeguards = None
+        self._made = ExitStack()  # what configure made, to be undone
         self._speaking = threading.RLock()  # commands leave in the order in which they are made
         self._settled = threading.Event()
         self._last_log: dict[str, float] = {}
@@ -129,6 +132,12 @@ class PolicyNode(LifecycleNode):
 
     @_logged
     def on_configure(self, state) -> TransitionCallbackReturn:
+        with ExitStack() as made:  # a failure undoes what was made before it
+            self._configure(made)
+            self._made = made.pop_all()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self, made: ExitStack) -> None:
         settings = read_settings(self)
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -160,13 +169,14 @@ class PolicyNode(LifecycleNode):
             cameras[0] if cameras else None,
         )
         self._reported, self._reported_s = {}, time.monotonic()
-        self._create_outputs()
-        self._timer = self.create_timer(1.0, self._publish_diagnostics)
+        made.callback(self._forget)
+        self._create_topics(made)
+        timer = self.create_timer(1.0, self._publish_diagnostics)
+        made.callback(self.destroy_timer, timer)
         trained = "trained" if policy.trained else "UNTRAINED: its actions mean nothing"
         self.get_logger().info(
             f"ready: {trained}, {policy.model.plan.n_rows} rows, {milliseconds:.0f} ms a decision"
         )
-        return TransitionCallbackReturn.SUCCESS
 
     @_logged
     def on_activate(self, state) -> TransitionCallbackReturn:
@@ -174,8 +184,8 @@ class PolicyNode(LifecycleNode):
         self._loop.reset()
         instruction = self.get_parameter("instruction").value
         self._loop.instruct(instruction)
-        super().on_activate(state)
         self._inputs = Inputs(self, binding, self._arm, self._loop, self._settings.image_transport)
+        super().on_activate(state)
         self._ticker = Ticker(
             self.get_clock(),
             binding.tick_ns,
@@ -230,18 +240,21 @@ class PolicyNode(LifecycleNode):
         return self._loop.hold(-1, now, HoldReason.DEACTIVATED, "the node was deactivated")
 
     def _release(self) -> None:
-        if self._policy is None:
-            return
-        self.destroy_timer(self._timer)
-        self._safeguards.close()
-        self._outputs.close()
-        for entity in self._entities:
-            entity()
-        self._policy = self._loop = self._arm = None
+        self._made.close()
 
-    def _create_outputs(self) -> None:
+    def _forget(self) -> None:
+        self._policy = self._loop = self._arm = self._joints = None
+
+    def _create_topics(self, made: ExitStack) -> None:
         settings, robot = self._settings, self._policy.binding.robot
-        self._outputs = Outputs(self, settings.base_frame or robot.base_frame, settings.dry_run)
+        self._joints = JointCommands(self._policy.binding) if settings.joint_output else None
+        self._outputs = Outputs(
+            self,
+            settings.base_frame or robot.base_frame,
+            settings.dry_run,
+            self._joints.names if self._joints is not None else None,
+        )
+        made.callback(self._outputs.close)
         self._safeguards = Guards(
             self,
             self._block,
@@ -250,12 +263,10 @@ class PolicyNode(LifecycleNode):
             settings.estop_topic,
             settings.deadman_topic,
         )
+        made.callback(self._safeguards.close)
         instruction = self.create_subscription(String, "~/instruction", self._on_instruction, 1)
-        reset = self.create_service(Trigger, "~/reset", self._on_reset)
-        self._entities = [
-            functools.partial(self.destroy_subscription, instruction),
-            functools.partial(self.destroy_service, reset),
-        ]
+        made.callback(self.destroy_subscription, instruction)
+        made.callback(self.destroy_service, self.create_service(Trigger, "~/reset", self._on_reset))
 
     def shut_down(self) -> None:
         """Holds and releases everything, from any state; for the end of the process."""
@@ -357,6 +368,8 @@ class PolicyNode(LifecycleNode):
                 self._move()
             elif decision.command is not None:
                 self._outputs.hold(decision.command, now)
+                if self._joints is not None and self._inputs.joints is not None:
+                    self._outputs.move_joints(self._joints.stay(self._inputs.joints), now, 0.1)
                 self._counts["commands"] += 1
             publish_ms = (time.perf_counter() - started) * 1e3
             self._counts["ticks" if decision.reason is None else "holds"] += 1
@@ -381,6 +394,15 @@ class PolicyNode(LifecycleNode):
                 self._publish(motion)
             elif motion is not None:
                 now = self.get_clock().now().nanoseconds
+                if self._joints is not None:
+                    try:
+                        joints = self._joints.follow(motion, self._inputs.joints, now)
+                    except UnreachableError as error:
+                        unreachable = HoldReason.UNREACHABLE
+                        self._publish(self._loop.hold(-1, now, unreachable, str(error)))
+                        return
+                    period_s = 1.0 / self._settings.command_rate_hz
+                    self._outputs.move_joints(joints, now, period_s)
                 self._outputs.move(motion.set_point, motion.gripper, now)
                 self._counts["commands"] += 1
                 self._outputs.status(command_status(self._identity, motion, now))

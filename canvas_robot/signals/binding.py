@@ -121,6 +121,7 @@ class Robot(_Declared):
     tilt_limit: largest angle between the gripper and straight down, rad; left out: none of its own.
     speed_limits, acceleration_limits: of the commanded motion, (6,): m/s and rad/s, m/s^2 and
         rad/s^2, by x, y, z, roll, pitch, yaw; left out: the node refuses to move the arm.
+    joint_speed_limit: of every joint of a commanded joint trajectory, rad/s.
     anchor: what an action's delta acts on: the previous "target" (Bridge's rule) or the "measured"
         pose.
     part_m, part_rad: when target and measured pose are further apart, the node holds; "target"
@@ -138,6 +139,7 @@ class Robot(_Declared):
     tilt_limit: float | None = None
     speed_limits: tuple[float, float, float, float, float, float] | None = None
     acceleration_limits: tuple[float, float, float, float, float, float] | None = None
+    joint_speed_limit: float = 3.14
     anchor: Literal["target", "measured"] = "target"
     part_m: float = 0.08
     part_rad: float = 0.4
@@ -145,14 +147,14 @@ class Robot(_Declared):
     def __post_init__(self) -> None:
         low, high = (*self.box_low, *self.rpy_low), (*self.box_high, *self.rpy_high)
         motion = (*(self.speed_limits or ()), *(self.acceleration_limits or ()))
-        positive = (*self.step_limits, *motion, self.part_m, self.part_rad)
+        positive = (*self.step_limits, *motion, self.joint_speed_limit, self.part_m, self.part_rad)
         numbers = (*positive, *low, *high)
         if not np.isfinite(numbers).all():
             raise BindingError(f"robot: expected finite limits, got {numbers}")
         if min(positive) <= 0:
             raise BindingError(
-                "robot: expected step_limits, speed_limits, acceleration_limits, part_m and "
-                "part_rad > 0"
+                "robot: expected step_limits, speed_limits, acceleration_limits, "
+                "joint_speed_limit, part_m and part_rad > 0"
             )
         if self.tilt_limit is not None and not 0.0 < self.tilt_limit < np.pi / 2:
             raise BindingError(

@@ -15,6 +15,8 @@ from canvas_robot.ros.messages import (
     pose_to_msg,
     stamp_from_ns,
     stamp_ns,
+    trajectory_from_msg,
+    trajectory_to_msg,
     twist_from_msg,
     twist_to_msg,
 )
@@ -81,6 +83,16 @@ def test_speeds_that_are_not_finite_are_refused():
     msg = twist_to_msg(np.array([0.0, np.inf, 0.0]), np.zeros(3), 7, "base")
     with pytest.raises(MessageError, match="TwistStamped: expected finite speeds"):
         twist_from_msg(msg)
+
+
+def test_joint_trajectories_round_trip():
+    msg = trajectory_to_msg(("a", "b"), np.array([0.5, -1.0]), 1_500_000_000, 0.02)
+    assert stamp_ns(msg.header.stamp) == 1_500_000_000
+    names, positions, seconds = trajectory_from_msg(msg)
+    assert (names, positions.tolist(), seconds) == (("a", "b"), [0.5, -1.0], 0.02)
+    msg.points = []
+    with pytest.raises(MessageError, match="expected a point with a position for each"):
+        trajectory_from_msg(msg)
 
 
 def test_action_chunks_round_trip():

@@ -12,6 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
 
 from canvas_robot.kinematics import Arm
 from canvas_robot.resources import config_path
@@ -19,6 +20,7 @@ from canvas_robot.ros.messages import (
     chunk_from_msg,
     pose_from_msg,
     stamp_ns,
+    trajectory_from_msg,
     twist_from_msg,
     values_from_msg,
 )
@@ -102,16 +104,19 @@ def test_covering_the_camera_changes_the_action(active_policy, robot, monitor):
 def test_a_camera_that_stops_holds_once_at_the_measured_pose_and_resumes(
     active_policy, robot, monitor
 ):
-    picture, robot.picture = robot.picture, None
+    before, picture, robot.picture = len(monitor.statuses), robot.picture, None
+
+    def holds() -> list:
+        return [s.values for s in monitor.statuses[before:] if not s.active]
+
+    assert monitor.wait_for(lambda: len(holds()) >= 4, TIMEOUT_S)
     assert held(monitor, "signal 'image': newest sample is")
-    first = next(s for s in monitor.statuses if s.values["reason"] == "stale_input")
-    np.testing.assert_allclose(first.values["target"], measured_pose().position, atol=1e-6)
-    assert monitor.wait_for(lambda: sum(not s.active for s in monitor.statuses) >= 4, TIMEOUT_S)
-    stale = [s for s in monitor.statuses if s.values["reason"] == "stale_input"]
-    assert [s.values["command_stamp_ns"] > 0 for s in stale] == [True] + [False] * (len(stale) - 1)
+    first, *others = holds()
+    np.testing.assert_allclose(first["target"], measured_pose().position, atol=1e-6)
+    assert first["command_stamp_ns"] > 0 and not any(v["command_stamp_ns"] for v in others)
     last = monitor.poses[-1]
     np.testing.assert_allclose(pose_from_msg(last).position, measured_pose().position, atol=1e-6)
-    assert stamp_ns(last.header.stamp) == stale[0].values["command_stamp_ns"]
+    assert stamp_ns(last.header.stamp) == first["command_stamp_ns"]
     robot.picture = picture
     assert commands_again(monitor)
 
@@ -242,6 +247,55 @@ def test_a_second_publisher_of_a_command_topic_holds_until_it_is_gone(active_pol
     assert held(monitor, "somebody else publishes /policy/target_pose")
     monitor.node.destroy_publisher(rival)
     assert commands_again(monitor)
+
+
+def test_joints_lead_where_the_poses_do(start_policy, robot, monitor):
+    """Of each stamp the joints' pose is the commanded one, and the first is near the measured."""
+    arm, told, fingers = Arm.load("wx250s"), [], []
+    node = monitor.node
+    node.create_subscription(JointTrajectory, "policy/joint_trajectory", told.append, 100)
+    node.create_subscription(JointTrajectory, "policy/gripper_trajectory", fingers.append, 100)
+    start_policy(
+        autostart=True,
+        instruction="touch the red cube",
+        joint_output=True,
+        decision_timeout=PATIENCE_S,
+    )
+    assert monitor.wait_for(lambda: len(told) >= 30 and fingers, TIMEOUT_S)
+    poses = {stamp_ns(msg.header.stamp): pose_from_msg(msg) for msg in monitor.poses}
+    both = [msg for msg in told if stamp_ns(msg.header.stamp) in poses]
+    assert len(both) >= 10
+    for msg in both:
+        names, joints, seconds = trajectory_from_msg(msg)
+        assert names == JOINTS[:6] and 0 < seconds <= 0.1
+        wanted = poses[stamp_ns(msg.header.stamp)]
+        np.testing.assert_allclose(arm.forward(joints).position, wanted.position, atol=2e-4)
+    names, finger, _ = trajectory_from_msg(fingers[0])
+    assert names == ("left_finger",) and 0.0 < finger[0] < 0.04
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"binding": "widowx_pose.yaml", "joint_output": True},  # it measures no joints
+        {"estop_topic": "not a topic!"},
+        {"deadman_topic": "1/x"},
+        {"execution": "second"},
+        {"execution": "receding"},  # its chunk outlasts decision_timeout
+    ],
+    ids=str,
+)
+def test_a_configure_that_fails_half_way_leaves_nothing_behind(start_policy, monitor, wrong):
+    from rclpy.parameter import Parameter
+
+    good = {"binding": "", "joint_output": False, "execution": "first"}
+    node = start_policy(**wrong).node
+    for _ in range(2):
+        assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    node.set_parameters([Parameter(name, value=good.get(name, "")) for name in wrong])
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert not [p.topic_name for p in node.publishers if "policy/" in p.topic_name]
 
 
 def test_a_dry_run_only_proposes(start_policy, robot, monitor):

@@ -46,7 +46,7 @@ def differences(node, name: str) -> list[str]:
 
 
 def test_the_policy_node_may_do_what_it_does(start_policy, monitor):
-    node = start_policy(estop_topic="estop", deadman_topic="deadman").node
+    node = start_policy(estop_topic="estop", deadman_topic="deadman", joint_output=True).node
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     monitor.wait_for(lambda: not differences(monitor.node, "policy"), TIMEOUT_S)

@@ -221,11 +221,11 @@ def test_a_control_rate_that_no_robot_has_is_refused(widowx, rate):
         ),
         (
             edited("robot", part_m=0.0),
-            "robot: expected step_limits, speed_limits, acceleration_limits, part_m and",
+            "robot: expected step_limits, speed_limits, acceleration_limits, joint_speed_limit,",
         ),
         (
             edited("robot", speed_limits=[0.3, 0.3, 0.0, 1.0, 1.0, 1.0]),
-            "robot: expected step_limits, speed_limits, acceleration_limits, part_m and",
+            "robot: expected step_limits, speed_limits, acceleration_limits, joint_speed_limit,",
         ),
         (
             edited("robot", acceleration_limits=[3.0] * 5 + [float("nan")]),

@@ -1,0 +1,50 @@
+"""JointCommands: what the arm's joints are to be, for a motion of its end effector. No rclpy."""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+
+from canvas_robot.kinematics.arm import Arm
+from canvas_robot.kinematics.joint_stream import JointStream
+from canvas_robot.ros.decisions import Motion
+from canvas_robot.signals import Binding, BindingError
+from canvas_robot.signals.binding import RosJoints
+
+
+@final
+class JointCommands:
+    """Inverse kinematics of one configured period.
+
+    names: of the arm's joints, and of the finger, as the robot publishes them.
+
+    Raises BindingError where no joint states are declared: it starts from measured joints.
+    """
+
+    def __init__(self, binding: Binding) -> None:
+        sources = binding.sources.ros.values()
+        source = next((s for s in sources if isinstance(s, RosJoints)), None)
+        if source is None:
+            raise BindingError(
+                "joint_output: expected a source of type joint_states in sources.ros, to start "
+                "from measured joints"
+            )
+        self.names = (source.joints, source.finger)
+        self._arm = Arm.load(binding.robot.arm)
+        self._stream = JointStream(self._arm, binding.robot.joint_speed_limit)
+        self._last_ns = 0
+
+    def follow(self, motion: Motion, measured: np.ndarray, now_ns: int) -> np.ndarray:
+        """(7,): joints in rad and the finger in m, for the motion; `measured` alike.
+
+        Raises UnreachableError where no joints lead there, or not fast enough.
+        """
+        seconds, self._last_ns = (now_ns - self._last_ns) / 1e9, now_ns
+        joints = self._stream.follow(motion.set_point.pose, measured[:-1], seconds)
+        return np.append(joints, self._arm.finger_from_gripper(motion.gripper))
+
+    def stay(self, measured: np.ndarray) -> np.ndarray:
+        """The measured joints (7,): the arm is held there."""
+        self._stream.stop()
+        return measured
