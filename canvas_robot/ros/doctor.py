@@ -13,10 +13,7 @@ from typing import final
 
 import cv2
 import numpy as np
-import rclpy
 from geometry_msgs.msg import PoseStamped, TwistStamped
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy
 from std_msgs.msg import Float64
 
@@ -25,7 +22,7 @@ from canvas_robot.kinematics.limiter import motion_limits_of
 from canvas_robot.kinematics.rule import OutsideError, compose, limits_of
 from canvas_robot.ros.control import FUTURE_TOLERANCE_NS
 from canvas_robot.ros.inputs import Inputs
-from canvas_robot.ros.processes import adopt_node_environment
+from canvas_robot.ros.listener import Listener
 from canvas_robot.signals import Binding, BindingError, ImageSignal, SignalError
 from canvas_robot.signals.binding import RosImage, RosJoints, RosPose
 from canvas_robot.signals.pose import pose_from_bridge_state
@@ -59,12 +56,8 @@ class Doctor:
         if binding.robot is None:
             raise BindingError("binding: expected a robot, the arm to command; it declares none")
         self._binding, self._name = binding, name
-        adopt_node_environment()
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain_id)
-        self._node = rclpy.create_node("canvas_robot_doctor", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self._listener = Listener("canvas_robot_doctor", domain_id)
+        self._node = self._listener.node
         self._topics: dict[str, type] = {}
         self._samples, self._faults = Counter(), defaultdict(Counter)
         self._ages_ns: dict[str, list[int]] = defaultdict(list)
@@ -76,9 +69,7 @@ class Doctor:
         return self
 
     def __exit__(self, *exception) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
+        self._listener.close()
 
     # ------------------------------------------------------------------ as node and loop of Inputs
 
@@ -107,7 +98,7 @@ class Doctor:
         """Takes messages for so long."""
         self._seconds, until = seconds, time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=min(left, 0.1))
+            self._listener.spin_once(min(left, 0.1))
 
     def examine(self, reference: np.ndarray | None = None) -> list[Finding]:
         """What was found. reference: (H, W, 3) uint8 RGB, what the camera should see."""

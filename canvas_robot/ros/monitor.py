@@ -10,11 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64
@@ -22,8 +19,8 @@ from std_msgs.msg import Float64
 from canvas_robot.evaluation.run_report import TickRecord
 from canvas_robot.ros.decisions import DECISION_STATUS
 from canvas_robot.ros.images import image_from_msg
+from canvas_robot.ros.listener import Listener
 from canvas_robot.ros.messages import values_from_msg
-from canvas_robot.ros.processes import adopt_node_environment
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +73,8 @@ class Monitor:
     def __init__(
         self, domain_id: int, image_topic: str | None = None, name: str = "policy"
     ) -> None:
-        adopt_node_environment()
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain_id)
-        self.node = rclpy.create_node("canvas_robot_monitor", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
+        self._listener = Listener("canvas_robot_monitor", domain_id)
+        self.node = self._listener.node
         self.statuses: list[Status] = []
         self.motions: list[dict] = []  # of each command its values on ~/status
         self.poses: list[PoseStamped] = []
@@ -102,13 +95,11 @@ class Monitor:
         return self
 
     def __exit__(self, *exception) -> None:
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
+        self._listener.close()
 
     def spin_once(self, timeout_s: float = 0.1) -> None:
         """Takes one message, if one comes in time."""
-        self._executor.spin_once(timeout_sec=timeout_s)
+        self._listener.spin_once(timeout_s)
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Takes messages until the condition holds; False where it does not in time."""

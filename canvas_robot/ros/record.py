@@ -8,11 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import final
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -20,7 +17,7 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64, Float64MultiArray, String
 
 from canvas_robot.ros.inputs import Inputs
-from canvas_robot.ros.processes import adopt_node_environment
+from canvas_robot.ros.listener import Listener
 from canvas_robot.signals import Binding
 
 OUTPUTS = {
@@ -88,12 +85,7 @@ class Recorder:
             "/diagnostics": DiagnosticArray,
             "/clock": Clock,
         }
-        adopt_node_environment()
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain_id)
-        self._node = rclpy.create_node("canvas_robot_recorder", context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self._listener = Listener("canvas_robot_recorder", domain_id)
         self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         typestore = get_typestore(Stores.ROS2_JAZZY)
@@ -104,14 +96,12 @@ class Recorder:
         return self
 
     def __exit__(self, *exception) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
+        self._listener.close()
         self._writer.close()
 
     def spin_once(self, timeout_s: float = 0.1) -> None:
         """Takes one message, if one comes in time. Raises RecordError where the disk is full."""
-        self._executor.spin_once(timeout_sec=timeout_s)
+        self._listener.spin_once(timeout_s)
         free = shutil.disk_usage(self.folder).free
         if free < LEAST_FREE_BYTES:
             raise RecordError(
@@ -121,10 +111,12 @@ class Recorder:
 
     def _subscribe(self, topic: str, msg_type: type, typestore) -> None:
         package, name = msg_type.__module__.split(".")[0], msg_type.__name__
-        full_name = self._node.resolve_topic_name(topic)
+        full_name = self._listener.node.resolve_topic_name(topic)
         kind = f"{package}/msg/{name}"
         if kind not in typestore.fielddefs:
-            self._node.get_logger().warning(f"{full_name}: {kind} is not recorded: unknown type")
+            self._listener.node.get_logger().warning(
+                f"{full_name}: {kind} is not recorded: unknown type"
+            )
             return
         connection = self._writer.add_connection(full_name, kind, typestore=typestore)
 
@@ -133,4 +125,4 @@ class Recorder:
             self.counts[full_name] += 1
             self.bytes += len(data)
 
-        self._node.create_subscription(msg_type, topic, write, _QOS, raw=True)
+        self._listener.node.create_subscription(msg_type, topic, write, _QOS, raw=True)
