@@ -60,7 +60,7 @@ def input_topics(binding: Binding, image_transport: str) -> dict[str, type]:
 
 @final
 class Recorder:
-    """Records until closed. `spin_once` lets messages in.
+    """Records until closed. `spin_for` lets messages in.
 
     Args:
         folder: of the bag; must not exist yet.
@@ -99,9 +99,11 @@ class Recorder:
         self._listener.close()
         self._writer.close()
 
-    def spin_once(self, timeout_s: float = 0.1) -> None:
-        """Takes one message, if one comes in time. Raises RecordError where the disk is full."""
-        self._listener.spin_once(timeout_s)
+    def spin_for(self, seconds: float) -> None:
+        """Takes messages for so long. Raises RecordError where the disk is full."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._listener.spin_once(left)
         free = shutil.disk_usage(self.folder).free
         if free < LEAST_FREE_BYTES:
             raise RecordError(

@@ -35,7 +35,7 @@ def run_record(
     ):
         try:
             while seconds is None or time.monotonic() - started < seconds:
-                recorder.spin_once()
+                recorder.spin_for(0.25)
                 status.update(
                     f"recording: {time.monotonic() - started:.0f} s, "
                     f"{sum(recorder.counts.values()):,} messages, {recorder.bytes / 1e6:,.1f} MB; "

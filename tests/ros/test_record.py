@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -24,27 +24,35 @@ WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
 @pytest.fixture
 def bag(active_policy, robot, monitor, domain_id, tmp_path):
     """A recording of some decisions, the first of them after a new instruction."""
-    folder = tmp_path / "bag"
+    folder, stop = tmp_path / "bag", threading.Event()
     with Recorder(folder, WIDOWX, "raw", "policy", domain_id) as recorder:
 
-        def heard(condition) -> bool:
-            deadline = time.monotonic() + TIMEOUT_S
-            while not condition() and time.monotonic() < deadline:
-                recorder.spin_once(0.01)
-                monitor.spin_once(0.0)
-            return condition()
+        def record() -> None:
+            while not stop.is_set():
+                recorder.spin_for(0.1)
 
-        assert heard(lambda: len(recorder.counts) >= 6), recorder.counts
-        robot.instruction.publish(String(data="touch the blue cube"))
-        before = len(monitor.statuses)
+        thread = threading.Thread(target=record)
+        thread.start()
+        try:
+            inputs = ("/camera/image_raw", "/joint_states")
+            assert monitor.wait_for(
+                lambda: all(recorder.counts[topic] >= 5 for topic in inputs), TIMEOUT_S
+            ), recorder.counts
+            robot.instruction.publish(String(data="touch the blue cube"))
+            before = len(monitor.statuses)
 
-        def fresh() -> int:
-            new = [s.values for s in monitor.statuses[before:] if s.active]
-            return sum(v["instruction"] == "touch the blue cube" for v in new)
+            def fresh() -> int:
+                new = [s.values for s in monitor.statuses[before:] if s.active]
+                return sum(v["instruction"] == "touch the blue cube" for v in new)
 
-        assert heard(lambda: fresh() >= 6)
-        seen = recorder.counts["/policy/status"]
-        assert heard(lambda: recorder.counts["/policy/status"] >= seen + 20)
+            assert monitor.wait_for(lambda: fresh() >= 6, TIMEOUT_S)
+            seen = recorder.counts["/policy/status"]
+            assert monitor.wait_for(
+                lambda: recorder.counts["/policy/status"] >= seen + 20, TIMEOUT_S
+            )
+        finally:
+            stop.set()
+            thread.join()
     return folder
 
 
