@@ -94,7 +94,7 @@ class Following:
         """Follows a decision from now on; the command of the step that begins at once, if one does.
 
         chunk: (horizon, 7); begun: the execution's count when it was observed. Raises ValueError
-        for an action that is not finite or leads outside; what was followed before goes on then.
+        for an action that is not finite or leads outside; the caller holds then.
         """
         if not np.isfinite(chunk).all():
             raise ValueError(

@@ -12,6 +12,8 @@ from canvas_robot.ros.decisions import Motion
 from canvas_robot.signals import Binding, BindingError
 from canvas_robot.signals.binding import RosJoints
 
+_LONGEST_S = 0.1
+
 
 @final
 class JointCommands:
@@ -40,7 +42,9 @@ class JointCommands:
 
         Raises UnreachableError where no joints lead there, or not fast enough.
         """
-        seconds, self._last_ns = (now_ns - self._last_ns) / 1e9, now_ns
+        # After a hold as after a pause: the first joints are no further away than a short moment.
+        seconds = min((now_ns - self._last_ns) / 1e9, _LONGEST_S)
+        self._last_ns = now_ns
         joints = self._stream.follow(motion.set_point.pose, measured[:-1], seconds)
         return np.append(joints, self._arm.finger_from_gripper(motion.gripper))
 

@@ -55,14 +55,10 @@ class Outputs:
         for publisher in (*self._commands(), self._chunk, self._status, self._diagnostics):
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def move(self, set_point: SetPoint, gripper: float, stamp_ns: int) -> None:
-        """Commands a set-point on its way."""
-        self._command(set_point, gripper, stamp_ns)
-
     def hold(self, command: Command, stamp_ns: int) -> None:
         """Commands a pose to stay at, and no speed."""
         still = SetPoint(command.target, np.zeros(3), np.zeros(3))
-        self._command(still, command.gripper, stamp_ns)
+        self.move(still, command.gripper, stamp_ns)
 
     def move_joints(self, joints: np.ndarray, stamp_ns: int, seconds: float) -> None:
         """Commands the arm's joints (rad) and the finger (m), (7,), to be there in `seconds`."""
@@ -90,7 +86,8 @@ class Outputs:
         made = (self._pose, self._twist, self._gripper, self._joints, self._finger)
         return [publisher for publisher in made if publisher is not None]
 
-    def _command(self, set_point: SetPoint, gripper: float, stamp_ns: int) -> None:
+    def move(self, set_point: SetPoint, gripper: float, stamp_ns: int) -> None:
+        """Commands a set-point on its way."""
         if self._gripper is not None:
             self._gripper.publish(Float64(data=gripper))
         self._pose.publish(pose_to_msg(set_point.pose, stamp_ns, self._frame_id))
