@@ -27,7 +27,7 @@ _HOME = {
     "History": "canvas_robot.signals",
     "LoopedBlockWrapper": "canvas_robot.backbone.looped_wrapper",
     "Observation": "canvas_robot.signals",
-    "PolicySettings": "canvas_robot.policy.assemble",
+    "PolicySettings": "canvas_robot.policy.settings",
     "RegionSpec": "canvas_robot.schema",
     "SharpeningSchedule": "canvas_robot.backbone.schedules",
     "SpatiotemporalCanvas": "canvas_robot.canvas",

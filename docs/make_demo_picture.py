@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from canvas_robot.evaluation.actors import PolicyActor
 from canvas_robot.evaluation.page import INK, QUIET
-from canvas_robot.policy.loading import Policy, load_policy
+from canvas_robot.policy.loading import load_policy
+from canvas_robot.policy.protocol import Policy
 from canvas_robot.resources import DEMO
 from canvas_robot.sim.canvas_wrapper import CanvasWrapper
 from canvas_robot.sim.registration import ENV_IDS, register

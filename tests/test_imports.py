@@ -151,6 +151,13 @@ def test_importing_the_declarations_loads_nothing_heavy():
     )
 
 
+def test_what_holds_the_arm_loads_no_model_library():
+    pytest.importorskip("rclpy")
+    loaded = loaded_by("import canvas_robot.ros.policy_node")
+    assert {"rclpy", "canvas_robot"} <= loaded
+    assert not loaded & {"torch", "diffusers", "transformers", "tensorflow"}
+
+
 def test_the_schema_alone_runs_on_the_standard_library():
     """Without site-packages: the package's own __init__, which needs Gymnasium, is left out."""
     code = (

@@ -64,5 +64,7 @@ cat >.venv/env.sh <<SH
 # Source this to use canvas_robot and ROS 2 from this environment: . .venv/env.sh
 export PATH="$PWD/.venv/bin:\$PATH"
 export AMENT_PREFIX_PATH="$PWD/.venv\${AMENT_PREFIX_PATH:+:\$AMENT_PREFIX_PATH}"
+# Without this, shared memory for messages is too small for camera pictures, and many are lost.
+export FASTDDS_DEFAULT_PROFILES_FILE="\${FASTDDS_DEFAULT_PROFILES_FILE:-$PWD/config/ros/fastdds.xml}"
 SH
 echo "setup: done. To use it in a shell: . .venv/env.sh"

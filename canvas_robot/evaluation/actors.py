@@ -17,7 +17,7 @@ import numpy as np
 from canvas_robot.signals import Binding, Frames, ImageSignal, Observation
 
 if TYPE_CHECKING:  # it brings torch, which baselines do without
-    from canvas_robot.policy.loading import Policy
+    from canvas_robot.policy.protocol import Policy
 
 BASELINES = ("expert", "random", "zero")
 

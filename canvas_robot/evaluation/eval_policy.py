@@ -22,7 +22,7 @@ from canvas_robot.sim.experts import expert_for
 from canvas_robot.sim.registration import ENV_IDS
 
 if TYPE_CHECKING:
-    from canvas_robot.policy.loading import Policy
+    from canvas_robot.policy.protocol import Policy
 
 MOST_FILES = 10_000  # of a checkpoint, prompts included
 

@@ -19,8 +19,9 @@ from canvas_robot.evaluation.offline_report import (
     summarise,
     write_offline_report,
 )
-from canvas_robot.policy.assemble import PolicySettings, assemble_policy
+from canvas_robot.policy.assemble import assemble_policy
 from canvas_robot.policy.checkpoint import CheckpointConfig, fingerprint
+from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.training.export import TrainingRecord, read_record
 
 DRAWN = 3  # episodes: the best, the middle and the worst one

@@ -8,7 +8,8 @@ import time
 import numpy as np
 import torch
 
-from canvas_robot.policy.assemble import PolicySettings, assemble_policy
+from canvas_robot.policy.assemble import assemble_policy
+from canvas_robot.policy.settings import PolicySettings
 
 WARM_UP = 5
 

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 
 from canvas_robot.policy.checkpoint import load_checkpoint
 from canvas_robot.policy.checkpoint_files import CheckpointError
 from canvas_robot.policy.plain_checkpoint import load_plain
+from canvas_robot.policy.protocol import Policy
 from canvas_robot.resources import checkpoint_folder
-from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import ActionChunk, Binding, Observation
+from canvas_robot.signals import Binding
 
 KINDS = ("canvas", "plain")
 _MOST_BYTES = 1 << 20  # of config.json: one has a thousand
-
-
-class Policy(Protocol):
-    """What every policy is: a CanvasPolicy or a PlainPolicy.
-
-    trained: whether any training made its weights. horizon: control ticks in an action chunk.
-    """
-
-    schema: CanvasSchema
-    binding: Binding
-    trained: bool
-
-    @property
-    def horizon(self) -> int: ...
-
-    def reset(self, instruction: str) -> None:
-        """Starts an episode under an instruction."""
-        ...
-
-    def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
-        """Decides on one observation."""
-        ...
-
-    def forget(self) -> None:
-        """Ends the episode."""
-        ...
 
 
 class _Kind(msgspec.Struct):

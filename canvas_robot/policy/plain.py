@@ -68,6 +68,9 @@ class PlainPolicy:
         self.forget()
         self.instruction = accepted
 
+    def work(self) -> None:
+        """Between ticks nothing is left to do."""
+
     def forget(self) -> None:
         """Ends the episode: no instruction, nothing seen."""
         self.instruction = None

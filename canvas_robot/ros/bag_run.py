@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from canvas_robot.policy.assemble import PolicySettings, assemble_policy
+from canvas_robot.policy.assemble import assemble_policy
+from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.ros.bag import verify_bag
 
 
@@ -20,9 +21,15 @@ def run_bag(folder: Path, checkpoint: str, binding: str, console: Console) -> bo
         verified = verify_bag(folder, policy)
     console.print(f"{verified.equal} of {verified.decisions} decisions are bit for bit as recorded")
     if verified.missing:
-        console.print(f"{verified.missing} could not be repeated: samples are not in the bag")
-    if verified.first:
         console.print(
-            f"[yellow]{verified.first}; is it the same checkpoint, on the same machine?[/yellow]"
+            f"{verified.missing} could not be repeated: samples that they rest on are not in the "
+            "bag. The recorder lost them, or they came before it listened; "
+            "FASTDDS_DEFAULT_PROFILES_FILE=config/ros/fastdds.xml on all sides loses fewer"
+        )
+    if verified.first:
+        decided = f"by checkpoint {checkpoint}" if checkpoint else "by an untrained policy"
+        console.print(
+            f"[yellow]{verified.first}. Decided again {decided}; is it the same as then "
+            "(--checkpoint), on the same machine?[/yellow]"
         )
     return verified.equal == verified.decisions

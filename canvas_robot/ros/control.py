@@ -22,7 +22,8 @@ from canvas_robot.kinematics.rule import (
     parted,
 )
 from canvas_robot.policy.chunk_execution import ChunkExecution, First
-from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.policy.model_process import ModelError, ModelRefusedError
+from canvas_robot.policy.protocol import Policy
 from canvas_robot.ros.decisions import Decision, HoldReason, InputState, Instant, Motion
 from canvas_robot.ros.following import Course, Following
 from canvas_robot.signals import ActionChunk, History, NotReadyError, SignalError, StampError
@@ -33,6 +34,12 @@ from canvas_robot.signals.pose import Pose, bridge_state_from_pose, pose_from_br
 # from where it stands would only press harder.
 PARTINGS, SOON_TICKS = 3, 15
 FUTURE_TOLERANCE_NS = 100_000_000  # a stamp further ahead of the clock than this is a fault
+
+
+def _told(error: Exception) -> str:
+    """The model's process has told the kind of its errors already."""
+    told = isinstance(error, ModelError | ModelRefusedError)
+    return str(error) if told else f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class ControlLoop:
 
     def __init__(
         self,
-        policy: CanvasPolicy,
+        policy: Policy,
         now: Callable[[], Instant],
         warn: Callable[[str], None],
         decision_timeout_s: float = 0.4,
@@ -169,6 +176,12 @@ class ControlLoop:
             self._blocks.pop(reason, None)
 
     @property
+    def instruction(self) -> str:
+        """The one that is asked for or followed; empty where there is none."""
+        with self._lock:
+            return (self._instruction or "") if self._pending is None else self._pending
+
+    @property
     def steps(self) -> int:
         """Actions begun since the last hold."""
         with self._lock:
@@ -195,13 +208,16 @@ class ControlLoop:
     def tick(self, index: int, stamp_ns: int) -> Decision:
         """Decides for control tick `index` of the grid at `stamp_ns`."""
         started = time.perf_counter()
+        held = self._apply_pending(index, stamp_ns)
+        if held is not None:
+            return held
         with self._lock:
-            self._apply_pending()
             held = self._input_hold(index, stamp_ns) or self._motion_hold(index, stamp_ns)
             if held is not None:
                 return held
             if not self._follow.wants_decision(self._now().steady_ns):
                 return Decision(index, stamp_ns, tick=index - self._first_index)
+            afresh, instruction = self._follow.target is None, self._instruction
             try:
                 observation = self._observe(index, stamp_ns)
             except NotReadyError as error:
@@ -209,56 +225,22 @@ class ControlLoop:
             generation, begun = self._generation, self._follow.execution.begun
         assembled = time.perf_counter()
         try:
+            if afresh:
+                self._policy.reset(instruction)
             chunk = self._policy.act(observation)
         except Exception as error:  # whatever the model raises, the arm is held
             with self._lock:
-                return self._hold(
-                    index, stamp_ns, HoldReason.MODEL_ERROR, f"{type(error).__name__}: {error}"
-                )
+                return self._hold(index, stamp_ns, HoldReason.MODEL_ERROR, _told(error))
         done = time.perf_counter()
+        timings_ms = {
+            "assembly": (assembled - started) * 1e3,
+            "model": (done - assembled) * 1e3,
+        }
         with self._lock:
             if generation != self._generation:
-                return Decision(
-                    index,
-                    stamp_ns,
-                    reason=HoldReason.INTERRUPTED,
-                    detail="held or reset while deciding",
-                )
-            now = self._now()
-            late = self._stale(now)
-            if late:
-                return self._hold(
-                    index,
-                    stamp_ns,
-                    HoldReason.OVERRUN,
-                    f"after {done - started:.3f} s of deciding: {late}",
-                )
-            course = self._course_of(index, chunk, now)
-            if now.steady_ns > course.until_ns:
-                return self._hold(index, stamp_ns, HoldReason.OVERRUN, course.end)
-            try:
-                command = self._follow.take(
-                    chunk.values, begun, course, self._measured(), now.steady_ns
-                )
-            except ValueError as error:
-                return self._hold(index, stamp_ns, HoldReason.BAD_ACTION, str(error))
-            stamps = chunk.stamps_ns
-            return Decision(
-                index,
-                stamp_ns,
-                tick=observation.tick,
-                command=command,
-                instruction=self._instruction or "",
-                chunk=chunk,
-                stamps_ns=stamps,
-                arrivals_ns={
-                    region: self._arrival_ns(region, stamp) for region, stamp in stamps.items()
-                },
-                timings_ms={
-                    "assembly": (assembled - started) * 1e3,
-                    "model": (done - assembled) * 1e3,
-                },
-            )
+                detail = "held or reset while deciding"
+                return Decision(index, stamp_ns, reason=HoldReason.INTERRUPTED, detail=detail)
+            return self._taken(index, stamp_ns, chunk, begun, timings_ms)
 
     def work(self) -> None:
         """Between ticks, once the decision is out: the model's work that no tick waits for."""
@@ -272,24 +254,73 @@ class ControlLoop:
         with self._lock:
             return self._hold(index, stamp_ns, reason, detail)
 
-    # ---------------------------------------------------------------- all below with the lock held
+    def _apply_pending(self, index: int, stamp_ns: int) -> Decision | None:
+        """Takes over an instruction that was asked for; the hold where the model cannot.
 
-    def _apply_pending(self) -> None:
-        if self._pending is None:
-            return
-        wanted, self._pending = self._pending, None
-        if not wanted.strip():
-            self._instruction = None
-            self._disengage()
-            return
+        The model reads it without the lock: a text encoder may take long.
+        """
+        with self._lock:
+            wanted, self._pending = self._pending, None
+            if wanted is None:
+                return None
+            if not wanted.strip():
+                self._instruction = None
+                self._disengage()
+                return None
         try:
             self._policy.reset(wanted)
         except ValueError as error:
             kept = "none" if self._instruction is None else repr(self._instruction)
             self._warn(f"instruction refused, staying with {kept}: {error}")
-            return
-        self._instruction = wanted
-        self._disengage()
+            return None
+        except Exception as error:
+            with self._lock:
+                self._pending = wanted if self._pending is None else self._pending
+                return self._hold(index, stamp_ns, HoldReason.MODEL_ERROR, _told(error))
+        with self._lock:
+            self._instruction = wanted
+            self._disengage()
+        return None
+
+    # ---------------------------------------------------------------- all below with the lock held
+
+    def _taken(
+        self,
+        index: int,
+        stamp_ns: int,
+        chunk: ActionChunk,
+        begun: int,
+        timings_ms: dict[str, float],
+    ) -> Decision:
+        """What a chunk that has just been decided leads to: it is followed, or the arm is held."""
+        now = self._now()
+        late = self._stale(now)
+        if not late:
+            course = self._course_of(index, chunk, now)
+            late = course.end if now.steady_ns > course.until_ns else ""
+        if late:
+            detail = f"after {timings_ms['model'] / 1e3:.3f} s of deciding: {late}"
+            return self._hold(index, stamp_ns, HoldReason.OVERRUN, detail)
+        try:
+            command = self._follow.take(
+                chunk.values, begun, course, self._measured(), now.steady_ns
+            )
+        except ValueError as error:
+            return self._hold(index, stamp_ns, HoldReason.BAD_ACTION, str(error))
+        stamps = chunk.stamps_ns
+        return Decision(
+            index,
+            stamp_ns,
+            tick=chunk.tick,
+            command=command,
+            instruction=self._instruction or "",
+            chunk=chunk,
+            stamps_ns=stamps,
+            arrivals_ns={
+                region: self._arrival_ns(region, stamp) for region, stamp in stamps.items()
+            },
+            timings_ms={**timings_ms, **chunk.timings_ms},
+        )
 
     def _input_hold(self, index: int, stamp_ns: int) -> Decision | None:
         if self._blocks:
@@ -351,7 +382,6 @@ class ControlLoop:
 
     def _observe(self, index: int, stamp_ns: int):
         if self._follow.target is None:
-            self._policy.reset(self._instruction)
             self._history.reset(stamp_ns)
             self._first_index = index
         observation = self._history.observe(index - self._first_index, stamp_ns)

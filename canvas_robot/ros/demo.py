@@ -25,6 +25,7 @@ from canvas_robot.evaluation.eval_statistics import wilson
 from canvas_robot.evaluation.records import TickRecord
 from canvas_robot.evaluation.run_report import BRIDGE_TABLE_CAMERA, RunMeta, write_report
 from canvas_robot.resources import DEMO
+from canvas_robot.ros.decisions import HoldReason
 from canvas_robot.ros.monitor import Monitor, Status
 from canvas_robot.ros.processes import NodeProcesses, free_domain_id, node_environment
 from canvas_robot.ros.sim_episodes import SimEpisode, SimEpisodes, most_periods
@@ -233,11 +234,13 @@ def _table(statuses: Sequence[Status], show: _Show) -> Table:
     trained = "trained" if last["trained"] else "UNTRAINED policy: its actions mean nothing"
     table = Table(title=f"canvas_robot demo: {show.title!r} ({trained})", show_header=False)
     target = ", ".join(f"{x:+.3f}" for x in last.get("target", []))
+    # Between episodes there is nothing to do.
+    held = sum(bool(s.values["reason"] not in ("", HoldReason.NO_INSTRUCTION)) for s in statuses)
     rows = {
         show.counts: show.going_on,
         "state": last["state"] if not last["reason"] else f"{last['state']}: {last['reason']}",
         "ticks": f"{sum(s.active for s in statuses)} commanded, "
-        f"{sum(not s.active for s in statuses)} held, {last['missed_ticks']} missed",
+        f"{held} held, {last['missed_ticks']} missed",
         "target [m]": target or "none",
         "model": f"{last.get('model_ms', math.nan):6.1f} ms",
         "image to command": f"{_image_to_command_ms(last):6.1f} ms",

@@ -168,7 +168,12 @@ class Doctor:
             return findings or [none]
         rate = count / self._seconds
         found = f"{rate:.1f} samples a second, the policy decides {needed:g} times"
-        slow = "raise the rate of the driver, or lower control_rate" if rate < needed else ""
+        slow = (
+            "raise the rate of the driver, or lower control_rate; where the driver does publish "
+            "more, pictures are lost on the way: set FASTDDS_DEFAULT_PROFILES_FILE for it too"
+            if rate < needed
+            else ""
+        )
         findings.append(Finding("warning" if slow else "ok", subject, found, slow))
         age_ns = float(np.median(self._ages_ns[signal]))
         found = f"stamps are {age_ns / 1e6:.0f} ms old when they arrive"
@@ -233,7 +238,8 @@ class Doctor:
                 "fault",
                 "camera's view",
                 found,
-                "bring the camera back to where it stood, or record a new reference (--save)",
+                "with the arm where it was then: bring the camera back to where it stood, or "
+                "record a new reference (--save)",
             )
         return Finding("ok", "camera's view", found)
 

@@ -33,8 +33,13 @@ def run_doctor(
     declared = load_binding(resolve_config("bindings", binding))
     picture = None
     if reference is not None:
-        with PIL.Image.open(reference) as image:
-            picture = np.asarray(image.convert("RGB"))
+        try:
+            with PIL.Image.open(reference) as image:
+                picture = np.asarray(image.convert("RGB"))
+        except OSError as error:
+            raise ValueError(
+                f"--reference: expected a picture, got {reference}: {error}"
+            ) from error
     with Doctor(declared, image_transport, name, user_domain_id()) as doctor:
         with console.status(f"listening for {seconds:g} s; nothing is published"):
             doctor.listen(seconds)

@@ -51,8 +51,16 @@ class Outputs:
         self._status = make(DiagnosticStatus, "~/status", STATUS_QOS)
         self._diagnostics = make(DiagnosticArray, "/diagnostics", 10)
 
+    def activate(self) -> None:
+        """For publishers that are made while the node is active; else activation does it."""
+        for publisher in self._all():
+            publisher.on_activate(None)
+
+    def _all(self) -> list:
+        return [*self._commands(), self._chunk, self._status, self._diagnostics]
+
     def close(self) -> None:
-        for publisher in (*self._commands(), self._chunk, self._status, self._diagnostics):
+        for publisher in self._all():
             self._node.destroy_lifecycle_publisher(publisher)
 
     def hold(self, command: Command, stamp_ns: int) -> None:

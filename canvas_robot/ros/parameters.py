@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 
-from canvas_robot.policy.assemble import (
-    DEFAULT_BINDING,
-    DEFAULT_SCHEMA,
-    DEFAULT_THREADS,
-    PolicySettings,
-)
+from canvas_robot.policy.settings import DEFAULT_THREADS, STAND_INS, PolicySettings
 
 
 class ParameterError(ValueError):
@@ -38,14 +34,6 @@ class Settings:
     joint_output: bool
     estop_topic: str
     deadman_topic: str
-
-    def describe(self) -> str:
-        """What will be loaded, in one line."""
-        p = self.policy
-        if p.checkpoint:
-            return f"checkpoint {p.checkpoint}"
-        schema, binding = p.schema or DEFAULT_SCHEMA, p.binding or DEFAULT_BINDING
-        return f"an untrained policy: schema {schema}, binding {binding}, backbone {p.backbone}"
 
 
 PARAMETERS = {
@@ -111,6 +99,11 @@ PARAMETERS = {
         "publish joints as well, by inverse kinematics: trajectory_msgs/JointTrajectory on "
         "~/joint_trajectory and ~/gripper_trajectory; needs a source of type joint_states",
     ),
+    "stand_in": (
+        "",
+        f"in place of a model, to measure and to test the node, one of {', '.join(STAND_INS)}: "
+        "decides no motion after stand_in_ms; all but the first fail with every 20th decision",
+    ),
     "estop_topic": (
         "",
         "std_msgs/Bool: true holds the arm until ~/start is called; empty: none is heard",
@@ -121,8 +114,12 @@ PARAMETERS = {
     ),
 }
 
+# What ~/reload reads again; all else is read at configure.
+RELOADED = ("checkpoint", "schema", "binding", "backbone", "prompts")
+
 # Numbers: default, lowest, highest, description.
 NUMBERS = {
+    "stand_in_ms": (20.0, 0.0, 60_000.0, "how long a stand-in takes to decide [ms]"),
     "control_rate": (0.0, 0.0, 1000.0, "control ticks per second [Hz]; 0: the binding's"),
     "command_rate": (
         50.0,
@@ -175,6 +172,17 @@ def declare_parameters(node: Node) -> None:
     )
 
 
+def unknown_parameters(node: Node) -> list[str]:
+    """What was set at start and is no parameter of the node, each with what may have been meant."""
+    known = [*PARAMETERS, *NUMBERS, "threads", "execute_steps"]
+    told = []
+    for name in node._parameter_overrides:  # rclpy has no public way to what was given at start
+        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+            near = difflib.get_close_matches(name, known, 1)
+            told.append(f"{name}: no such parameter" + (f"; {near[0]}?" if near else ""))
+    return told
+
+
 def read_settings(node: Node) -> Settings:
     """The parameters as they are now; raises ParameterError naming the one that is wrong."""
     value = {
@@ -198,6 +206,8 @@ def read_settings(node: Node) -> Settings:
         prompts=value["prompts"],
         refresh=value["refresh"],
         fuse=value["fuse"],
+        stand_in=value["stand_in"],
+        stand_in_ms=value["stand_in_ms"],
     )
     return Settings(
         policy=policy,

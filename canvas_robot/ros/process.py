@@ -35,7 +35,11 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
         raise SystemExit(0)
 
     _handle_signals(leave)
+    from canvas_robot.ros.processes import adopt_transport
+
+    adopt_transport()
     import rclpy
+    from rclpy.exceptions import ParameterException
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
@@ -53,7 +57,7 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
             node.shut_down()
             executor.shutdown()
             node.destroy_node()
-    except ValueError as error:
+    except (ValueError, ParameterException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:

@@ -26,15 +26,26 @@ def node_environment(domain_id: int | None = None) -> dict[str, str]:
 
     What the user has set stays as it is, but for the domain where one is given.
     """
-    environment = dict(os.environ)
-    profile = str(config_path("ros", "fastdds.xml"))
-    environment.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", profile)
-    environment.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", profile)
+    environment = {**transport_environment(), **os.environ}
     environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     environment["PYTHONUNBUFFERED"] = "1"
     if domain_id is not None:
         environment["ROS_DOMAIN_ID"] = str(domain_id)
     return environment
+
+
+def transport_environment() -> dict[str, str]:
+    """Shared memory large enough for images: without it, many are lost on the way."""
+    profile = str(config_path("ros", "fastdds.xml"))
+    return dict.fromkeys(
+        ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"), profile
+    )
+
+
+def adopt_transport() -> None:
+    """Gives this process the nodes' transport, where the user has chosen none."""
+    for name, value in transport_environment().items():
+        os.environ.setdefault(name, value)
 
 
 def adopt_node_environment() -> None:

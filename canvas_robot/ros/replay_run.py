@@ -16,7 +16,8 @@ from rich.progress import Progress
 from canvas_robot.data.bridge import BridgeV2
 from canvas_robot.data.video import episode_from_video, read_states, read_video
 from canvas_robot.evaluation.run_report import BRIDGE_TABLE_CAMERA, RunMeta, write_report
-from canvas_robot.policy.assemble import PolicySettings, assemble_policy
+from canvas_robot.policy.assemble import assemble_policy
+from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.resources import resolve_config
 from canvas_robot.ros.demo import versions
 from canvas_robot.ros.monitor import Monitor

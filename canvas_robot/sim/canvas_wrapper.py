@@ -58,7 +58,7 @@ class CanvasWrapper(gymnasium.Wrapper, RecordConstructorArgs):
         self._sources = EnvSources(env, self.binding, self._history.signals)
         self._actions = EnvActions(env, self.binding)
         self._observation: Observation | None = None
-        self._instruction = ""
+        self._instruction, self._success_seen = "", False
         self.action_space = _vector_space(self.binding.action_signal())
         self.observation_space = self._regions_space()
         self.metadata = {**env.metadata, "render_fps": self.binding.control_rate_hz}
@@ -114,6 +114,7 @@ class CanvasWrapper(gymnasium.Wrapper, RecordConstructorArgs):
             total += float(reward)
             if terminated or truncated:
                 break
+        self._look_for_success(info, terminated or truncated)
         regions, info = self._observe(observation, info, tick)
         return regions, total, bool(terminated), bool(truncated), info
 
@@ -135,6 +136,19 @@ class CanvasWrapper(gymnasium.Wrapper, RecordConstructorArgs):
         self._observation = self._history.observe(tick, stamp_ns)
         frames = self._observation.frames
         return {region: frames[region].values.copy() for region in frames}, self._told(info)
+
+    def _look_for_success(self, info: dict[str, Any], ended: bool) -> None:
+        """Says once where the environment never tells what the binding calls success."""
+        declared = self.binding.environment
+        if self._success_seen or declared is None or declared.success is None:
+            return
+        self._success_seen = declared.success in info
+        if ended and not self._success_seen:
+            self._success_seen = True
+            gymnasium.logger.warn(
+                f"environment.success: no step of this episode had {declared.success!r} in its "
+                f"info, which has {sorted(map(str, info))}; it counts as no success"
+            )
 
     def _told(self, info: dict[str, Any]) -> dict[str, Any]:
         told = {**info, "instruction": self._instruction}

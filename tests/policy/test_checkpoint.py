@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from canvas_robot.backbone import loading, memory
 from canvas_robot.backbone.loading import BackboneError, load_backbone
 from canvas_robot.backbone.memory import BackboneMemoryError
-from canvas_robot.policy.assemble import PolicySettings, assemble_policy, warm_up
+from canvas_robot.policy.assemble import assemble_policy, warm_up
 from canvas_robot.policy.checkpoint import fingerprint, load_checkpoint, save_checkpoint
 from canvas_robot.policy.checkpoint_files import FILES, CheckpointError
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.resources import config_path
 from canvas_robot.signals import load_statistics
 

@@ -20,8 +20,9 @@ from canvas_robot.data.bridge import BridgeV2
 from canvas_robot.data.episode import Episode
 from canvas_robot.data.rlds import write_rlds
 from canvas_robot.kinematics import Arm, compose
-from canvas_robot.policy.assemble import PolicySettings, assemble_policy
+from canvas_robot.policy.assemble import assemble_policy
 from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.resources import config_path
 from canvas_robot.ros.images import image_to_msg
 from canvas_robot.ros.messages import joints_to_msg

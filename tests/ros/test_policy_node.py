@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool, Float64MultiArray, String
@@ -24,6 +28,8 @@ from canvas_robot.ros.messages import (
     twist_from_msg,
     values_from_msg,
 )
+from canvas_robot.ros.parameters import unknown_parameters
+from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import load_binding
 from canvas_robot.signals.pose import bridge_state_from_pose
 from tests.ros.conftest import JOINTS, PATIENCE_S, RESET, TIMEOUT_S
@@ -286,8 +292,6 @@ def test_joints_lead_where_the_poses_do(start_policy, robot, monitor):
     ids=str,
 )
 def test_a_configure_that_fails_half_way_leaves_nothing_behind(start_policy, monitor, wrong):
-    from rclpy.parameter import Parameter
-
     good = {"binding": "", "joint_output": False, "execution": "first"}
     node = start_policy(**wrong).node
     for _ in range(2):
@@ -477,7 +481,7 @@ def test_a_fault_of_the_models_holds_and_does_not_end_the_node(active_policy, mo
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(active_policy.node._policy, "act", fail)
+        patch.setattr(active_policy.node._session.model, "act", fail)
         assert held(monitor, "RuntimeError: out of memory")
     assert commands_again(monitor)
 
@@ -539,3 +543,112 @@ def test_a_source_that_fills_no_region_fails_configure(start_policy, tmp_path):
     (tmp_path / "extra.yaml").write_text(text.replace("  ros:\n", extra))
     node = start_policy(binding=str(tmp_path / "extra.yaml")).node
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+
+
+# ---------------------------------------------------------------- the model's process
+
+
+def set_to(node, **values) -> None:
+    results = node.set_parameters([Parameter(name, value=value) for name, value in values.items()])
+    assert all(result.successful for result in results), results
+
+
+def test_a_model_that_is_killed_holds_until_another_one_is_there(start_policy, robot, monitor):
+    node = start_policy(
+        autostart=True, stand_in="constant", instruction="touch it", decision_timeout=PATIENCE_S
+    ).node
+    assert commands_again(monitor)
+    os.kill(node._session.model.pid, signal.SIGKILL)
+    assert held(monitor, "model's process ended (exit code -9)")
+    assert commands_again(monitor)
+
+
+@pytest.mark.parametrize(
+    "kind, reason, text",
+    [
+        ("raises", "model_error", "RuntimeError: the stand-in raises"),
+        ("dies", "model_error", "ended (exit code -9)"),
+        ("nan", "bad_action", "expected finite numbers"),
+    ],
+)
+def test_what_a_model_does_wrong_is_held_and_told(start_policy, robot, monitor, kind, reason, text):
+    start_policy(autostart=True, stand_in=kind, instruction="touch it", decision_timeout=PATIENCE_S)
+    assert held(monitor, text)
+    status = next(s for s in monitor.statuses if text in s.message)
+    assert status.values["reason"] == reason
+    assert commands_again(monitor)
+
+
+def test_a_model_that_hangs_is_held_by_the_command_clock(start_policy, robot, monitor):
+    start_policy(autostart=True, stand_in="hangs", instruction="touch it", control_rate=20.0)
+    assert held(monitor, "its action chunk has ended")
+    hold = next(s.values for s in monitor.statuses if "its action chunk has ended" in s.message)
+
+    def last() -> int:
+        return stamp_ns(monitor.poses[-1].header.stamp)
+
+    assert monitor.wait_for(lambda: last() == hold["command_stamp_ns"], TIMEOUT_S)
+    assert not monitor.wait_for(lambda: last() != hold["command_stamp_ns"], 1.0)
+    np.testing.assert_allclose(
+        pose_from_msg(monitor.poses[-1]).position, measured_pose().position, atol=1e-6
+    )
+
+
+def test_cleaning_up_ends_the_models_process(start_policy):
+    node = start_policy(autoconfigure=True, stand_in="constant").node
+    model = node._session.model
+    assert model.pid is not None
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert model.pid is None and node._session is None
+
+
+def test_reload_puts_another_policy_in_the_place_of_the_first(start_policy, robot, monitor):
+    node = start_policy(
+        autostart=True, stand_in="constant", instruction="touch it", decision_timeout=PATIENCE_S
+    ).node
+    assert commands_again(monitor)
+    pid = node._session.model.pid
+    set_to(node, schema="widowx_small.json")
+    answer = called(monitor, "/policy/reload")
+    assert answer.success, answer.message
+    assert held(monitor, "the policy is exchanged for another")
+    assert commands_again(monitor)
+    assert monitor.statuses[-1].values["instruction"] == "touch it"
+    assert node._session.model.pid != pid
+    assert node._session.model.schema == CanvasSchema.from_json(
+        config_path("schemas", "widowx_small.json")
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"schema": "nowhere.json"},
+        {"checkpoint": "/nowhere"},
+        {"binding": "fetch_reach.yaml"},
+    ],
+    ids=["schema", "checkpoint", "no robot"],
+)
+def test_a_reload_that_fails_leaves_all_as_it_was(start_policy, robot, monitor, wrong):
+    node = start_policy(
+        autostart=True, stand_in="constant", instruction="touch it", decision_timeout=PATIENCE_S
+    ).node
+    assert commands_again(monitor)
+    session = node._session
+    set_to(node, **wrong)
+    answer = called(monitor, "/policy/reload")
+    assert not answer.success and "what ran before runs on" in answer.message
+    assert node._session is session and session.model.pid is not None
+    assert [node.get_parameter(name).value for name in wrong] == [""] * len(wrong)
+    assert commands_again(monitor)
+
+
+def test_reload_needs_a_policy_to_take_the_place_of(start_policy, monitor):
+    start_policy()
+    answer = called(monitor, "/policy/reload")
+    assert (answer.success, answer.message) == (False, "the node is not configured")
+
+
+def test_a_name_that_is_no_parameter_is_told(start_policy):
+    node = start_policy(exekution="rtc", threads=2).node
+    assert unknown_parameters(node) == ["exekution: no such parameter; execution?"]

@@ -110,7 +110,8 @@ def prompt_embedding(
     if ids.shape[1] > max_tokens:
         raise PromptTooLongError(
             f"instruction: expected at most {max_tokens} tokens, got {ids.shape[1]}; "
-            f"use fewer words or a backbone with a longer text stream"
+            f"use fewer words, such as those it was trained on (others may take a token for each "
+            f"letter), or a backbone with a longer text stream"
         )
     with torch.no_grad():
         return encoder(ids.to(encoder.device)).last_hidden_state[0]

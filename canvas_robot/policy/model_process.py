@@ -1,0 +1,269 @@
+"""ModelProcess: a policy in a process of its own, as whoever commands an arm should hold one.
+
+The model may compute, hang, run out of memory or die without touching the threads that hold the
+arm, and its memory is free again when it ends. Loads no torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.forkserver import ensure_running
+from pathlib import Path
+
+from canvas_robot.policy.exchange import Block, Exchange
+from canvas_robot.policy.settings import PolicySettings
+from canvas_robot.schema import CanvasSchema
+from canvas_robot.signals import ActionChunk, Binding, Observation
+
+# Between the two a process is made: a fork of one that has only imported the libraries.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["canvas_robot.policy.model_server"])
+
+DECISION_TIMEOUT_S = 10.0  # a model that takes longer hangs
+DEATHS, SOON_S = 3, 60.0  # so many within so short a time: it is not started again
+_JOIN_S = 5.0
+
+
+class ModelError(RuntimeError):
+    """The model failed, or there is none at the moment; the text says which."""
+
+
+class ModelRefusedError(ValueError):
+    """The model's process said that what it was given is wrong; the policy stays as it was."""
+
+
+class _Lost(Exception):
+    """The process ended or does not answer."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a process says of the policy that it has loaded.
+
+    rows: of the canvas that are computed, 0 where that is not known. decision_ms: of one decision
+    once warm. device_bytes: of the accelerator's memory that are reserved, 0 on a CPU.
+    """
+
+    schema: CanvasSchema
+    binding: Binding
+    horizon: int
+    trained: bool
+    rows: int
+    decision_ms: float
+    threads: int
+    device_bytes: int
+
+
+def prepare() -> None:
+    """Lets the libraries load in the background; without it the first ModelProcess waits."""
+    ensure_running()
+
+
+class ModelProcess:
+    """The policy that settings name. Requests from one thread; `close` from any.
+
+    If its process dies or hangs, another is started in the background; until it is ready every
+    request raises ModelError.
+
+    Args:
+        settings: what to load.
+        threads: CPU threads of the model; 0: torch's own choice.
+        log: receives (level of `logging`, line).
+        timeout_s: longest time that a request may take.
+    Raises:
+        ModelError: it could not be loaded; the text is the loader's.
+    """
+
+    def __init__(
+        self,
+        settings: PolicySettings,
+        threads: int,
+        log: Callable[[int, str], None],
+        timeout_s: float = DECISION_TIMEOUT_S,
+    ) -> None:
+        self._settings, self._threads = settings, threads
+        self._log, self._timeout_s = log, timeout_s
+        self._closed = False
+        self.restarts = 0  # since it was made
+        self._deaths: list[float] = []
+        self._why = ""
+        self._worker: _Worker | None = _Worker(settings, threads, log)
+        try:
+            self.facts = self._worker.load()
+        except _Lost as error:
+            raise ModelError(f"the model's process ended while it loaded: {error}") from error
+
+    @property
+    def schema(self) -> CanvasSchema:
+        return self.facts.schema
+
+    @property
+    def binding(self) -> Binding:
+        return self.facts.binding
+
+    @property
+    def trained(self) -> bool:
+        """Whether any training made its weights."""
+        return self.facts.trained
+
+    @property
+    def horizon(self) -> int:
+        """Control ticks in one action chunk."""
+        return self.facts.horizon
+
+    def reset(self, instruction: str) -> None:
+        """Starts an episode; ModelRefusedError for an instruction that it cannot take."""
+        self._ask("reset", instruction)
+
+    def act(self, observation: Observation) -> ActionChunk:
+        """Decides; `timings_ms` also tells "inside", what the process itself took."""
+        return self._ask("act", observation)
+
+    def work(self) -> None:
+        """Between ticks: this tick's share of what no tick waits for."""
+        self._ask("work")
+
+    def forget(self) -> None:
+        """Ends the episode."""
+        self._ask("forget")
+
+    @property
+    def memory_bytes(self) -> int:
+        """What its process holds, libraries and accelerator included; 0 while there is none."""
+        worker = self._worker
+        return worker.resident_bytes + self.facts.device_bytes if worker is not None else 0
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process; None while there is none."""
+        worker = self._worker
+        return worker.pid if worker is not None else None
+
+    def close(self) -> None:
+        """Ends the process, whatever it does."""
+        self._closed = True
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.end()
+
+    def _ask(self, *request: object) -> object:
+        worker = self._worker
+        if worker is None:
+            raise ModelError(self._why or "the model's process has been closed")
+        try:
+            return worker.ask(request, self._timeout_s)
+        except _Lost as error:
+            self._lose(worker, str(error))
+            raise ModelError(self._why) from error
+
+    def _lose(self, worker: _Worker, why: str) -> None:
+        self._worker = None
+        worker.end()
+        if self._closed:
+            return
+        now = time.monotonic()
+        self._deaths = [at for at in self._deaths if now - at < SOON_S] + [now]
+        if len(self._deaths) >= DEATHS:
+            self._why = (
+                f"the model's process was lost {DEATHS} times within {SOON_S:g} s, at last because "
+                f"{why}; clean the node up, mend the cause and configure it again"
+            )
+            return
+        self._why = f"{why}; another is being started"
+        threading.Thread(target=self._revive, name="model", daemon=True).start()
+
+    def _revive(self) -> None:
+        worker = _Worker(self._settings, self._threads, self._log)
+        try:
+            worker.load()
+        except (_Lost, ModelError) as error:
+            self._why = f"the model's process could not be started again: {error}"
+            worker.end()
+            return
+        self._worker = worker
+        if self._closed:  # meanwhile
+            self.close()
+        else:
+            self.restarts += 1
+            self._log(logging.WARNING, "model: its process has been started again")
+
+
+class _Worker:
+    """One process and the way to it."""
+
+    def __init__(
+        self, settings: PolicySettings, threads: int, log: Callable[[int, str], None]
+    ) -> None:
+        ours, theirs = _CONTEXT.Pipe()
+        block = Block()
+        self._log = log
+        self._process = _CONTEXT.Process(
+            target=_serve, args=(theirs, block, settings, threads), daemon=True
+        )
+        self._ending = threading.Lock()
+        self._process.start()
+        theirs.close()
+        self._exchange = Exchange(ours, block)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
+    def resident_bytes(self) -> int:
+        try:
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+        except OSError:
+            return 0
+        line = next((one for one in status.splitlines() if one.startswith("VmRSS:")), "VmRSS: 0 kB")
+        return int(line.split()[1]) * 1024
+
+    def load(self) -> Facts:
+        return self._answer(None)
+
+    def ask(self, request: tuple, timeout_s: float) -> object:
+        try:
+            self._exchange.send(request)
+        except OSError as error:
+            raise _Lost(self._ended()) from error
+        return self._answer(timeout_s)
+
+    def end(self) -> None:
+        with self._ending:
+            self._process.kill()
+            self._process.join(_JOIN_S)
+
+    def _answer(self, timeout_s: float | None) -> object:
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left = None if until is None else max(until - time.monotonic(), 0.0)
+            try:
+                if not self._exchange.connection.poll(left):
+                    raise _Lost(f"the model has not answered within {timeout_s:g} s")
+                kind, *values = self._exchange.receive()
+            except (EOFError, OSError) as error:
+                raise _Lost(self._ended()) from error
+            if kind == "log":
+                self._log(*values)
+            elif kind == "refused":
+                raise ModelRefusedError(*values)
+            elif kind == "failed":
+                raise ModelError(*values)
+            else:
+                return values[0]
+
+    def _ended(self) -> str:
+        self._process.join(_JOIN_S)
+        return f"the model's process ended (exit code {self._process.exitcode})"
+
+
+def _serve(*arguments) -> None:
+    """Imported there, not here: it brings torch."""
+    from canvas_robot.policy.model_server import serve
+
+    serve(*arguments)

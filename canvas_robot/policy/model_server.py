@@ -1,0 +1,102 @@
+"""The process that holds the model: loads it, then answers requests until nobody asks any more."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import parent_process
+
+import torch
+
+from canvas_robot.policy.assemble import assemble_policy, warm_up
+from canvas_robot.policy.exchange import Block, Exchange
+from canvas_robot.policy.model_process import Facts
+from canvas_robot.policy.settings import PolicySettings
+from canvas_robot.policy.stand_in import StandIn
+
+
+class _Log(logging.Handler):
+    """What the package says while it loads a policy goes to whoever asked for it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__()
+        self._exchange = exchange
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._exchange.send(("log", record.levelno, record.getMessage()))
+
+
+def serve(connection: Connection, block: Block, settings: PolicySettings, threads: int) -> None:
+    """Runs in a process of its own: ("ready", Facts), then an answer to each request.
+
+    Requests are (method, *arguments) of the policy; answers ("done", result), ("refused", text) for
+    a ValueError, and ("failed", text) for any other fault.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    exchange = Exchange(connection, block)
+    package = logging.getLogger("canvas_robot")
+    package.setLevel(logging.INFO)
+    package.addHandler(_Log(exchange))
+    try:
+        try:
+            policy, facts = _load(settings, threads)
+        except Exception as error:
+            exchange.send(("failed", _said(error)))
+            return
+        exchange.send(("ready", facts))
+        while True:
+            method, *arguments = exchange.receive()
+            exchange.send(_answer(policy, method, arguments))
+    except (EOFError, OSError):
+        return  # nobody asks any more
+
+
+def _load(settings: PolicySettings, threads: int) -> tuple[object, Facts]:
+    if threads:
+        torch.set_num_threads(threads)
+    if settings.stand_in:
+        policy, milliseconds, rows = StandIn(settings), settings.stand_in_ms, 0
+    else:
+        policy = assemble_policy(settings)
+        milliseconds, rows = warm_up(policy), policy.model.plan.n_rows
+    device_bytes = torch.cuda.memory_reserved() if settings.device != "cpu" else 0
+    return policy, Facts(
+        policy.schema,
+        policy.binding,
+        policy.horizon,
+        policy.trained,
+        rows,
+        milliseconds,
+        torch.get_num_threads(),
+        device_bytes,
+    )
+
+
+def _answer(policy: object, method: str, arguments: list) -> tuple[str, object]:
+    started = time.perf_counter()
+    try:
+        result = getattr(policy, method)(*arguments)
+    except ValueError as error:
+        return "refused", _said(error)
+    except Exception as error:
+        logging.getLogger(__name__).error(traceback.format_exc())
+        return "failed", _said(error)
+    if method == "act":
+        result.timings_ms["inside"] = (time.perf_counter() - started) * 1e3
+    return "done", result
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _end_with_parent() -> None:
+    """A hanging model must not outlive the process that asked."""
+    wait([parent_process().sentinel])
+    os._exit(1)

@@ -1,0 +1,253 @@
+"""Laws of a policy in a process of its own: the same decisions, and no fault of it reaches us."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from canvas_robot.policy.assemble import assemble_policy
+from canvas_robot.policy.exchange import BLOCK_BYTES, Block, Exchange, ExchangeError
+from canvas_robot.policy.model_process import (
+    DEATHS,
+    ModelError,
+    ModelProcess,
+    ModelRefusedError,
+)
+from canvas_robot.policy.settings import STAND_INS, PolicySettings, default_declarations
+from canvas_robot.policy.stand_in import FAULT_EVERY
+from canvas_robot.signals import Observation, TickHistory
+
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def started():
+    """Starts processes, and ends them after the test."""
+    processes = []
+
+    def start(policy_settings: PolicySettings, **options) -> ModelProcess:
+        processes.append(ModelProcess(policy_settings, 1, lambda level, line: None, **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.close()
+
+
+def observations(ticks: int) -> list[Observation]:
+    """Of the default schema, other at each tick."""
+    history = TickHistory(*default_declarations(PolicySettings()))
+    rng = np.random.default_rng(0)
+    return [
+        history.observe(
+            {
+                "image": rng.integers(0, 256, (256, 256, 3), np.uint8),
+                "state": np.float32([0.2 + tick / 100, 0.0, 0.1, 0.0, 0.0, 0.0, 1.0]),
+            }
+        )
+        for tick in range(ticks)
+    ]
+
+
+def seen(tick: int) -> Observation:
+    return observations(tick + 1)[-1]
+
+
+def decided(policy, ticks: int) -> list[np.ndarray]:
+    policy.reset("touch the red cube")
+    return [policy.act(observation).values for observation in observations(ticks)]
+
+
+def waits_for(condition) -> bool:
+    until = time.monotonic() + PATIENCE_S
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    return condition()
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_it_decides_what_the_policy_decides_in_this_process(started):
+    process, policy = started(PolicySettings()), assemble_policy(PolicySettings())
+    assert (process.schema, process.binding) == (policy.schema, policy.binding)
+    assert (process.horizon, process.trained) == (policy.horizon, False)
+    for ours, theirs in zip(decided(process, 3), decided(policy, 3), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert process.facts.rows == policy.model.plan.n_rows and process.memory_bytes > 0
+
+
+def test_what_cannot_be_loaded_says_why():
+    with pytest.raises(ModelError, match=r"FileNotFoundError: .*nowhere\.json"):
+        ModelProcess(PolicySettings(schema="nowhere.json"), 1, lambda level, line: None)
+
+
+def test_what_the_loader_says_is_told():
+    told = []
+    process = ModelProcess(PolicySettings(), 1, lambda level, line: told.append(line))
+    process.close()
+    assert any("transformer weights" in line for line in told)
+
+
+def test_an_instruction_that_it_cannot_take_changes_nothing(started):
+    process = started(PolicySettings())
+    wanted = decided(process, 2)
+    process.reset("touch the red cube")
+    first = process.act(seen(0)).values
+    with pytest.raises(ModelRefusedError, match="PromptTooLongError"):
+        process.reset("so " * 60)
+    np.testing.assert_array_equal([first, process.act(seen(1)).values], wanted)
+
+
+def test_a_model_that_raises_stays(started):
+    process = started(PolicySettings(stand_in="raises"))
+    pid = process.pid
+    for tick in range(FAULT_EVERY - 1):
+        process.act(seen(tick))
+    with pytest.raises(ModelError, match="RuntimeError: the stand-in raises"):
+        process.act(seen(FAULT_EVERY))
+    process.act(seen(FAULT_EVERY + 1))
+    assert process.pid == pid and process.restarts == 0
+
+
+@pytest.mark.parametrize(
+    "kind, said", [("dies", r"ended \(exit code -9\)"), ("hangs", "not answered within 0.5 s")]
+)
+def test_a_model_that_is_lost_is_started_again(started, kind, said):
+    process = started(PolicySettings(stand_in=kind), timeout_s=0.5)
+    pid = process.pid
+    for tick in range(FAULT_EVERY - 1):
+        process.act(seen(tick))
+    with pytest.raises(ModelError, match=said + "; another is being started"):
+        process.act(seen(FAULT_EVERY))
+    assert not alive(pid)
+    assert waits_for(lambda: process.restarts == 1)
+    assert process.act(seen(0)).values.shape == (process.horizon, 7)
+    assert process.pid not in (pid, None)
+
+
+def test_a_model_that_is_lost_again_and_again_is_left_alone(started):
+    process = started(PolicySettings(stand_in="constant"))
+    for death in range(DEATHS):
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(ModelError):
+            process.act(seen(0))
+        assert death == DEATHS - 1 or waits_for(lambda: process.pid is not None)
+    with pytest.raises(ModelError, match=f"lost {DEATHS} times within .*configure it again"):
+        process.act(seen(0))
+    assert process.pid is None and process.memory_bytes == 0
+
+
+def test_closing_ends_a_process_that_hangs_and_whoever_waits_for_it(started):
+    process = started(PolicySettings(stand_in="hangs"))
+    pid = process.pid
+    for tick in range(FAULT_EVERY - 1):
+        process.act(seen(tick))
+    errors = []
+
+    def hang() -> None:
+        try:
+            process.act(seen(FAULT_EVERY))
+        except ModelError as error:
+            errors.append(error)
+
+    waiting = threading.Thread(target=hang)
+    waiting.start()
+    assert waits_for(waiting.is_alive)
+    process.close()
+    waiting.join(PATIENCE_S)
+    assert errors and not waiting.is_alive() and not alive(pid)
+    with pytest.raises(ModelError):
+        process.act(seen(0))
+
+
+def test_a_process_that_hangs_does_not_outlive_the_one_that_asked():
+    code = (
+        "from canvas_robot.policy.model_process import ModelProcess\n"
+        "from canvas_robot.policy.settings import PolicySettings\n"
+        "from canvas_robot.signals import Observation\n"
+        "settings = PolicySettings(stand_in='hangs')\n"
+        "process = ModelProcess(settings, 1, lambda level, line: None)\n"
+        "print(process.pid, flush=True)\n"
+        "for tick in range(30): process.act(Observation(tick, 0, {}))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as asking:
+        pid = int(asking.stdout.readline())
+        assert alive(pid)
+        asking.kill()
+    assert waits_for(lambda: not alive(pid))
+
+
+def test_a_stand_in_takes_its_time_and_decides_no_motion(started):
+    process = started(PolicySettings(stand_in="constant", stand_in_ms=30.0))
+    process.reset("touch the red cube")
+    chunk = process.act(seen(4))
+    assert chunk.tick == 4 and chunk.timings_ms["forward"] >= 30.0
+    np.testing.assert_array_equal(chunk.values, [[0, 0, 0, 0, 0, 0, 1]] * process.horizon)
+    assert set(chunk.stamps_ns) == {"visual", "proprio"}
+
+
+def test_an_unknown_stand_in_is_refused():
+    with pytest.raises(ValueError, match=f"stand_in: expected one of {', '.join(STAND_INS)}"):
+        PolicySettings(stand_in="sleeps")
+
+
+# ---------------------------------------------------------------- the exchange
+
+
+@pytest.fixture(scope="module")
+def ends():
+    """Two ends in one process."""
+    from multiprocessing import Pipe
+
+    here, there = Pipe()
+    block = Block()
+    other = Block(os.dup(block.fd))
+    first, second = Exchange(here, block), Exchange(there, other)
+    yield first, second
+    first.close()
+    second.close()
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        arrays.arrays(
+            st.sampled_from([np.uint8, np.float32, np.int64, bool]),
+            arrays.array_shapes(max_dims=4, max_side=9, min_side=0),
+        ),
+        max_size=5,
+    )
+)
+def test_what_arrives_is_what_was_sent_and_stays_so(ends, values):
+    first, second = ends
+    first.send({"values": values})
+    got = second.receive()["values"]
+    first.send([np.full(4096, 255, np.uint8)])  # over the same memory
+    second.receive()
+    for ours, theirs in zip(values, got, strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_more_than_the_memory_holds_is_refused(ends):
+    first, second = ends
+    with pytest.raises(ExchangeError, match=f"{BLOCK_BYTES:,} bytes"):
+        first.send(np.zeros(BLOCK_BYTES + 1, np.uint8))
+    first.send("still there")
+    assert second.receive() == "still there"
