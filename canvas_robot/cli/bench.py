@@ -196,6 +196,36 @@ def train(
     _report(bench_train(config, steps, Console()), json_file)
 
 
+@app.command("node")
+def node(
+    seconds: Annotated[
+        float, typer.Option(min=5.0, help="Of each of two runs: a stand-in, then the model.")
+    ] = 60.0,
+    checkpoint: Annotated[
+        str, typer.Option(help="Checkpoint of one camera; none: an untrained policy of two.")
+    ] = "",
+    json_file: JsonFile = None,
+) -> None:
+    """Measure the policy node over DDS: two 640x480 cameras at 30 Hz, joint states at 100 Hz."""
+    from canvas_robot.ros.node_bench import bench_node
+
+    figures = bench_node(seconds, typer.echo, checkpoint)
+    if json_file is not None:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    _report_node(figures)
+
+
+def _report_node(figures: dict) -> None:
+    """Prints the figures of both runs, one figure a row."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("milliseconds, and others", "with the model", "with a stand-in")
+    for name, value in figures["stand_in"].items():
+        table.add_row(name, _readable(figures[name]), _readable(value))
+    Console(highlight=False).print(table)
+
+
 @app.command("sim")
 def sim(
     tasks: Annotated[

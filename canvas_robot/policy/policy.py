@@ -172,7 +172,7 @@ class CanvasPolicy:
             raise
 
     def _decided(self, observation: Observation) -> ActionChunk:
-        started = time.perf_counter()
+        started, squash_ms = time.perf_counter(), self._seen.squash_ms
         with torch.inference_mode():
             changed = self._changed(observation)
             inputs = self.model.encode(observation.frames, self.instruction, self._seen, changed)
@@ -193,7 +193,11 @@ class CanvasPolicy:
             self.binding.regions[self.binding.action_region()].signal,
             observation.tick,
             values,
-            {"codec": (encoded - started) * 1e3, "forward": (done - encoded) * 1e3},
+            {
+                "squash": self._seen.squash_ms - squash_ms,
+                "codec": (encoded - started) * 1e3,
+                "forward": (done - encoded) * 1e3,
+            },
             {region: int(frames.stamps_ns[-1]) for region, (_, frames) in acted.items()},
             {region: observation.tick - tick for region, (tick, _) in acted.items()},
         )

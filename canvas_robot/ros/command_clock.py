@@ -28,6 +28,7 @@ class CommandClock:
         self._stopping = threading.Event()
         self._late_ms: deque[float] = deque(maxlen=_KEPT)
         self.skipped = 0
+        self.late_ms = 0.0  # how late the present or last call began
         self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
 
     def start(self) -> None:
@@ -48,7 +49,8 @@ class CommandClock:
     def _run(self) -> None:
         due_ns = time.monotonic_ns()
         while not self._stopping.wait(max(due_ns - time.monotonic_ns(), 0) / 1e9):
-            self._late_ms.append((time.monotonic_ns() - due_ns) / 1e6)
+            self.late_ms = (time.monotonic_ns() - due_ns) / 1e6
+            self._late_ms.append(self.late_ms)
             self._call()
             passed = max((time.monotonic_ns() - due_ns) // self._period_ns, 0)
             self.skipped += passed

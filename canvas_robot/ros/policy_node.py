@@ -337,13 +337,17 @@ class PolicyNode(LifecycleNode):
         self._session.loop.reset()
 
     def _on_tick(self, index: int, stamp_ns: int) -> None:
+        started = time.perf_counter()
         try:
             self._settle()
+            settled = time.perf_counter()
             decision = self._session.loop.tick(index, stamp_ns)
         except Exception as error:  # the control thread must outlive any fault of ours
             self.get_logger().error(traceback.format_exc())
             detail = f"{type(error).__name__}: {error}"
             decision = self._session.loop.hold(index, stamp_ns, HoldReason.INTERNAL_ERROR, detail)
+        else:
+            decision.timings_ms["settle"] = (settled - started) * 1e3
         if self._ticker is not None:  # else the node was deactivated while the model computed
             self._publish(decision)
         if decision.chunk is not None:
@@ -414,7 +418,7 @@ class PolicyNode(LifecycleNode):
                 decision_status(identity, decision, now if commanded else 0, publish_ms, missed)
             )
             if motion is not None:
-                self._outputs.status(command_status(identity, motion, now))
+                self._outputs.status(command_status(identity, motion, now, None))
             if decision.chunk is not None:
                 self._outputs.chunk(decision.chunk.values)
 
@@ -424,7 +428,8 @@ class PolicyNode(LifecycleNode):
             now = self.get_clock().now().nanoseconds
             motion = self._command(now)
             if motion is not None:
-                self._outputs.status(command_status(self._session.identity, motion, now))
+                late_ms, identity = self._command_clock.late_ms, self._session.identity
+                self._outputs.status(command_status(identity, motion, now, late_ms))
 
     def _command(self, now: int) -> Motion | None:
         """The set-point that has been commanded; None in a hold, or where one has begun."""

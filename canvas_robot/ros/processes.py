@@ -114,11 +114,15 @@ class NodeProcesses:
             (name for name, child in self._children.items() if child.poll() is not None), None
         )
 
-    def stop(self, name: str) -> int:
+    def pid(self, name: str) -> int:
+        """Of a node that was started."""
+        return self._children[name].pid
+
+    def stop(self, name: str, asked: signal.Signals = signal.SIGINT) -> int:
         """Asks a node to end, waits, and returns its exit code; kills it after STOP_TIMEOUT_S."""
         child = self._children.pop(name)
         if child.poll() is None:
-            child.send_signal(signal.SIGINT)
+            child.send_signal(asked)
         try:
             return child.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -62,8 +62,13 @@ def decision_status(
     return _status(identity, DECISION_STATUS, level, decision.detail, values)
 
 
-def command_status(identity: Identity, motion: Motion, command_ns: int) -> DiagnosticStatus:
-    """A command: whose it is, and how old what it rests on."""
+def command_status(
+    identity: Identity, motion: Motion, command_ns: int, late_ms: float | None
+) -> DiagnosticStatus:
+    """A command: whose it is, and how old what it rests on.
+
+    late_ms: how late the command clock was; None for one that went out with its decision.
+    """
     values = {
         "decision": motion.decision,
         "state": "active",
@@ -71,6 +76,7 @@ def command_status(identity: Identity, motion: Motion, command_ns: int) -> Diagn
         "command_stamp_ns": command_ns,
         "image_stamp_ns": motion.image_stamp_ns,
         "computed_ns": motion.computed_ns,
+        "late_ms": late_ms,
     }
     if motion.image_stamp_ns:
         values["image_age_ms"] = (command_ns - motion.image_stamp_ns) / 1e6

@@ -49,7 +49,8 @@ class ActionChunk:
 
     name: signal name of the action.
     values: (horizon, size) float32 in the signal's units; row j is for control tick `tick` + j.
-    timings_ms: milliseconds by stage of the decision.
+    timings_ms: milliseconds by stage of the decision: "codec", samples to tokens, and of that
+        "squash", pictures to the codec's size; "forward", tokens to actions.
     stamps_ns: by observed region, the newest sample's stamp of what was acted on.
     ages: by observed region, ticks since what was acted on was observed.
     """

@@ -34,8 +34,9 @@ def test_a_chunk_has_a_row_of_the_actions_components_for_each_tick_of_its_horizo
         assert (chunk.name, chunk.tick) == ("action", tick)
         assert chunk.values.shape == (policy.horizon, 7) == (4, 7)
         assert chunk.values.dtype == np.float32 and np.isfinite(chunk.values).all()
-        assert set(chunk.timings_ms) == {"codec", "forward"}
+        assert set(chunk.timings_ms) == {"squash", "codec", "forward"}
         assert all(ms > 0 for ms in chunk.timings_ms.values())
+        assert chunk.timings_ms["squash"] < chunk.timings_ms["codec"]
 
 
 @pytest.mark.parametrize(

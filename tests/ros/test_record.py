@@ -57,7 +57,6 @@ def bag(active_policy, robot, monitor, domain_id, tmp_path):
     return folder
 
 
-@pytest.mark.slow
 def test_decisions_made_again_from_a_bag_are_bit_for_bit_as_recorded(bag):
     assert is_bag(bag)
     verified = verify_bag(bag, assemble_policy(PolicySettings()))
@@ -67,7 +66,6 @@ def test_decisions_made_again_from_a_bag_are_bit_for_bit_as_recorded(bag):
     assert other.equal == 0 and "actions differ by up to" in other.first
 
 
-@pytest.mark.slow
 def test_a_bag_holds_inputs_commands_and_both_kinds_of_status(bag):
     names = set()
     with Reader(bag) as reader:

@@ -17,6 +17,7 @@ class FrameCache:
     """
 
     def __init__(self) -> None:
+        self.squash_ms = 0.0  # spent on bringing new frames to size, over all episodes
         self._encoded: dict[Hashable, dict[int, torch.Tensor]] = {}
         self._oldest: dict[Hashable, dict[str, int]] = {}
 

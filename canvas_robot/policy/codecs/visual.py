@@ -5,6 +5,8 @@ Each frame is encoded alone, by one function for data set, simulator and node.
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
@@ -64,12 +66,21 @@ class VisualCodec(Codec):
         """Latents (F, C, h, w) of the frames; those in the cache are not encoded again."""
         cache = FrameCache() if cache is None else cache
         camera = (self._camera, self.image_size)
-        return cache.encode(frames, camera, self._region, self.encode_image)
+
+        def encode_image(image: np.ndarray) -> torch.Tensor:
+            started = time.perf_counter()
+            pixels = self._squashed(image)
+            cache.squash_ms += (time.perf_counter() - started) * 1e3
+            return self._latents(pixels[None])[0]
+
+        return cache.encode(frames, camera, self._region, encode_image)
 
     def encode_image(self, image: np.ndarray) -> torch.Tensor:
         """(H, W, 3) uint8 of any size to latents (C, h, w)."""
-        pixels = torch.from_numpy(np.ascontiguousarray(squash(image, self.image_size)))
-        return self._latents(pixels[None])[0]
+        return self._latents(self._squashed(image)[None])[0]
+
+    def _squashed(self, image: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(squash(image, self.image_size)))
 
     def encode_batch(
         self, values: torch.Tensor, missing: torch.Tensor, batch_size: int = FRAMES_AT_A_TIME

@@ -1,0 +1,149 @@
+"""Processes beside a node that is being measured: a feed, a probe, and a sleeper.
+
+Each runs until SIGTERM and then prints one JSON line of what it saw.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+CAMERAS = ("camera/image_raw", "wrist_camera/image_raw")
+CAMERA_HZ, JOINT_HZ, COMMAND_HZ = 30.0, 100.0, 50.0
+SIZE = (480, 640)
+PROBE_DEPTH = 10
+_POLL_S = 0.2
+
+
+class _Stop:
+    """Whether SIGTERM has come."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _stop(self, number: int, frame) -> None:
+        self.asked = True
+
+
+def _due(stop: _Stop, rate_hz: float, call: Callable[[int], None], late_ms: list[float]) -> None:
+    """Calls at a rate, on absolute deadlines, by sleeping."""
+    period, due, index = 1.0 / rate_hz, time.monotonic(), 0
+    while not stop.asked:
+        left = due - time.monotonic()
+        if left > 0:
+            time.sleep(left)
+        late_ms.append((time.monotonic() - due) * 1e3)
+        call(index)
+        index += 1
+        due += period
+
+
+def sleeper(stop: _Stop) -> dict:
+    """A process that only sleeps, at the command rate: how late this machine wakes anybody."""
+    late_ms: list[float] = []
+    _due(stop, COMMAND_HZ, lambda index: None, late_ms)
+    return {"late_ms": late_ms}
+
+
+def feed(stop: _Stop) -> dict:
+    """Two cameras and joint states; each picture's number is in its frame_id.
+
+    One thread, at the rate of the joints: pictures go out with every JOINT_HZ / CAMERA_HZth.
+    """
+    import rclpy
+    from rclpy.qos import QoSProfile, qos_profile_sensor_data
+    from rclpy.signals import SignalHandlerOptions
+    from sensor_msgs.msg import Image, JointState
+
+    from canvas_robot.kinematics.arm import FINGER_JOINT, Arm
+    from canvas_robot.ros.images import image_to_msg
+    from canvas_robot.ros.messages import joints_to_msg, stamp_from_ns
+    from canvas_robot.sim.workplace import FINGER_RESET, TABLE_RESET
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node("bench_feed")
+    cameras = [node.create_publisher(Image, topic, qos_profile_sensor_data) for topic in CAMERAS]
+    joints = node.create_publisher(JointState, "joint_states", QoSProfile(depth=10))
+    names = (*Arm.load("wx250s").joint_names, FINGER_JOINT)
+    positions = np.append(TABLE_RESET, FINGER_RESET)
+    random, sent = np.random.default_rng(0), 0
+    pictures = [
+        image_to_msg(random.integers(0, 256, (*SIZE, 3), np.uint8), 0, "") for _ in range(4)
+    ]
+
+    def publish(index: int) -> None:
+        nonlocal sent
+        now = node.get_clock().now().nanoseconds
+        joints.publish(joints_to_msg(names, positions, now))
+        if index * CAMERA_HZ >= sent * JOINT_HZ:
+            for camera, publisher in enumerate(cameras):
+                msg = pictures[(2 * sent + camera) % len(pictures)]
+                msg.header.frame_id = str(sent)
+                msg.header.stamp = stamp_from_ns(node.get_clock().now().nanoseconds)
+                publisher.publish(msg)
+            sent += 1
+
+    late_ms: list[float] = []
+    _due(stop, JOINT_HZ, publish, late_ms)
+    node.destroy_node()
+    rclpy.shutdown()
+    return {"pictures": sent, "late_ms": late_ms}
+
+
+def probe(stop: _Stop) -> dict:
+    """A bare node that hears the cameras: how long pictures travel, and which are lost."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+    from rclpy.signals import SignalHandlerOptions
+    from sensor_msgs.msg import Image
+
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node("bench_probe")
+    ages_ms: list[float] = []
+    newest = dict.fromkeys(CAMERAS)
+    lost = dict.fromkeys(CAMERAS, 0)
+
+    def hear(topic: str) -> Callable[[Image], None]:
+        def receive(msg: Image) -> None:
+            stamp = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
+            ages_ms.append((node.get_clock().now().nanoseconds - stamp) / 1e6)
+            number = int(msg.header.frame_id)
+            if newest[topic] is not None:
+                lost[topic] += number - newest[topic] - 1
+            newest[topic] = number
+
+        return receive
+
+    qos = QoSProfile(depth=PROBE_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
+    for topic in CAMERAS:
+        node.create_subscription(Image, topic, hear(topic), qos)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stop.asked:
+        executor.spin_once(timeout_sec=_POLL_S)
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
+    return {"ages_ms": ages_ms, "lost": sum(lost.values()), "heard": len(ages_ms)}
+
+
+PEERS = {"feed": feed, "probe": probe, "sleeper": sleeper}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one peer, named by the first argument."""
+    (name,) = sys.argv[1:] if arguments is None else arguments
+    print(json.dumps(PEERS[name](_Stop())), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
