@@ -105,8 +105,11 @@ class ControlLoop:
 
     # ---------------------------------------------------------------- inputs, any thread
 
-    def sample(self, signal: str, stamp_ns: int, value: np.ndarray) -> None:
-        """Takes one sample; a bad one is refused, reported once, and holds the arm next tick."""
+    def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> None:
+        """Takes one sample; a bad one is refused, reported once, and holds the arm next tick.
+
+        waited_ns: how long ago it came.
+        """
         now = self._now()
         with self._lock:
             if stamp_ns == self._history.newest_stamp_ns(signal):
@@ -122,7 +125,8 @@ class ControlLoop:
             except (SignalError, StampError) as error:
                 self._note_fault(signal, str(error))
                 return
-            self._arrivals[signal].append(_Arrival(stamp_ns, now))
+            came = Instant(max(now.ros_ns - waited_ns, stamp_ns), now.steady_ns - waited_ns)
+            self._arrivals[signal].append(_Arrival(stamp_ns, came))
             self._samples[signal] += 1
             self._last_faults.pop(signal, None)
 

@@ -28,6 +28,7 @@ from canvas_robot.signals.binding import RosImage, RosJoints, RosPose
 from canvas_robot.signals.pose import pose_from_bridge_state
 
 COMMANDS = {"target_pose": PoseStamped, "target_twist": TwistStamped, "gripper": Float64}
+_POLL_S = 0.02
 LEAST_ALIKE, MOST_SHIFTED = 0.5, 0.05  # correlation; share of the picture's width
 
 
@@ -73,21 +74,23 @@ class Doctor:
 
     # ------------------------------------------------------------------ as node and loop of Inputs
 
-    def create_subscription(self, msg_type: type, topic: str, callback, qos):
+    def create_subscription(self, msg_type: type, topic: str, callback, qos, callback_group):
         self._topics[topic] = msg_type
-        return self._node.create_subscription(msg_type, topic, callback, qos)
+        return self._node.create_subscription(
+            msg_type, topic, callback, qos, callback_group=callback_group
+        )
 
     def get_clock(self):
         return self._node.get_clock()
 
-    def sample(self, signal: str, stamp_ns: int, value: np.ndarray) -> None:
+    def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> None:
         try:
             self._newest[signal] = self._binding.signals[signal].checked(signal, value)
         except SignalError as error:
             self.fault(signal, str(error))
             return
         self._samples[signal] += 1
-        self._ages_ns[signal].append(self.get_clock().now().nanoseconds - stamp_ns)
+        self._ages_ns[signal].append(self.get_clock().now().nanoseconds - waited_ns - stamp_ns)
 
     def fault(self, signal: str, detail: str) -> None:
         self._faults[signal][detail] += 1
@@ -98,7 +101,8 @@ class Doctor:
         """Takes messages for so long."""
         self._seconds, until = seconds, time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._listener.spin_once(min(left, 0.1))
+            self._listener.spin_once(min(left, _POLL_S))
+            self._inputs.poll()
 
     def examine(self, reference: np.ndarray | None = None) -> list[Finding]:
         """What was found. reference: (H, W, 3) uint8 RGB, what the camera should see."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from typing import final
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
+from rclpy.callback_groups import CallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from canvas_robot.kinematics.arm import Arm
@@ -33,11 +38,23 @@ from canvas_robot.signals.binding import (
 from canvas_robot.signals.pose import bridge_state_from_pose
 
 # Best effort, so that a publisher of either reliability is heard; deep enough for a burst.
-VECTOR_QOS = QoSProfile(depth=10, reliability=qos_profile_sensor_data.reliability)
+VECTOR_QOS = QoSProfile(depth=50, reliability=qos_profile_sensor_data.reliability)
+_LONGEST_WAIT_NS = 1_000_000_000  # that a message is believed to have waited
+
+
+@final
+class _Polled(CallbackGroup):
+    """What no executor waits for: waking one for each message costs more than the message."""
+
+    def can_execute(self, entity) -> bool:
+        return False
+
+    def beginning_execution(self, entity) -> bool:
+        return False
 
 
 class Inputs:
-    """Subscriptions of one active period. `close` destroys them.
+    """Subscriptions of one active period. `poll` takes what has come; `close` destroys them.
 
     Args:
         node: owns the subscriptions.
@@ -55,10 +72,11 @@ class Inputs:
         loop: ControlLoop,
         image_transport: str,
     ) -> None:
-        self.count = 0  # messages received, faulty ones included
         self.joints: np.ndarray | None = None  # newest measured, arm (rad) then finger (m)
         self._node, self._arm, self._loop = node, arm, loop
-        self._subscriptions = []
+        self._lock = threading.Lock()
+        self._group = _Polled()
+        self._receivers: list[tuple[Subscription, Callable]] = []
         try:
             for signal, source in binding.sources.ros.items():
                 self._subscribe(signal, source, binding, image_transport)
@@ -67,9 +85,19 @@ class Inputs:
             raise
 
     def close(self) -> None:
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
-        self._subscriptions = []
+        with self._lock:
+            for subscription, _ in self._receivers:
+                self._node.destroy_subscription(subscription)
+            self._receivers = []
+
+    def poll(self) -> None:
+        """Takes all messages that have come, from any thread."""
+        with self._lock:
+            for subscription, receive in self._receivers:
+                with subscription.handle:
+                    while taken := subscription.handle.take_message(subscription.msg_type, False):
+                        msg, info = taken
+                        receive(msg, _waited_ns(info))
 
     def _subscribe(self, signal: str, source: RosSource, binding: Binding, transport: str) -> None:
         if isinstance(source, RosImage):
@@ -82,11 +110,13 @@ class Inputs:
             self._subscribe_pose(signal, source, binding.robot.base_frame)
 
     def _subscribe_image(self, signal: str, source: RosImage, transport: str) -> None:
-        def raw(msg: Image) -> None:
-            self._loop.sample(signal, stamp_ns(msg.header.stamp), image_from_msg(msg, source.depth))
+        def raw(msg: Image, waited_ns: int) -> None:
+            image = image_from_msg(msg, source.depth)
+            self._loop.sample(signal, stamp_ns(msg.header.stamp), image, waited_ns)
 
-        def compressed(msg: CompressedImage) -> None:
-            self._loop.sample(signal, stamp_ns(msg.header.stamp), image_from_compressed_msg(msg))
+        def compressed(msg: CompressedImage, waited_ns: int) -> None:
+            image = image_from_compressed_msg(msg)
+            self._loop.sample(signal, stamp_ns(msg.header.stamp), image, waited_ns)
 
         if transport == "compressed" and source.depth is None:
             topic = f"{source.topic}/compressed"
@@ -97,34 +127,34 @@ class Inputs:
     def _subscribe_joints(self, signal: str, source: RosJoints) -> None:
         names = (*source.joints, source.finger)
 
-        def receive(msg: JointState) -> None:
+        def receive(msg: JointState, waited_ns: int) -> None:
             positions = joints_from_msg(msg, names)
             self.joints = positions
             state = self._arm.measured_state(positions[:-1], float(positions[-1]))
-            self._loop.sample(signal, stamp_ns(msg.header.stamp), state)
+            self._loop.sample(signal, stamp_ns(msg.header.stamp), state, waited_ns)
 
         self._add(JointState, source.topic, signal, receive, VECTOR_QOS)
 
     def _subscribe_fields(self, signal: str, source: RosFields) -> None:
         reader, clock = FieldReader(source), self._node.get_clock()
 
-        def receive(msg) -> None:
+        def receive(msg, waited_ns: int) -> None:
             stamp = stamp_ns(msg.header.stamp) if reader.has_header else clock.now().nanoseconds
-            self._loop.sample(signal, stamp, np.float32(reader.read(msg)))
+            self._loop.sample(signal, stamp, np.float32(reader.read(msg)), waited_ns)
 
         self._add(reader.message, source.topic, signal, receive, VECTOR_QOS)
 
     def _subscribe_pose(self, signal: str, source: RosPose, base_frame: str) -> None:
         pairing = PosePairing(lambda stamp, state: self._loop.sample(signal, stamp, state))
 
-        def receive_pose(msg: PoseStamped) -> None:
+        def receive_pose(msg: PoseStamped, waited_ns: int) -> None:
             if msg.header.frame_id != base_frame:
                 raise MessageError(
                     f"PoseStamped: expected frame_id {base_frame!r}, got {msg.header.frame_id!r}"
                 )
             pairing.pose(stamp_ns(msg.header.stamp), pose_from_msg(msg))
 
-        def receive_gripper(msg: JointState) -> None:
+        def receive_gripper(msg: JointState, waited_ns: int) -> None:
             pairing.gripper(
                 stamp_ns(msg.header.stamp), float(joints_from_msg(msg, (source.gripper,))[0])
             )
@@ -133,14 +163,27 @@ class Inputs:
         self._add(JointState, source.gripper_topic, signal, receive_gripper, VECTOR_QOS)
 
     def _add(self, msg_type, topic: str, signal: str, receive: Callable, qos) -> None:
-        def guarded(msg) -> None:
-            self.count += 1
+        def guarded(msg, waited_ns: int) -> None:
             try:
-                receive(msg)
+                receive(msg, waited_ns)
             except ValueError as error:
                 self._loop.fault(signal, f"{topic}: {error}")
 
-        self._subscriptions.append(self._node.create_subscription(msg_type, topic, guarded, qos))
+        subscription = self._node.create_subscription(
+            msg_type, topic, _never_called, qos, callback_group=self._group
+        )
+        self._receivers.append((subscription, guarded))
+
+
+def _never_called(msg) -> None:
+    """No executor takes from the subscription."""
+
+
+def _waited_ns(info: dict) -> int:
+    """How long a message lay until it was taken; 0 where the middleware does not say."""
+    received_ns = info.get("received_timestamp") or 0
+    waited_ns = time.time_ns() - received_ns if received_ns else 0
+    return min(max(waited_ns, 0), _LONGEST_WAIT_NS)
 
 
 def check_sources(binding: Binding, arm: Arm, schema: CanvasSchema) -> None:

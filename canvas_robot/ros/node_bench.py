@@ -141,7 +141,7 @@ def _peers(environment: dict[str, str]) -> Iterator[Callable[[], dict[str, dict]
 def _figures(phase: _Phase) -> dict:
     active = [status.values for status in phase.statuses if status.active]
     overhead = [
-        v["settle_ms"] + v["assembly_ms"] + v["publish_ms"]
+        v["poll_ms"] + v["assembly_ms"] + v["publish_ms"]
         + v["model_ms"] - v["codec_ms"] - v["forward_ms"]
         for v in active
     ]  # fmt: skip
@@ -163,7 +163,7 @@ def _figures(phase: _Phase) -> dict:
     return {
         "overhead_p50_ms": _share(overhead, 50),
         "overhead_p99_ms": _share(overhead, 99),
-        "settle_ms": median("settle_ms"),
+        "poll_ms": median("poll_ms"),
         "assembly_ms": median("assembly_ms"),
         "exchange_ms": float(
             np.median([v["model_ms"] - v["codec_ms"] - v["forward_ms"] for v in active])

@@ -93,13 +93,11 @@ class PolicyNode(LifecycleNode):
         self._outputs = self._safeguards = None
         self._made = ExitStack()  # what configure made, to be undone
         self._speaking = threading.RLock()  # commands leave in the order in which they are made
-        self._settled = threading.Event()
         self._reloading = False
         self._last_log: dict[str, float] = {}
         self._counts = dict.fromkeys(("ticks", "commands", "holds"), 0)
         self._last_decision: Decision | None = None
         self.create_service(Trigger, "~/reload", self._on_reload)  # it outlives what it exchanges
-        self._barrier = self.create_guard_condition(self._settled.set)
         self.add_on_set_parameters_callback(self._on_set_parameters)
         start, configure = (
             self.get_parameter(name).value for name in ("autostart", "autoconfigure")
@@ -339,15 +337,15 @@ class PolicyNode(LifecycleNode):
     def _on_tick(self, index: int, stamp_ns: int) -> None:
         started = time.perf_counter()
         try:
-            self._settle()
-            settled = time.perf_counter()
+            self._inputs.poll()
+            polled = time.perf_counter()
             decision = self._session.loop.tick(index, stamp_ns)
         except Exception as error:  # the control thread must outlive any fault of ours
             self.get_logger().error(traceback.format_exc())
             detail = f"{type(error).__name__}: {error}"
             decision = self._session.loop.hold(index, stamp_ns, HoldReason.INTERNAL_ERROR, detail)
         else:
-            decision.timings_ms["settle"] = (settled - started) * 1e3
+            decision.timings_ms["poll"] = (polled - started) * 1e3
         if self._ticker is not None:  # else the node was deactivated while the model computed
             self._publish(decision)
         if decision.chunk is not None:
@@ -365,6 +363,7 @@ class PolicyNode(LifecycleNode):
         try:
             self._safeguards.look()
             self._move()
+            self._inputs.poll()
         except Exception as error:  # the command clock must outlive any fault of ours
             self.get_logger().error(traceback.format_exc())
             detail = f"between ticks: {type(error).__name__}: {error}"
@@ -381,15 +380,6 @@ class PolicyNode(LifecycleNode):
         now = self.get_clock().now().nanoseconds
         detail = "the simulation clock (/clock) stands still; is the simulator running?"
         self._publish(self._session.loop.hold(-1, now, HoldReason.CLOCK_STOPPED, detail))
-
-    def _settle(self) -> None:
-        """Lets the executor take all messages that have arrived: a tick sees what is there."""
-        for _ in range(8):
-            seen = self._inputs.count
-            self._settled.clear()
-            self._barrier.trigger()
-            if not self._settled.wait(0.05) or self._inputs.count == seen:
-                return
 
     def _instant(self) -> Instant:
         return Instant(self.get_clock().now().nanoseconds, time.monotonic_ns())

@@ -176,7 +176,11 @@ class History:
         period_ns = spec.period * self._binding.tick_ns
         indices, missing = sampled(stream.stamps_ns, stamp_ns, spec.size[0], period_ns)
         return Frames(
-            values=np.stack([stream.values[i] for i in indices]),
+            values=(
+                stream.values[indices[0]][None]  # a picture is large: no copy of a single one
+                if len(indices) == 1
+                else np.stack([stream.values[i] for i in indices])
+            ),
             stamps_ns=np.array([stream.stamps_ns[i] for i in indices], dtype=np.int64),
             missing=np.array(missing),
         )

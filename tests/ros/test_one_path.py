@@ -21,13 +21,14 @@ from canvas_robot.data.episode import Episode
 from canvas_robot.data.rlds import write_rlds
 from canvas_robot.kinematics import Arm, compose
 from canvas_robot.policy.assemble import assemble_policy
+from canvas_robot.policy.model_process import ModelProcess
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.resources import config_path
 from canvas_robot.ros.images import image_to_msg
 from canvas_robot.ros.messages import joints_to_msg
 from canvas_robot.ros.replay import SimulationClock
-from canvas_robot.signals import History
+from canvas_robot.signals import History, Observation
 from canvas_robot.sim.physics import WidowXSim
 from canvas_robot.sim.reach import ReachTask
 from canvas_robot.sim.scene import Scene
@@ -137,6 +138,19 @@ def recording(policy: CanvasPolicy) -> list[torch.Tensor]:
     return canvases
 
 
+def observations(model: ModelProcess) -> list[Observation]:
+    """A list that receives what the node asks the model about."""
+    asked: list[Observation] = []
+    decide = model.act
+
+    def act(observation):
+        asked.append(observation)
+        return decide(observation)
+
+    model.act = act
+    return asked
+
+
 def new_policy(schema_file) -> CanvasPolicy:
     policy = assemble_policy(PolicySettings(schema=str(schema_file)))
     policy.reset(INSTRUCTION)
@@ -210,7 +224,7 @@ def test_the_node_takes_the_data_sets_path(
         instruction=INSTRUCTION,
         decision_timeout=10.0,
     ).node
-    canvases = recording(node._policy)
+    observed = observations(node._session.model)
     images = monitor.node.create_publisher(Image, "camera/image_raw", 5)
     joints = monitor.node.create_publisher(JointState, "joint_states", 10)
     clock = SimulationClock(monitor, rate=1.0)
@@ -240,6 +254,10 @@ def test_the_node_takes_the_data_sets_path(
         )
         assert decided, (tick, monitor.statuses[-1])
     actions = [np.float32(s.values["action_chunk"]) for s in monitor.statuses if s.active]
+    policy = new_policy(schema_file)
+    canvases = recording(policy)
+    for observation, action in zip(observed, actions, strict=True):
+        np.testing.assert_array_equal(policy.act(observation).values, action)
     assert_same(Route(canvases, actions), from_dataset)
 
 

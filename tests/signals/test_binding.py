@@ -28,7 +28,8 @@ from canvas_robot.signals.codecs import (
 
 WIDOWX = config_path("bindings", "widowx.yaml")
 SHIPPED = sorted(WIDOWX.parent.glob("*.yaml"))
-SCHEMAS = {  # of those that do not fit widowx_tiny
+SCHEMAS = {
+    "widowx_two_cameras": "widowx_two_cameras_tiny",  # of those that do not fit widowx_tiny
     "widowx_video": "widowx_tiny_video",
     "fetch_reach": "position_arm_tiny",
     "fetch_pick_and_place": "position_arm_tiny",
