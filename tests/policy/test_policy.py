@@ -125,7 +125,8 @@ def test_a_camera_that_is_refreshed_every_second_tick_is_encoded_every_second_ti
             "a" * 128,
             PromptTooLongError,
             "instruction: expected at most 128 tokens, got 129; "
-            "use fewer words or a backbone with a longer text stream",
+            "use fewer words, such as those it was trained on (others may take a token for each "
+            "letter), or a backbone with a longer text stream",
         ),
         (
             "lift\nand drop",

@@ -10,7 +10,11 @@ from canvas_robot.signals import load_binding
 
 NAMES = sorted(path.stem for path in (config_root() / "schemas").glob("*.json"))
 PROMPT_TOKENS = 226  # CogVideoX's text stream
-SHORTER_PROMPTS = {"widowx_tiny": 128, "widowx_small": 16}  # of the small backbones
+SHORTER_PROMPTS = {  # of the small backbones
+    "widowx_tiny": 128,
+    "widowx_two_cameras_tiny": 128,
+    "widowx_small": 16,
+}
 PIXELS = {
     "widowx_small": 12
 }  # along the side of a token; CogVideoX's are 16: a VAE of 8, patches of 2
@@ -34,6 +38,7 @@ def test_the_shipped_schemas_are_these():
         "widowx_small_video",
         "widowx_tiny",
         "widowx_tiny_video",
+        "widowx_two_cameras_tiny",
     ]
 
 
@@ -100,3 +105,8 @@ def test_camera_boxes_are_the_patch_grids_of_their_pictures():
 def test_the_shipped_schemas_show_many_function_types():
     used = {s.fn for name in NAMES for row in describe(load(name)).regions for s in row.sources}
     assert used <= set(ATTENTION_TYPES) and len(used) >= 7
+
+
+def test_the_schema_of_two_cameras_fits_the_binding_of_two():
+    binding = load_binding(config_path("bindings", "widowx_two_cameras.yaml"))
+    binding.check_schema(load("widowx_two_cameras_tiny"))

@@ -42,7 +42,8 @@ def test_a_prompt_that_fills_the_stream_passes_and_one_more_token_is_refused():
         codec().encode("a" * 24)
     assert str(error.value) == (
         "instruction: expected at most 24 tokens, got 25; "
-        "use fewer words or a backbone with a longer text stream"
+        "use fewer words, such as those it was trained on (others may take a token for each "
+        "letter), or a backbone with a longer text stream"
     )
 
 
