@@ -196,6 +196,33 @@ def train(
     _report(bench_train(config, steps, Console()), json_file)
 
 
+@app.command("execution")
+def execution(
+    checkpoint: Annotated[str, typer.Option(help="Checkpoint; demo: the one that ships.")] = "demo",
+    task: Annotated[str, typer.Option(help="Simulated task.")] = "cube_on_plate",
+    episodes: Annotated[int, typer.Option(min=1, help="Of each execution and delay.")] = 10,
+    json_file: JsonFile = None,
+) -> None:
+    """Compare executions of action chunks under delayed inference: success, jumps and jerk."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from canvas_robot.policy.assemble import assemble_policy
+    from canvas_robot.policy.settings import PolicySettings
+    from canvas_robot.ros.execution_bench import bench_execution
+
+    torch.set_num_threads(1)
+    policy = assemble_policy(PolicySettings(checkpoint=checkpoint))
+    rows = bench_execution(policy, task, episodes, typer.echo)
+    if json_file is not None:
+        json_file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(_readable(value) for value in row.values()))
+    Console(highlight=False).print(table)
+
+
 @app.command("node")
 def node(
     seconds: Annotated[
@@ -224,6 +251,48 @@ def _report_node(figures: dict) -> None:
     for name, value in figures["stand_in"].items():
         table.add_row(name, _readable(figures[name]), _readable(value))
     Console(highlight=False).print(table)
+
+
+@app.command("faults")
+def faults(
+    only: Annotated[
+        list[str] | None, typer.Option(help="A fault's name; again for more. Default: all.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Break camera, joints, clock, model and node over DDS; exits with 1 where it goes wrong."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+
+    from canvas_robot.ros.fault_bench import Outcome, bench_faults
+
+    table = Table()
+    for column in ("fault", "hold", "after ms", "poses then", "again s", "ok"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("verdict")
+
+    def show(outcome: Outcome) -> None:
+        table.add_row(
+            outcome.name,
+            outcome.reason or "none",
+            "" if outcome.hold_ms is None else f"{outcome.hold_ms:.0f}",
+            str(outcome.poses_after) if outcome.reason else "",
+            "" if outcome.again_s is None else f"{outcome.again_s:.2f}",
+            "ok" if outcome.ok else "NOT OK",
+            outcome.verdict,
+        )
+
+    with Live(table, console=Console(highlight=False), vertical_overflow="visible"):
+        try:
+            result = bench_faults(tuple(only or ()), show)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--only") from error
+    typer.echo(f"\n{result['ok']} of {result['of']} ok")
+    if json_file is not None:
+        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if result["ok"] < result["of"]:
+        raise typer.Exit(1)
 
 
 @app.command("sim")

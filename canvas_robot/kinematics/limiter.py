@@ -144,11 +144,45 @@ class MotionLimiter:
             self.limits.acceleration,
             seconds,
         )
+        return self._set_point()
+
+    def drift(self, speed: np.ndarray, seconds: float) -> SetPoint:
+        """The set-point `seconds` later, going over to speeds (6,) and stopping where place ends.
+
+        Raises ValueError for speeds that are not finite; the state stays as it was.
+        """
+        if not np.isfinite(speed).all():
+            raise ValueError(f"speed: expected finite numbers, got {np.asarray(speed).tolist()}")
+        limits = self.limits
+        change = limits.acceleration * seconds
+        wanted = np.clip(speed, -limits.speed, limits.speed)
+        wanted = np.clip(wanted, self.velocity - change, self.velocity + change)
+        up = _stoppable(limits.high - self.position, self.velocity, limits.acceleration, seconds)
+        down = _stoppable(self.position - limits.low, -self.velocity, limits.acceleration, seconds)
+        wanted = np.where(self._round, wanted, np.clip(wanted, -down, up))
+        self.position = self.position + (self.velocity + wanted) / 2 * seconds
+        self.velocity = wanted
+        return self._set_point()
+
+    def _set_point(self) -> SetPoint:
         return SetPoint(
             pose_from_coordinates(self.position),
             self.velocity[:3],
             angular_velocity(self.position[3:], self.velocity[3:]),
         )
+
+
+def _stoppable(
+    room: np.ndarray, velocity: np.ndarray, acceleration: np.ndarray, seconds: float
+) -> np.ndarray:
+    """The fastest speed after `seconds` from which it can still stop within `room`.
+
+    With w that speed: (velocity + w) / 2 * seconds + w^2 / 2a + w / 2 * seconds <= room, the last
+    because a stop takes whole periods. At least as much as braking all the time leaves.
+    """
+    change = acceleration * seconds
+    left = np.maximum(change**2 + acceleration * (2 * room - velocity * seconds), 0.0)
+    return np.maximum(np.sqrt(left) - change, np.maximum(velocity - change, 0.0))
 
 
 def course_to_rest(

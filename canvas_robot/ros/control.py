@@ -6,6 +6,7 @@ silence until every input is good again.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections import Counter, deque
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from canvas_robot.kinematics.guide import GoTo, Guide, Teleoperation
 from canvas_robot.kinematics.rule import (
+    Command,
     Limits,
     OutsideError,
     compose,
@@ -40,6 +43,19 @@ def _told(error: Exception) -> str:
     """The model's process has told the kind of its errors already."""
     told = isinstance(error, ModelError | ModelRefusedError)
     return str(error) if told else f"{type(error).__name__}: {error}"
+
+
+# Reasons to hold the policy through which the arm may be led otherwise, and what they say.
+LED_THROUGH = {
+    HoldReason.HOME: "sent to the binding's home; ~/start goes on with the policy",
+    HoldReason.PARK: "sent to the binding's park; ~/start goes on with the policy",
+    HoldReason.TELEOPERATED: "somebody leads the arm; the policy goes on when that ends",
+    HoldReason.STOPPED: "",
+}
+
+
+class GuideError(RuntimeError):
+    """The arm must not be led now; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,12 @@ class ControlLoop:
         self._robot = policy.binding.robot
         self._limits: Limits = limits_of(self._robot)
         self._state_signal = self._find_state_signal()
+        future = policy.binding.future_regions(policy.schema)
+        self._cameras = {
+            region: policy.binding.regions[region].signal
+            for region in policy.binding.regions_by_codec("visual")
+            if region not in future
+        }
         self._lock = threading.Lock()
         self._history = History(policy.schema, policy.binding)
         self._arrivals = {signal: deque[_Arrival](maxlen=256) for signal in self._history.signals}
@@ -99,6 +121,8 @@ class ControlLoop:
                 f"{unattended} steps decides nothing for so long, got {decision_timeout_s:g} s"
             )
         self._blocks: dict[HoldReason, str] = {}
+        self._guide: Guide | None = None
+        self._guided_for: HoldReason | None = None
         self._partings, self._parted_index = 0, -SOON_TICKS
         self._first_index = 0
         self._generation = 0
@@ -149,6 +173,18 @@ class ControlLoop:
                 for signal in self._arrivals
             }
 
+    def pictures(self) -> dict[str, np.ndarray]:
+        """The newest picture of each region that a camera fills, (H, W, 3) uint8 RGB.
+
+        Regions without a picture yet are left out.
+        """
+        with self._lock:
+            return {
+                region: self._history.newest(signal)
+                for region, signal in self._cameras.items()
+                if self._arrivals[signal]
+            }
+
     def instruct(self, instruction: str) -> None:
         """Asks for another instruction; from the next tick on. A blank one holds."""
         with self._lock:
@@ -162,6 +198,7 @@ class ControlLoop:
         with self._lock:
             self._disengage()
             self._follow.course = None
+            self._end_guide()
             self._history.clear()
             self._faults = {}
             for arrivals in self._arrivals.values():
@@ -170,14 +207,52 @@ class ControlLoop:
     def block(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision | None:
         """Stops the motion until `unblock`: the hold, or None where this reason stood already."""
         with self._lock:
-            standing = reason in self._blocks
+            standing = reason in self._blocks and self._guide is None
             self._blocks[reason] = detail
             return None if standing else self._hold(index, stamp_ns, reason, detail)
 
     def unblock(self, reason: HoldReason) -> None:
         """That reason no longer stands; the next good tick starts afresh."""
         with self._lock:
+            if reason == self._guided_for and self._guide is not None:
+                self._end_guide()
             self._blocks.pop(reason, None)
+
+    def go_to(self, reason: HoldReason, coordinates: tuple[float, ...]) -> Decision:
+        """Leads the arm to a pose that the binding declares; the hold of the policy meanwhile.
+
+        Raises GuideError where the arm must not be moved now.
+        """
+        now = self._now()
+        with self._lock:
+            if why_not := self._not_guidable(now):
+                raise GuideError(why_not)
+            if reason == self._guided_for and self._guide is not None:
+                return self._hold(-1, now.ros_ns, reason, LED_THROUGH[reason])  # on its way
+            return self._begin_guide(
+                now, reason, functools.partial(GoTo, target=np.asarray(coordinates))
+            )
+
+    def teleoperate(self, speed: np.ndarray) -> Decision | None:
+        """Somebody's hand: speeds (6,), m/s and rad/s about the base's axes, until others come.
+
+        The hold of the policy, where this is the first. Raises GuideError where the arm must not be
+        moved now, ValueError for speeds that are not finite.
+        """
+        now, held = self._now(), None
+        with self._lock:
+            if why_not := self._not_guidable(now):
+                raise GuideError(why_not)
+            if not isinstance(self._guide, Teleoperation):
+                held = self._begin_guide(now, HoldReason.TELEOPERATED, Teleoperation)
+            self._guide.say(speed, now.steady_ns / 1e9)
+        return held
+
+    def teleoperate_gripper(self, share: float) -> None:
+        """0 closed to 1 open, while somebody's hand leads the arm."""
+        with self._lock:
+            if isinstance(self._guide, Teleoperation):
+                self._guide.gripper = min(max(share, 0.0), 1.0)
 
     @property
     def instruction(self) -> str:
@@ -197,6 +272,8 @@ class ControlLoop:
         """
         now = self._now()
         with self._lock:
+            if self._guide is not None:
+                return self._guided(now)
             course = self._follow.course
             if course is None:
                 return None
@@ -328,7 +405,9 @@ class ControlLoop:
 
     def _input_hold(self, index: int, stamp_ns: int) -> Decision | None:
         if self._blocks:
-            reason, detail = next(iter(self._blocks.items()))
+            guiding = self._guided_for if self._guide is not None else None
+            reason = guiding or next(iter(self._blocks))
+            detail = self._blocks[reason]
             return self._hold(index, stamp_ns, reason, detail)
         faults, self._faults = self._faults, {}
         if faults:
@@ -397,15 +476,68 @@ class ControlLoop:
 
         The first hold after motion carries one command at the measured pose, if that is known.
         """
-        command = None
-        if self._follow.course is not None:
-            age = self._age_s(self._state_signal, self._now())
-            measured_known = age <= self._binding.signals[self._state_signal].max_age_s
-            if measured_known and not self._outside(self._measured()):
-                command = self._follow.stay(self._measured())
-            self._follow.course = None
+        if self._guide is not None and reason == self._guided_for:
+            return Decision(index, stamp_ns, reason=reason, detail=detail)  # it goes on
+        command, moving = None, self._follow.course is not None or self._guide is not None
+        self._end_guide()
+        if moving:
+            command, self._follow.course = self._stay(), None
         self._disengage()
         return Decision(index, stamp_ns, command=command, reason=reason, detail=detail)
+
+    def _stay(self) -> Command | None:
+        """The command to stay at the measured pose; None where that is not known, or outside."""
+        age_s = self._age_s(self._state_signal, self._now())
+        if age_s > self._binding.signals[self._state_signal].max_age_s:
+            return None
+        measured = self._measured()
+        return None if self._outside(measured) else self._follow.stay(measured)
+
+    def _not_guidable(self, now: Instant) -> str:
+        """Why the arm must not be led now; "" where it may."""
+        against = [reason for reason in self._blocks if reason not in LED_THROUGH]
+        if against:
+            return f"{against[0]}: {self._blocks[against[0]]}"
+        age_s = self._age_s(self._state_signal, now)
+        if age_s > self._binding.signals[self._state_signal].max_age_s:
+            signal = self._state_signal
+            return f"the measured pose is not known: signal {signal!r} is {age_s:.2f} s old"
+        return ""
+
+    def _begin_guide(
+        self, now: Instant, reason: HoldReason, make: Callable[..., Guide]
+    ) -> Decision:
+        held = self._hold(-1, now.ros_ns, reason, LED_THROUGH[reason])
+        self._guide, self._guided_for = (
+            self._follow.guide(make, self._measured(), now.steady_ns),
+            reason,
+        )
+        self._blocks[reason] = LED_THROUGH[reason]
+        return held
+
+    def _guided(self, now: Instant) -> Motion | Decision:
+        """The guide's next set-point, or the hold at its end."""
+        if why_not := self._not_guidable(now):
+            return self._hold(-1, now.ros_ns, HoldReason.STALE_INPUT, why_not)
+        measured, reason = self._measured(), self._guided_for
+        motion = self._follow.guided(self._guide, measured, now)
+        if motion is None:
+            self._end_guide()
+            command = self._stay()
+            detail = self._blocks.get(reason, "nobody leads the arm any more")
+            return Decision(-1, now.ros_ns, command=command, reason=reason, detail=detail)
+        if parted(motion.set_point.pose, measured, self._robot.part_m, self._robot.part_rad):
+            detail = "the arm does not follow where it is led"
+            return self._hold(-1, now.ros_ns, HoldReason.PARTED, detail)
+        return motion
+
+    def _end_guide(self) -> None:
+        """What somebody's hand did leaves nothing behind; a pose that was gone to keeps the arm."""
+        if self._guide is not None:
+            self._follow.gripper = self._guide.gripper
+        if self._guided_for is HoldReason.TELEOPERATED:
+            self._blocks.pop(HoldReason.TELEOPERATED, None)
+        self._guide = self._guided_for = None
 
     def _disengage(self) -> None:
         self._follow.disengage()

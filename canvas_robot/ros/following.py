@@ -6,16 +6,18 @@ which set-point. Not thread-safe: the control loop's lock guards it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
 from canvas_robot.kinematics.command_stream import CommandStream
+from canvas_robot.kinematics.guide import Guide
 from canvas_robot.kinematics.limiter import catching_up, motion_limits_of
 from canvas_robot.kinematics.rule import Command, compose, limits_of
 from canvas_robot.policy.chunk_execution import ChunkExecution
-from canvas_robot.ros.decisions import Motion
+from canvas_robot.ros.decisions import Instant, Motion
 from canvas_robot.signals.binding import Binding
 from canvas_robot.signals.pose import Pose
 
@@ -66,8 +68,9 @@ class Following:
         self._motion_limits = motion_limits_of(binding.robot, unsafe)
         self._from_measured = binding.robot.anchor == "measured"
         fraction = MOVING_FRACTION if execution.at_once else 1.0
+        self._command_s = 1.0 / command_rate_hz
         self._stream = CommandStream(
-            self._motion_limits, fraction / binding.control_rate_hz, 1.0 / command_rate_hz
+            self._motion_limits, fraction / binding.control_rate_hz, self._command_s
         )
         self._step_due_ns = 0
 
@@ -122,6 +125,24 @@ class Following:
             self.course.image_stamp_ns,
             self.course.computed_ns,
         )
+
+    def guide(self, make: Callable[..., Guide], measured: Pose, now_ns: int) -> Guide:
+        """A guide from a measured pose on, within the same limits."""
+        return make(
+            limits=self._motion_limits,
+            measured=measured,
+            gripper=self.gripper,
+            now_s=now_ns / 1e9,
+            ahead_s=self._command_s,
+        )
+
+    def guided(self, guide: Guide, measured: Pose, now: Instant) -> Motion | None:
+        """What a guide publishes now; None at its end."""
+        set_point = guide.at(now.steady_ns / 1e9)
+        if set_point is None:
+            return None
+        led = catching_up(set_point, measured, self._motion_limits)
+        return Motion(led, guide.gripper, -1, 0, now.ros_ns)
 
     def stay(self, measured: Pose) -> Command:
         """The command that holds the arm at a measured pose, brought within the limits."""

@@ -19,6 +19,13 @@ from canvas_robot.ros.decisions import HoldReason
 
 DEADMAN_TIMEOUT_S = 0.5
 _RIVALS_S = 0.2  # between two looks for other publishers
+_STARTED_FROM = (
+    HoldReason.STOPPED,
+    HoldReason.ESTOP,
+    HoldReason.PARTED,
+    HoldReason.HOME,
+    HoldReason.PARK,
+)
 _BUTTON_QOS = QoSProfile(depth=1)
 
 
@@ -92,7 +99,7 @@ class Guards:
     # ------------------------------------------------------------------ callbacks
 
     def _on_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        for reason in (HoldReason.STOPPED, HoldReason.ESTOP, HoldReason.PARTED):
+        for reason in _STARTED_FROM:
             self._unblock(reason)
         response.success, response.message = True, "going on from the measured pose"
         return response

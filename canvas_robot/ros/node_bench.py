@@ -38,6 +38,7 @@ class _Phase:
     motions: list[dict]
     seconds: float
     cpu_s: float
+    grown_mb: float
     stop_s: float
     peers: dict[str, dict]
 
@@ -96,16 +97,18 @@ def _run(policy: dict, seconds: float) -> _Phase:
             raise BenchError(f"the node did not decide; it printed:\n{nodes.log('policy')[-2000:]}")
         pid = nodes.pid("policy")
         began, motions = len(monitor.statuses), len(monitor.motions)
-        started, cpu_s = time.monotonic(), _cpu_s(pid)
+        family = _family(pid)
+        started, cpu_s, memory_mb = time.monotonic(), _cpu_s(family), _memory_mb(family)
         while time.monotonic() - started < seconds:
             monitor.spin_once(0.05)
-        cpu_s, elapsed = _cpu_s(pid) - cpu_s, time.monotonic() - started
+        cpu_s, elapsed = _cpu_s(family) - cpu_s, time.monotonic() - started
+        grown_mb = _memory_mb(family) - memory_mb
         statuses, commanded = monitor.statuses[began:], monitor.motions[motions:]
         stopping = time.monotonic()
         nodes.stop("policy", signal.SIGTERM)
         stop_s = time.monotonic() - stopping
         peers = ended()
-    return _Phase(statuses, commanded, elapsed, cpu_s, stop_s, peers)
+    return _Phase(statuses, commanded, elapsed, cpu_s, grown_mb, stop_s, peers)
 
 
 @contextmanager
@@ -186,7 +189,10 @@ def _figures(phase: _Phase) -> dict:
         "pictures": probe["heard"],
         "decisions": len(active),
         "holds": len(holds),
+        "missed_ticks": phase.statuses[-1].values["missed_ticks"]
+        - phase.statuses[0].values["missed_ticks"],
         "commands": len(phase.motions),
+        "memory_growth_mb": phase.grown_mb,
         "stop_s": phase.stop_s,
     }
 
@@ -201,19 +207,39 @@ def _share(values: list[float], percent: float) -> float:
     return float(np.percentile(values, percent)) if values else float("nan")
 
 
-def _cpu_s(pid: int) -> float:
-    """Processor time of a process and all that it has started, so far."""
-    parents, used = {}, {}
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal():
-            continue
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has ended
-        parents[int(folder.name)] = int(fields[1])
-        used[int(folder.name)] = (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+def _cpu_s(family: set[int]) -> float:
+    """Processor time of processes so far."""
+    total = 0.0
+    for pid in family:
+        fields = _stat(pid)
+        total += (int(fields[11]) + int(fields[12])) / _TICKS_PER_S if fields else 0.0
+    return total
+
+
+def _memory_mb(family: set[int]) -> float:
+    """What processes hold, what they share counted for each."""
+    pages = 0
+    for pid in family:
+        fields = _stat(pid)
+        pages += int(fields[21]) if fields else 0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _family(pid: int) -> set[int]:
+    """A process and all that it has started."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        if fields := _stat(int(folder.name)):
+            parents[int(folder.name)] = int(fields[1])
     family = {pid}
     while more := {child for child, parent in parents.items() if parent in family} - family:
         family |= more
-    return sum(used.get(one, 0.0) for one in family)
+    return family
+
+
+def _stat(pid: int) -> list[str]:
+    """Of /proc, from the state on; empty for a process that has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []

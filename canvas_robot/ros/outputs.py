@@ -7,11 +7,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from canvas_robot.kinematics.limiter import SetPoint
 from canvas_robot.kinematics.rule import Command
+from canvas_robot.ros.images import image_to_msg
 from canvas_robot.ros.messages import chunk_to_msg, pose_to_msg, trajectory_to_msg, twist_to_msg
 
 COMMAND_QOS = QoSProfile(depth=1)  # reliable, volatile
@@ -48,6 +50,7 @@ class Outputs:
             self._joints = make(JointTrajectory, "~/joint_trajectory", COMMAND_QOS)
             self._finger = make(JointTrajectory, "~/gripper_trajectory", COMMAND_QOS)
         self._chunk = make(Float64MultiArray, "~/action_chunk", QoSProfile(depth=10))
+        self._canvas_image = make(Image, "~/canvas_image", QoSProfile(depth=1))
         self._status = make(DiagnosticStatus, "~/status", STATUS_QOS)
         self._diagnostics = make(DiagnosticArray, "/diagnostics", 10)
 
@@ -57,7 +60,8 @@ class Outputs:
             publisher.on_activate(None)
 
     def _all(self) -> list:
-        return [*self._commands(), self._chunk, self._status, self._diagnostics]
+        told = [self._chunk, self._canvas_image, self._status, self._diagnostics]
+        return [*self._commands(), *told]
 
     def close(self) -> None:
         for publisher in self._all():
@@ -78,6 +82,15 @@ class Outputs:
     def chunk(self, rows: np.ndarray) -> None:
         """Tells a decision's whole action chunk (horizon, size)."""
         self._chunk.publish(chunk_to_msg(rows))
+
+    @property
+    def canvas_watched(self) -> bool:
+        """Whether somebody subscribes to the picture of decisions."""
+        return self._canvas_image.get_subscription_count() > 0
+
+    def canvas_image(self, image: np.ndarray, stamp_ns: int) -> None:
+        """Shows a decision as a picture, (H, W, 3) uint8 RGB."""
+        self._canvas_image.publish(image_to_msg(image, stamp_ns, self._frame_id))
 
     def status(self, msg: DiagnosticStatus) -> None:
         self._status.publish(msg)

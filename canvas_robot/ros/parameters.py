@@ -34,6 +34,7 @@ class Settings:
     joint_output: bool
     estop_topic: str
     deadman_topic: str
+    teleop_topic: str
 
 
 PARAMETERS = {
@@ -111,6 +112,12 @@ PARAMETERS = {
     "deadman_topic": (
         "",
         "std_msgs/Bool: the arm moves only while it says true, at least every 0.5 s; empty: none",
+    ),
+    "teleop_topic": (
+        "",
+        "geometry_msgs/TwistStamped in the base frame: leads the arm in place of the policy while "
+        "it comes, at least every 0.25 s; beside it <teleop_topic>_gripper, std_msgs/Float64; "
+        "empty: none",
     ),
 }
 
@@ -228,6 +235,7 @@ def read_settings(node: Node) -> Settings:
                 "joint_output",
                 "estop_topic",
                 "deadman_topic",
+                "teleop_topic",
             )
         },
     )

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.task import Future
@@ -23,9 +24,11 @@ from std_srvs.srv import Trigger
 from canvas_robot.kinematics.joint_stream import UnreachableError
 from canvas_robot.kinematics.rule import Command
 from canvas_robot.policy.model_process import ModelProcess, prepare
+from canvas_robot.ros.canvas_picture import CanvasPicture
 from canvas_robot.ros.command_clock import CommandClock
 from canvas_robot.ros.decisions import Decision, HoldReason, Instant, Motion
 from canvas_robot.ros.guards import Guards
+from canvas_robot.ros.hands import Hands
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.messages import stamp_from_ns
 from canvas_robot.ros.outputs import Outputs
@@ -45,6 +48,7 @@ from canvas_robot.ros.status import (
 )
 from canvas_robot.ros.ticker import Ticker
 
+RCLError = rclpy_implementation.RCLError
 STOP_TIMEOUT_S = 5.0
 REPEAT_LOG_S = 5.0
 HOLD_TIME_S = 0.1  # in which joints come to rest where they are
@@ -90,7 +94,8 @@ class PolicyNode(LifecycleNode):
         prepare()
         self._session: Session | None = None
         self._inputs = self._ticker = self._command_clock = None
-        self._outputs = self._safeguards = None
+        self._outputs = self._safeguards = self._canvas_picture = None
+        self._shown: HoldReason | None = None  # of the hold that is drawn
         self._made = ExitStack()  # what configure made, to be undone
         self._speaking = threading.RLock()  # commands leave in the order in which they are made
         self._reloading = False
@@ -111,6 +116,15 @@ class PolicyNode(LifecycleNode):
                 )
 
     # ------------------------------------------------------------------ lifecycle
+
+    def _LifecycleNodeMixin__on_change_state(self, request, response):
+        """Refuses a transition that the state does not have; rclpy's own ends the executor."""
+        try:
+            return super()._LifecycleNodeMixin__on_change_state(request, response)
+        except RCLError as error:
+            self.get_logger().error(f"transition refused: {error}")
+            response.success = False
+            return response
 
     @_logged
     def on_configure(self, state) -> TransitionCallbackReturn:
@@ -228,6 +242,7 @@ class PolicyNode(LifecycleNode):
         names = session.joints.names if session.joints is not None else None
         self._outputs = Outputs(self, session.base_frame, settings.dry_run, names)
         made.callback(self._outputs.close)
+        self._canvas_picture, self._shown = CanvasPicture(session.binding), None
         self._safeguards = Guards(
             self,
             self._block,
@@ -237,6 +252,16 @@ class PolicyNode(LifecycleNode):
             settings.deadman_topic,
         )
         made.callback(self._safeguards.close)
+        hands = Hands(
+            self,
+            session.loop,
+            session.binding.robot,
+            self._publish,
+            lambda: self._ticker is not None,
+            self._warn,
+            settings.teleop_topic,
+        )
+        made.callback(hands.close)
         instruction = self.create_subscription(String, "~/instruction", self._on_instruction, 1)
         made.callback(self.destroy_subscription, instruction)
         made.callback(self.destroy_service, self.create_service(Trigger, "~/reset", self._on_reset))
@@ -348,6 +373,7 @@ class PolicyNode(LifecycleNode):
             decision.timings_ms["poll"] = (polled - started) * 1e3
         if self._ticker is not None:  # else the node was deactivated while the model computed
             self._publish(decision)
+            self._show(decision)
         if decision.chunk is not None:
             self._work(index, stamp_ns)
 
@@ -411,6 +437,23 @@ class PolicyNode(LifecycleNode):
                 self._outputs.status(command_status(identity, motion, now, None))
             if decision.chunk is not None:
                 self._outputs.chunk(decision.chunk.values)
+
+    def _show(self, decision: Decision) -> None:
+        """Draws a decision for who subscribes; of holds for one reason, the first.
+
+        It is no part of acting: a fault here is told and no more.
+        """
+        try:
+            if not self._outputs.canvas_watched:
+                self._shown = None
+                return
+            if decision.chunk is None and decision.reason in (None, self._shown):
+                return
+            self._shown = decision.reason
+            image = self._canvas_picture.draw(decision, self._session.loop.pictures())
+            self._outputs.canvas_image(image, decision.stamp_ns)
+        except Exception as error:
+            self._warn(f"no picture of the decision: {type(error).__name__}: {error}")
 
     def _move(self) -> None:
         """Commands the next set-point, or the hold that ends the motion; nothing in a hold."""

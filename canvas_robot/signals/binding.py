@@ -124,6 +124,8 @@ class Robot(_Declared):
     joint_speed_limit: of every joint of a commanded joint trajectory, rad/s.
     anchor: what an action's delta acts on: the previous "target" (Bridge's rule) or the "measured"
         pose.
+    home, park: poses that ~/home and ~/park lead the arm to, (6,): x, y, z in m, roll, pitch, yaw
+        in Bridge V2's convention; left out: there is none.
     part_m, part_rad: when target and measured pose are further apart, the node holds; "target"
         anchor only.
     """
@@ -141,6 +143,8 @@ class Robot(_Declared):
     acceleration_limits: tuple[float, float, float, float, float, float] | None = None
     joint_speed_limit: float = 3.14
     anchor: Literal["target", "measured"] = "target"
+    home: tuple[float, float, float, float, float, float] | None = None
+    park: tuple[float, float, float, float, float, float] | None = None
     part_m: float = 0.08
     part_rad: float = 0.4
 
@@ -169,6 +173,13 @@ class Robot(_Declared):
                 f"robot: expected pitch bounds within +-pi/2, "
                 f"got {self.rpy_low[1]}, {self.rpy_high[1]}"
             )
+        for name in ("home", "park"):
+            pose = getattr(self, name)
+            if pose and not all(a <= x <= b for a, x, b in zip(low, pose, high, strict=True)):
+                raise BindingError(
+                    f"robot.{name}: expected a pose within box and orientation limits, {low} to "
+                    f"{high}, got {pose}"
+                )
 
 
 class Binding(_Declared, omit_defaults=True):

@@ -1,6 +1,7 @@
 """Laws of the declarations: setup.py, package.xml and the constraints agree with the tree."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -212,3 +213,30 @@ def test_a_launcher_without_an_environment_starts_the_builders_python(prefix, tm
     output = _launch(prefix)
     assert output.startswith(f"{tmp_path}/builder/python3 -P -m canvas_robot.ros.policy")
     assert output.endswith(f"[{prefix}:theirs]\n")
+
+
+# ---------------------------------------------------------------- what people look at
+
+
+def _panels(tree) -> list[str]:
+    """Panels of a Foxglove layout's tree, a name or two halves."""
+    return [tree] if isinstance(tree, str) else _panels(tree["first"]) + _panels(tree["second"])
+
+
+def test_the_foxglove_layout_places_each_of_its_panels_once():
+    layout = json.loads((ROOT / "config/foxglove/canvas_robot.json").read_text())
+    assert sorted(_panels(layout["layout"])) == sorted(layout["configById"])
+
+
+def test_the_foxglove_layout_shows_topics_of_the_page():
+    page = (ROOT / "docs/robot.md").read_text()
+    text = (ROOT / "config/foxglove/canvas_robot.json").read_text()
+    topics = set(re.findall(r'"/([a-z_]+(?:/[a-z_]+)*)', text))
+    assert len(topics) == 6
+    assert not [t for t in topics if f"`/{t}`" not in page and f"`{t}`" not in page]
+
+
+def test_every_launch_file_stands_on_the_page():
+    page = (ROOT / "docs/robot.md").read_text()
+    files = [path.name for path in _files("launch", "*.launch.py")]
+    assert not [name for name in files if f"| `{name}` |" not in page]

@@ -15,7 +15,7 @@ from canvas_robot.kinematics.rule import compose, limits_of
 from canvas_robot.policy.chunk_execution import make_execution
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.resources import config_path
-from canvas_robot.ros.control import ControlLoop
+from canvas_robot.ros.control import ControlLoop, GuideError
 from canvas_robot.ros.decisions import Decision, HoldReason, Instant, Motion
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ActionChunk, BindingError, load_binding, load_statistics
@@ -1019,3 +1019,116 @@ def test_a_binding_without_a_measured_pose_is_refused(policy, monkeypatch):
         "binding: expected a sources.ros entry of type joint_states or pose; "
         "the node needs the pose"
     )
+
+
+# ---------------------------------------------------------------- led otherwise
+
+AWAY = (0.3, 0.05, 0.2, 0.0, 0.0, 0.5)
+
+
+def led(bench, periods: int, speed: np.ndarray | None = None) -> list:
+    """What is published while an arm that obeys is led: its state is the last set-point."""
+    found = []
+    for _ in range(periods):
+        bench.wait(PERIOD)
+        bench.sample("state")
+        if speed is not None:
+            bench.loop.teleoperate(speed)
+        found.append(bench.loop.motion())
+        if isinstance(found[-1], Motion):
+            pose = found[-1].set_point.pose
+            bench.state = np.float32(bridge_state_from_pose(pose, found[-1].gripper))
+    return found
+
+
+def test_the_arm_is_led_to_a_declared_pose_and_stays_until_the_policy_is_let_on(moving):
+    held = moving.loop.go_to(HoldReason.HOME, AWAY)
+    assert held.reason == HoldReason.HOME and held.command is not None
+    found = led(moving, 200)
+    np.testing.assert_allclose(moving.state[:6], AWAY, atol=2e-3)
+    ends = [one for one in found if isinstance(one, Decision)]
+    assert [end.reason for end in ends] == [HoldReason.HOME] and ends[0].command is not None
+    assert found[-1] is None
+    assert moving.step().reason == HoldReason.HOME
+    moving.loop.unblock(HoldReason.HOME)
+    assert moving.step().reason is None
+
+
+def test_ticks_on_the_way_do_not_stop_it(moving):
+    moving.loop.go_to(HoldReason.PARK, AWAY)
+    led(moving, 10)
+    decision = moving.step()
+    assert (decision.reason, decision.command) == (HoldReason.PARK, None)
+    assert isinstance(led(moving, 1)[0], Motion)
+
+
+def test_a_hand_takes_over_at_once_and_the_policy_goes_on_from_where_it_let_go(moving):
+    speed = np.array([0.1, 0, 0, 0, 0, 0])
+    held = moving.loop.teleoperate(speed)
+    assert held.reason == HoldReason.TELEOPERATED
+    x = moving.state[0]
+    found = led(moving, 25, speed)
+    assert all(isinstance(one, Motion) for one in found) and moving.state[0] > x + 0.03
+    assert moving.step().reason == HoldReason.TELEOPERATED
+    moving.loop.teleoperate_gripper(0.2)
+    found = led(moving, 25)
+    end = next(one for one in found if isinstance(one, Decision))
+    assert end.reason == HoldReason.TELEOPERATED and end.command.gripper == pytest.approx(0.2)
+    decision = moving.step()
+    assert decision.reason is None
+    start = decision.command.target.position - moving.state[:3]
+    assert (np.abs(start) <= LIMITS.step[:3] + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    "reason", [HoldReason.ESTOP, HoldReason.DEADMAN, HoldReason.SECOND_PUBLISHER]
+)
+def test_what_forbids_motion_ends_it_and_keeps_it_from_beginning(moving, reason):
+    moving.loop.go_to(HoldReason.HOME, AWAY)
+    led(moving, 10)
+    moving.wait(PERIOD)
+    moving.sample("state")
+    held = moving.loop.block(-1, moving.ros_ns, reason, "no")
+    assert held.reason == reason and held.command is not None
+    np.testing.assert_allclose(held.command.target.position, moving.state[:3], atol=1e-6)
+    assert led(moving, 5) == [None] * 5
+    for call in (
+        lambda: moving.loop.go_to(HoldReason.HOME, AWAY),
+        lambda: moving.loop.teleoperate(np.zeros(6)),
+    ):
+        with pytest.raises(GuideError, match="no"):
+            call()
+
+
+def test_a_stopped_arm_may_be_led_and_stops_again_when_it_is_told_to(moving):
+    moving.loop.block(-1, moving.ros_ns, HoldReason.STOPPED, "stopped")
+    moving.loop.go_to(HoldReason.HOME, AWAY)
+    assert all(isinstance(one, Motion) for one in led(moving, 10))
+    assert moving.step().reason == HoldReason.HOME
+    assert moving.loop.block(-1, moving.ros_ns, HoldReason.STOPPED, "stopped").command is not None
+    assert led(moving, 3) == [None] * 3
+
+
+def test_led_blindly_or_against_an_obstacle_it_holds(moving):
+    moving.loop.go_to(HoldReason.HOME, AWAY)
+    found = motions(moving, 40)  # no measured pose any more
+    (end,) = [one for one in found if isinstance(one, Decision)]
+    assert end.reason in (HoldReason.STALE_INPUT, HoldReason.PARTED)
+    with pytest.raises(GuideError, match="the measured pose is not known"):
+        moving.loop.go_to(HoldReason.HOME, AWAY)
+    moving.sample("state")
+    moving.loop.go_to(HoldReason.HOME, AWAY)
+    for _ in range(100):  # it does not follow
+        moving.wait(PERIOD)
+        moving.sample("state")
+        end = moving.loop.motion()
+        if isinstance(end, Decision):
+            break
+    assert end.reason == HoldReason.PARTED and end.command is not None
+
+
+def test_speeds_that_are_not_finite_change_nothing(moving):
+    moving.loop.teleoperate(np.zeros(6))
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        moving.loop.teleoperate(np.full(6, np.nan))
+    assert isinstance(led(moving, 1)[0], Motion)

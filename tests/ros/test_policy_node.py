@@ -13,13 +13,15 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from canvas_robot.kinematics import Arm
 from canvas_robot.resources import config_path
+from canvas_robot.ros.canvas_picture import HEIGHT, WIDTH
+from canvas_robot.ros.images import image_from_msg
 from canvas_robot.ros.messages import (
     chunk_from_msg,
     pose_from_msg,
@@ -652,3 +654,78 @@ def test_reload_needs_a_policy_to_take_the_place_of(start_policy, monitor):
 def test_a_name_that_is_no_parameter_is_told(start_policy):
     node = start_policy(exekution="rtc", threads=2).node
     assert unknown_parameters(node) == ["exekution: no such parameter; execution?"]
+
+
+# ---------------------------------------------------------------- the picture of decisions
+
+
+def test_who_subscribes_sees_each_decision_as_a_picture(start_policy, robot, monitor, monkeypatch):
+    node = start_policy(
+        autostart=True, stand_in="constant", instruction="touch it", decision_timeout=PATIENCE_S
+    ).node
+    drawn, draw = [], node._canvas_picture.draw
+
+    def counted(decision, pictures):
+        drawn.append(decision)
+        return draw(decision, pictures)
+
+    monkeypatch.setattr(node._canvas_picture, "draw", counted)
+    assert commands_again(monitor)
+    assert not drawn  # nobody looks
+    pictures: list[Image] = []
+    monitor.node.create_subscription(Image, "/policy/canvas_image", pictures.append, 1)
+    assert monitor.wait_for(lambda: len(pictures) >= 2, TIMEOUT_S)
+    image = image_from_msg(pictures[-1])
+    assert image.shape == (HEIGHT, WIDTH, 3)
+    assert (image == 90).all(axis=2).sum() > 100 * 100  # what the camera shows
+    robot.instruction.publish(String(data="  "))
+    assert monitor.wait_for(lambda: drawn[-1].reason is not None, TIMEOUT_S)
+    count = len(drawn)
+    assert not monitor.wait_for(lambda: len(drawn) > count, 1.0)  # a hold is drawn once
+
+
+# ---------------------------------------------------------------- people
+
+
+def test_home_leads_the_arm_there_and_start_goes_on(start_policy, robot, monitor):
+    start_policy(
+        autostart=True, stand_in="constant", instruction="touch it", decision_timeout=PATIENCE_S
+    )
+    assert commands_again(monitor)
+    answer = called(monitor, "/policy/home")
+    assert answer.success, answer.message
+    assert held(monitor, "sent to the binding's home")
+    home = np.array(LIMITS.home[:3])
+
+    def there() -> bool:
+        # The arm of this test stands still a step away from home, which is near enough to follow.
+        return bool(np.abs(pose_from_msg(monitor.poses[-1]).position - home).max() < 2e-3)
+
+    assert monitor.wait_for(there, TIMEOUT_S)
+    assert called(monitor, "/policy/start").success
+    assert commands_again(monitor)
+
+
+def test_a_hand_leads_the_arm_while_it_says_so(start_policy, robot, monitor):
+    start_policy(
+        autostart=True,
+        stand_in="constant",
+        instruction="touch it",
+        decision_timeout=PATIENCE_S,
+        teleop_topic="teleop",
+    )
+    assert commands_again(monitor)
+    hand = monitor.node.create_publisher(TwistStamped, "teleop", 1)
+    said = TwistStamped()
+    said.header.frame_id = LIMITS.base_frame
+    said.twist.linear.z = 0.05
+    start = pose_from_msg(monitor.poses[-1]).position[2]
+
+    def higher() -> bool:
+        hand.publish(said)
+        monitor.spin_once(0.02)
+        return bool(pose_from_msg(monitor.poses[-1]).position[2] > start + 0.02)
+
+    assert monitor.wait_for(higher, TIMEOUT_S)
+    assert held(monitor, "somebody leads the arm")
+    assert commands_again(monitor)

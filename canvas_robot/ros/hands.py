@@ -1,0 +1,109 @@
+"""Hands: what people do with the arm themselves, whatever the policy decides.
+
+Services ~/home and ~/park, and speeds on the teleoperation topic.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+from geometry_msgs.msg import TwistStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
+
+from canvas_robot.ros.control import ControlLoop, GuideError
+from canvas_robot.ros.decisions import Decision, HoldReason
+from canvas_robot.ros.messages import MessageError, twist_from_msg
+from canvas_robot.signals.binding import Robot
+
+_TELEOP_QOS = QoSProfile(depth=1)
+
+
+class Hands:
+    """Subscriptions and services of one configured period. `close` destroys them.
+
+    Args:
+        node: owns them.
+        loop: leads the arm.
+        robot: declares `home` and `park`, and the frame of speeds.
+        publish: receives the hold of the policy that this begins with.
+        is_active: whether commands are published at present.
+        warn: receives one line for what is refused.
+        teleop_topic: TwistStamped; none is heard where empty. Beside it, Float64 on
+            <teleop_topic>_gripper.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        loop: ControlLoop,
+        robot: Robot,
+        publish: Callable[[Decision], None],
+        is_active: Callable[[], bool],
+        warn: Callable[[str], None],
+        teleop_topic: str,
+    ) -> None:
+        self._loop, self._robot = loop, robot
+        self._publish, self._is_active, self._warn = publish, is_active, warn
+        self._destroy: list[Callable[[], None]] = []
+        for reason, pose in ((HoldReason.HOME, robot.home), (HoldReason.PARK, robot.park)):
+            answer = functools.partial(self._go, reason, pose)
+            service = node.create_service(Trigger, f"~/{reason}", answer)
+            self._destroy.append(functools.partial(node.destroy_service, service))
+        if teleop_topic:
+            for kind, topic, receive in (
+                (TwistStamped, teleop_topic, self._on_twist),
+                (Float64, f"{teleop_topic}_gripper", self._on_gripper),
+            ):
+                heard = node.create_subscription(kind, topic, receive, _TELEOP_QOS)
+                self._destroy.append(functools.partial(node.destroy_subscription, heard))
+
+    def close(self) -> None:
+        for destroy in self._destroy:
+            destroy()
+        self._destroy = []
+
+    # ------------------------------------------------------------------ callbacks
+
+    def _go(
+        self,
+        reason: HoldReason,
+        pose: tuple[float, ...] | None,
+        request: Trigger.Request,
+        response: Trigger.Response,
+    ) -> Trigger.Response:
+        if not self._is_active():
+            response.message = "the node is not active"
+        elif pose is None:
+            response.message = f"the binding declares no robot.{reason}"
+        else:
+            try:
+                self._publish(self._loop.go_to(reason, pose))
+                response.success, response.message = True, "on the way; ~/stop stops it"
+            except GuideError as error:
+                response.message = str(error)
+        return response
+
+    def _on_twist(self, msg: TwistStamped) -> None:
+        if not self._is_active():
+            return
+        try:
+            if msg.header.frame_id not in ("", self._robot.base_frame):
+                raise MessageError(
+                    f"TwistStamped: expected frame_id {self._robot.base_frame!r}, "
+                    f"got {msg.header.frame_id!r}"
+                )
+            held = self._loop.teleoperate(np.concatenate(twist_from_msg(msg)))
+        except (GuideError, ValueError) as error:
+            self._warn(f"teleoperation refused: {error}")
+            return
+        if held is not None:
+            self._publish(held)
+
+    def _on_gripper(self, msg: Float64) -> None:
+        if np.isfinite(msg.data):
+            self._loop.teleoperate_gripper(msg.data)

@@ -1,0 +1,99 @@
+"""A recorded bag played to a policy that commands nothing.
+
+`ros2 launch canvas_robot replay.launch.py bag:=runs/record/one checkpoint:=...`
+"""
+
+import os
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+)
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+
+from launch import LaunchDescription
+
+SHARE = get_package_share_directory("canvas_robot")
+
+ARGUMENTS = {
+    "bag": (None, "folder that `canvas-robot record` has written"),
+    "rate": ("1.0", "recorded seconds per second"),
+    "delay": ("20.0", "seconds until the bag begins, while the model is loaded"),
+    "checkpoint": ("demo", "folder; demo: the policy that ships; empty: an untrained one"),
+    "binding": ("", "binding, a path or a name in config/bindings; empty: the checkpoint's"),
+    "instruction": ("", "the goal in words; empty: hold until one comes out of the bag"),
+    "device": ("", "torch device, such as cpu or cuda:0; empty: the parameters file's"),
+    "params_file": (
+        os.path.join(SHARE, "config", "ros", "policy.yaml"),
+        "parameters of the policy node; the arguments here win over it",
+    ),
+    "dry_run": ("true", "propose poses on policy/proposed, and command nothing"),
+    "autostart": ("true", "configure and activate the policy at start"),
+    "log_level": ("info", "debug, info, warn, error or fatal"),
+}
+# What a recorded policy said is not played: this one says its own.
+SAID = (
+    *("/policy/target_pose", "/policy/target_twist", "/policy/gripper", "/policy/proposed"),
+    *("/policy/action_chunk", "/policy/status", "/diagnostics", "/clock"),
+)
+
+
+def switch(arguments, name):
+    """An argument that is true or false."""
+    if arguments[name].lower() not in ("true", "false"):
+        raise ValueError(f"{name}: expected true or false, got {arguments[name]!r}")
+    return arguments[name].lower() == "true"
+
+
+def make_policy(arguments):
+    """The policy node, on the bag's clock."""
+    parameters = {name: switch(arguments, name) for name in ("dry_run", "autostart")}
+    for name in ("checkpoint", "binding", "instruction", "device"):
+        if arguments[name]:  # empty arguments set nothing
+            parameters[name] = arguments[name]
+    return LifecycleNode(
+        package="canvas_robot",
+        executable="policy",
+        name="policy",
+        namespace="",
+        parameters=[arguments["params_file"], {**parameters, "use_sim_time": True}],
+        ros_arguments=["--log-level", f"policy:={arguments['log_level']}"],
+        output="screen",
+        emulate_tty=True,
+    )
+
+
+def make_player(arguments):
+    """What the recorded policy heard, and the clock of that time."""
+    return ExecuteProcess(
+        cmd=[
+            *("ros2", "bag", "play", arguments["bag"], "--clock", "100"),
+            *("--rate", arguments["rate"], "--delay", arguments["delay"]),
+            *("--disable-keyboard-controls", "--exclude-topics", *SAID),
+        ],
+        output="screen",
+    )
+
+
+def make_nodes(context):
+    """Policy and player, once the arguments' values are known."""
+    arguments = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    return [make_policy(arguments), make_player(arguments)]
+
+
+def generate_launch_description():
+    # As in policy.launch.py: pictures need more shared memory than Fast DDS takes by itself.
+    profile = os.path.join(SHARE, "config", "ros", "fastdds.xml")
+    transport = [
+        SetEnvironmentVariable(name, os.environ.get(name, profile))
+        for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+    ]
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*declared, *transport, OpaqueFunction(function=make_nodes)])

@@ -1,0 +1,83 @@
+"""Laws of guided motion: it goes where it is told, within every limit, and stops by itself."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from canvas_robot.kinematics.guide import SHARE, TELEOPERATION_TIMEOUT_S, GoTo, Teleoperation
+from canvas_robot.kinematics.limiter import motion_limits_of
+from canvas_robot.resources import config_path
+from canvas_robot.signals import load_binding
+from canvas_robot.signals.pose import coordinates_from_pose, pose_from_coordinates
+
+LIMITS = motion_limits_of(load_binding(config_path("bindings", "widowx.yaml")).robot)
+PERIOD_S = 0.02
+START = np.array([0.25, 0.0, 0.15, 0.0, 0.0, 0.0])
+
+
+def within(low, high):
+    return st.floats(float(low), float(high))
+
+
+places = st.tuples(*(within(a, b) for a, b in zip(LIMITS.low, LIMITS.high, strict=True)))
+speeds = st.tuples(*[st.floats(-3.0, 3.0)] * 6)
+
+
+def check(before, velocity, set_point, share=1.0):
+    """Position, speed and acceleration of one period are within the limits; what comes next."""
+    now = coordinates_from_pose(set_point.pose)
+    rate = (now - before) / PERIOD_S
+    assert (np.abs(rate) <= share * LIMITS.speed * 1.001 + 1e-6).all()
+    change = np.abs(rate - velocity)
+    # Mean speeds of two periods differ by no more than the acceleration of one, twice at a turn.
+    assert (change <= 2 * share * LIMITS.acceleration * PERIOD_S * 1.001 + 1e-6).all()
+    assert (now >= LIMITS.low - 1e-6).all() and (now <= LIMITS.high + 1e-6).all()
+    return now, rate
+
+
+@settings(max_examples=60, deadline=None)
+@given(places, places)
+def test_going_to_a_pose_ends_there_at_rest_within_a_share_of_the_limits(start, target):
+    start, target = np.array(start), np.array(target)
+    guide = GoTo(LIMITS, pose_from_coordinates(start), target, 0.3, 0.0, PERIOD_S)
+    position, velocity, now_s = start, np.zeros(6), 0.0
+    while (set_point := guide.at(now_s)) is not None:
+        position, velocity = check(position, velocity, set_point, SHARE)
+        now_s += PERIOD_S
+        assert now_s < 60
+    np.testing.assert_allclose(position, target, atol=2e-3)
+    assert guide.gripper == 0.3
+
+
+@settings(max_examples=60, deadline=None)
+@given(places, st.lists(st.tuples(speeds, st.integers(1, 30)), min_size=1, max_size=8))
+def test_teleoperation_is_within_the_limits_whatever_is_said_and_stops_when_nothing_is(start, said):
+    start = np.array(start)
+    guide = Teleoperation(LIMITS, pose_from_coordinates(start), 1.0, 0.0, PERIOD_S)
+    position, velocity, now_s = start, np.zeros(6), 0.0
+    for speed, periods in said:
+        for _ in range(periods):
+            guide.say(np.array(speed), now_s)
+            position, velocity = check(position, velocity, guide.at(now_s))
+            now_s += PERIOD_S
+    let_go_s = now_s
+    while (set_point := guide.at(now_s)) is not None:
+        position, velocity = check(position, velocity, set_point)
+        now_s += PERIOD_S
+        assert now_s - let_go_s < TELEOPERATION_TIMEOUT_S + 2.0
+
+
+def test_teleoperation_reaches_the_speed_that_is_said():
+    guide = Teleoperation(LIMITS, pose_from_coordinates(START), 1.0, 0.0, PERIOD_S)
+    for period in range(40):
+        guide.say(np.array([0.1, 0, 0, 0, 0, 0.5]), period * PERIOD_S)
+        set_point = guide.at(period * PERIOD_S)
+    np.testing.assert_allclose(set_point.linear, [0.1, 0, 0], atol=1e-3)
+    np.testing.assert_allclose(set_point.angular, [0, 0, 0.5], atol=1e-2)
+
+
+def test_speeds_that_are_not_finite_are_refused():
+    guide = Teleoperation(LIMITS, pose_from_coordinates(START), 1.0, 0.0, PERIOD_S)
+    with pytest.raises(ValueError, match="speed: expected finite numbers"):
+        guide.say(np.full(6, np.nan), 0.0)

@@ -1,0 +1,28 @@
+"""Laws of faults: the node holds for the right reason, falls silent, and finds its way back."""
+
+from __future__ import annotations
+
+import pytest
+
+from canvas_robot.ros.fault_bench import bench_faults
+
+
+def _bad(result: dict) -> list[str]:
+    return [f"{row['name']}: {row['verdict']}" for row in result["faults"] if not row["ok"]]
+
+
+def test_a_silent_camera_a_nan_and_a_killed_model_hold_the_arm_and_it_goes_on():
+    result = bench_faults(("camera-stops", "joint-nan", "model-killed"))
+    assert not _bad(result)
+    assert result["ok"] == result["of"] == 3
+
+
+def test_a_name_that_is_no_fault_is_refused_with_those_that_are():
+    with pytest.raises(ValueError, match=r"camera-stops, .*; got camera-burns"):
+        bench_faults(("camera-burns",))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_fault_is_met_as_it_should_be():
+    assert not _bad(bench_faults())

@@ -1,0 +1,165 @@
+"""Laws of the managed node's states: every walk ends where ROS 2 says, and nothing is left over."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import threading
+from pathlib import Path
+
+import pytest
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+from tests.ros.conftest import TIMEOUT_S
+
+# What ROS 2 allows: by state, each transition and where it leads.
+WAYS = {
+    State.PRIMARY_STATE_UNCONFIGURED: {
+        Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
+    },
+    State.PRIMARY_STATE_INACTIVE: {
+        Transition.TRANSITION_ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+        Transition.TRANSITION_CLEANUP: State.PRIMARY_STATE_UNCONFIGURED,
+    },
+    State.PRIMARY_STATE_ACTIVE: {
+        Transition.TRANSITION_DEACTIVATE: State.PRIMARY_STATE_INACTIVE,
+    },
+}
+TRANSITIONS = sorted({transition for ways in WAYS.values() for transition in ways})
+STAND_IN = {"stand_in": "constant", "instruction": "touch it"}
+
+
+class Remote:
+    """The node's states as `ros2 lifecycle` sees them."""
+
+    def __init__(self, monitor) -> None:
+        self._monitor = monitor
+        self._change = monitor.node.create_client(ChangeState, "/policy/change_state")
+        self._get = monitor.node.create_client(GetState, "/policy/get_state")
+        for client in (self._change, self._get):
+            assert monitor.wait_for(client.service_is_ready, TIMEOUT_S)
+
+    def _call(self, client, request):
+        future = client.call_async(request)
+        assert self._monitor.wait_for(future.done, TIMEOUT_S)
+        return future.result()
+
+    def change(self, transition: int) -> bool:
+        request = ChangeState.Request()
+        request.transition.id = transition
+        return self._call(self._change, request).success
+
+    @property
+    def state(self) -> int:
+        return self._call(self._get, GetState.Request()).current_state.id
+
+
+def walk(seed: int, steps: int, node, remote: Remote) -> None:
+    """Asks for one transition after the other, whether it is allowed or not; some must fail."""
+    rng = random.Random(seed)
+    state = remote.state
+    for _ in range(steps):
+        allowed = WAYS[state]
+        transition = rng.choice(TRANSITIONS if rng.random() < 0.3 else sorted(allowed))
+        broken = transition == Transition.TRANSITION_CONFIGURE and rng.random() < 0.3
+        if state == State.PRIMARY_STATE_UNCONFIGURED:
+            schema = "nowhere.json" if broken else ""
+            node.set_parameters([Parameter("schema", value=schema)])
+        succeeded = remote.change(transition)
+        assert succeeded == (transition in allowed and not broken), (state, transition, broken)
+        state = allowed[transition] if succeeded else state
+        assert remote.state == state
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        if transition in WAYS[state]:
+            assert remote.change(transition)
+            state = WAYS[state][transition]
+    node.set_parameters([Parameter("schema", value="")])
+    assert state == State.PRIMARY_STATE_UNCONFIGURED
+
+
+def children() -> set[int]:
+    """Processes of this one's, the fork server's included."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            parents[int(stat.parent.name)] = int(fields[1])
+    family = {os.getpid()}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family - {os.getpid()}
+
+
+def held_by_us() -> tuple[int, int, int]:
+    """Threads, open files and child processes."""
+    gc.collect()
+    return threading.active_count(), len(os.listdir("/proc/self/fd")), len(children())
+
+
+def resident_mb() -> float:
+    gc.collect()
+    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in one)
+    return int(line.split()[1]) / 1024
+
+
+def cycle(node, activate: bool) -> None:
+    ways = [node.trigger_configure, node.trigger_cleanup]
+    if activate:
+        ways[1:1] = [node.trigger_activate, node.trigger_deactivate]
+    for transition in ways:
+        assert transition() == TransitionCallbackReturn.SUCCESS
+
+
+@pytest.mark.parametrize(
+    "walks", [3, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+)
+def test_random_walks_end_where_ros_2_says(start_policy, robot, monitor, walks):
+    node = start_policy(**STAND_IN).node
+    remote = Remote(monitor)
+    for seed in range(walks):
+        walk(seed, 12, node, remote)
+
+
+@pytest.mark.parametrize(
+    "cycles, parameters",
+    [
+        (10, STAND_IN),
+        pytest.param(50, STAND_IN, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param(
+            50,
+            {"instruction": "touch the red cube"},
+            marks=[pytest.mark.slow, pytest.mark.timeout(1200)],
+        ),
+    ],
+    ids=["10", "50", "50 of the tiny model"],
+)
+def test_configuring_again_and_again_leaks_nothing(start_policy, robot, cycles, parameters):
+    node = start_policy(**parameters).node
+    for _ in range(3):  # what is made once and kept
+        cycle(node, activate=True)
+    held, resident = held_by_us(), resident_mb()
+    for index in range(cycles):
+        cycle(node, activate=index % 2 == 0)
+    assert held_by_us() == held
+    assert resident_mb() < resident + 4 + 0.2 * cycles
+
+
+def test_a_node_can_be_shut_down_from_every_state(start_policy):
+    for ways in (
+        [],
+        ["trigger_configure"],
+        ["trigger_configure", "trigger_activate"],
+        ["trigger_configure", "trigger_activate", "trigger_deactivate"],
+    ):
+        running = start_policy(**STAND_IN)
+        for way in ways:
+            assert getattr(running.node, way)() == TransitionCallbackReturn.SUCCESS
+        assert running.node.trigger_shutdown() == TransitionCallbackReturn.SUCCESS
+        assert running.node._session is None
