@@ -266,6 +266,7 @@ def faults(
     from rich.table import Table
 
     from canvas_robot.ros.fault_bench import Outcome, bench_faults
+    from canvas_robot.ros.faults import faults_named
 
     table = Table()
     for column in ("fault", "hold", "after ms", "poses then", "again s", "ok"):
@@ -283,11 +284,12 @@ def faults(
             outcome.verdict,
         )
 
+    try:
+        names = tuple(fault.name for fault in faults_named(tuple(only or ())))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--only") from error
     with Live(table, console=Console(highlight=False), vertical_overflow="visible"):
-        try:
-            result = bench_faults(tuple(only or ()), show)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--only") from error
+        result = bench_faults(names, show)
     typer.echo(f"\n{result['ok']} of {result['of']} ok")
     if json_file is not None:
         json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

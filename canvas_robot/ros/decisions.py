@@ -28,6 +28,7 @@ class HoldReason(StrEnum):
     OVERRUN = "decision_too_late"
     TIMEOUT = "decision_timeout"
     UNREACHABLE = "unreachable"
+    EFFORT = "effort_above_limit"
     HOME = "home"
     PARK = "park"
     TELEOPERATED = "teleoperated"

@@ -23,6 +23,7 @@ _STARTED_FROM = (
     HoldReason.STOPPED,
     HoldReason.ESTOP,
     HoldReason.PARTED,
+    HoldReason.EFFORT,
     HoldReason.HOME,
     HoldReason.PARK,
 )

@@ -62,6 +62,7 @@ class Inputs:
         arm: forward kinematics for joint states.
         loop: receives samples and faults.
         image_transport: "raw" or "compressed".
+        strained: called with what is wrong where a joint's effort is above the binding's limit.
     """
 
     def __init__(
@@ -71,9 +72,12 @@ class Inputs:
         arm: Arm,
         loop: ControlLoop,
         image_transport: str,
+        strained: Callable[[str], None] = lambda detail: None,
     ) -> None:
         self.joints: np.ndarray | None = None  # newest measured, arm (rad) then finger (m)
         self._node, self._arm, self._loop = node, arm, loop
+        self._effort_limit = binding.robot.effort_limit if binding.robot is not None else None
+        self._strained = strained
         self._lock = threading.Lock()
         self._group = _Polled()
         self._receivers: list[tuple[Subscription, Callable]] = []
@@ -129,11 +133,26 @@ class Inputs:
 
         def receive(msg: JointState, waited_ns: int) -> None:
             positions = joints_from_msg(msg, names)
+            if self._effort_limit is not None:
+                self._look_at_efforts(msg, source.joints)
             self.joints = positions
             state = self._arm.measured_state(positions[:-1], float(positions[-1]))
             self._loop.sample(signal, stamp_ns(msg.header.stamp), state, waited_ns)
 
         self._add(JointState, source.topic, signal, receive, VECTOR_QOS)
+
+    def _look_at_efforts(self, msg: JointState, names: tuple[str, ...]) -> None:
+        above = {
+            name: effort
+            for name, effort in zip(msg.name, msg.effort, strict=False)
+            if name in names and not abs(effort) <= self._effort_limit
+        }
+        if above:
+            told = ", ".join(f"{name} {effort:.2f}" for name, effort in above.items())
+            self._strained(
+                f"effort of {told} N m, expected at most {self._effort_limit}; free the arm, then "
+                f"~/start goes on"
+            )
 
     def _subscribe_fields(self, signal: str, source: RosFields) -> None:
         reader, clock = FieldReader(source), self._node.get_clock()

@@ -178,7 +178,14 @@ class PolicyNode(LifecycleNode):
         binding, settings = session.binding, session.settings
         session.loop.reset()
         session.loop.instruct(instruction)
-        self._inputs = Inputs(self, binding, session.arm, session.loop, settings.image_transport)
+        self._inputs = Inputs(
+            self,
+            binding,
+            session.arm,
+            session.loop,
+            settings.image_transport,
+            functools.partial(self._block, HoldReason.EFFORT),
+        )
         self._ticker = Ticker(
             self.get_clock(),
             binding.tick_ns,

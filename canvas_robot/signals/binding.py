@@ -122,6 +122,8 @@ class Robot(_Declared):
     speed_limits, acceleration_limits: of the commanded motion, (6,): m/s and rad/s, m/s^2 and
         rad/s^2, by x, y, z, roll, pitch, yaw; left out: the node refuses to move the arm.
     joint_speed_limit: of every joint of a commanded joint trajectory, rad/s.
+    effort_limit: of every arm joint that a joint state tells the effort of, N m; above it the node
+        holds until ~/start; left out: efforts are not looked at.
     anchor: what an action's delta acts on: the previous "target" (Bridge's rule) or the "measured"
         pose.
     home, park: poses that ~/home and ~/park lead the arm to, (6,): x, y, z in m, roll, pitch, yaw
@@ -142,6 +144,7 @@ class Robot(_Declared):
     speed_limits: tuple[float, float, float, float, float, float] | None = None
     acceleration_limits: tuple[float, float, float, float, float, float] | None = None
     joint_speed_limit: float = 3.14
+    effort_limit: float | None = None
     anchor: Literal["target", "measured"] = "target"
     home: tuple[float, float, float, float, float, float] | None = None
     park: tuple[float, float, float, float, float, float] | None = None
@@ -160,6 +163,8 @@ class Robot(_Declared):
                 "robot: expected step_limits, speed_limits, acceleration_limits, "
                 "joint_speed_limit, part_m and part_rad > 0"
             )
+        if self.effort_limit is not None and not 0.0 < self.effort_limit < np.inf:
+            raise BindingError(f"robot: expected effort_limit > 0 N m, got {self.effort_limit}")
         if self.tilt_limit is not None and not 0.0 < self.tilt_limit < np.pi / 2:
             raise BindingError(
                 f"robot: expected tilt_limit between 0 and pi/2, got {self.tilt_limit}"

@@ -73,7 +73,7 @@ class Robot:
             String, "policy/instruction", QoSProfile(depth=1)
         )
         self.picture: np.ndarray | None = np.full((256, 256, 3), 90, np.uint8)
-        self.names, self.positions = JOINTS, RESET
+        self.names, self.positions, self.efforts = JOINTS, RESET, []
         self.stamp = lambda now_ns: now_ns
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -84,7 +84,9 @@ class Robot:
             now_ns = self.node.get_clock().now().nanoseconds
             stamp = self.stamp(now_ns)
             if self.names:
-                self.joints.publish(joints_to_msg(self.names, self.positions, stamp))
+                joints = joints_to_msg(self.names, self.positions, stamp)
+                joints.effort = list(self.efforts)
+                self.joints.publish(joints)
             if self.picture is not None:
                 self.images.publish(image_to_msg(self.picture, stamp, "camera"))
 

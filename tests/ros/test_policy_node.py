@@ -729,3 +729,25 @@ def test_a_hand_leads_the_arm_while_it_says_so(start_policy, robot, monitor):
     assert monitor.wait_for(higher, TIMEOUT_S)
     assert held(monitor, "somebody leads the arm")
     assert commands_again(monitor)
+
+
+def test_an_effort_above_the_limit_holds_until_start_is_called(
+    start_policy, robot, monitor, tmp_path
+):
+    text = config_path("bindings", "widowx.yaml").read_text()
+    (tmp_path / "weak.yaml").write_text(text.replace("  anchor:", "  effort_limit: 4.0\n  anchor:"))
+    start_policy(
+        autostart=True,
+        stand_in="constant",
+        instruction="touch it",
+        decision_timeout=PATIENCE_S,
+        binding=str(tmp_path / "weak.yaml"),
+    )
+    assert commands_again(monitor)
+    robot.efforts = [0.0, 0.0, -4.5, 0.0, 0.0, 0.0, 0.0]
+    assert held(monitor, "effort of elbow -4.50 N m, expected at most 4.0")
+    robot.efforts = []
+    before = len(monitor.statuses)
+    assert not monitor.wait_for(lambda: any(s.active for s in monitor.statuses[before:]), 1.0)
+    assert called(monitor, "/policy/start").success
+    assert commands_again(monitor)
