@@ -303,7 +303,8 @@ class ControlLoop:
                 observation = self._observe(index, stamp_ns)
             except NotReadyError as error:
                 return self._hold(index, stamp_ns, HoldReason.WAITING_FOR_INPUT, str(error))
-            generation, begun = self._generation, self._follow.execution.begun
+            generation = self._generation
+            begun = self._follow.begun(self._now().steady_ns)
         assembled = time.perf_counter()
         try:
             if afresh:
@@ -483,7 +484,9 @@ class ControlLoop:
         if moving:
             command, self._follow.course = self._stay(), None
         self._disengage()
-        return Decision(index, stamp_ns, command=command, reason=reason, detail=detail)
+        return Decision(
+            index, stamp_ns, command=command, halts=moving, reason=reason, detail=detail
+        )
 
     def _stay(self) -> Command | None:
         """The command to stay at the measured pose; None where that is not known, or outside."""
@@ -525,7 +528,9 @@ class ControlLoop:
             self._end_guide()
             command = self._stay()
             detail = self._blocks.get(reason, "nobody leads the arm any more")
-            return Decision(-1, now.ros_ns, command=command, reason=reason, detail=detail)
+            return Decision(
+                -1, now.ros_ns, command=command, halts=True, reason=reason, detail=detail
+            )
         if parted(motion.set_point.pose, measured, self._robot.part_m, self._robot.part_rad):
             detail = "the arm does not follow where it is led"
             return self._hold(-1, now.ros_ns, HoldReason.PARTED, detail)

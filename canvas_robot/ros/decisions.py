@@ -57,6 +57,7 @@ class Decision:
     tick: counted from the last reset, -1 in a hold.
     command: the target of this tick; of a hold, the measured pose, to be published once; None where
         there is nothing to publish.
+    halts: there is a motion to end: where no command says where to stay, at least no speed stands.
     reason, detail: why the arm is held; None and "" while active.
     instruction: that was followed; "" in a hold.
     stamps_ns: of the newest sample used, by region.
@@ -68,6 +69,7 @@ class Decision:
     stamp_ns: int
     tick: int = -1
     command: Command | None = None
+    halts: bool = False
     reason: HoldReason | None = None
     detail: str = ""
     instruction: str = ""

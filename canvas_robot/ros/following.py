@@ -91,12 +91,21 @@ class Following:
         over = now_ns >= self._step_due_ns - self._tick_ns // 2
         return self.execution.wants_decision and (over or not self.execution.waits)
 
+    def begun(self, now_ns: int) -> int:
+        """How many steps what is seen now counts as begun: one under way from its half on.
+
+        A picture of the moment in which a step begins shows nothing of it yet.
+        """
+        begun = self.execution.begun
+        half_due_ns = self._step_due_ns - self._tick_ns // 2
+        return begun - 1 if begun and now_ns < half_due_ns else begun
+
     def take(
         self, chunk: np.ndarray, begun: int, course: Course, measured: Pose, now_ns: int
     ) -> Command | None:
         """Follows a decision from now on; the command of the step that begins at once, if one does.
 
-        chunk: (horizon, 7); begun: the execution's count when it was observed. Raises ValueError
+        chunk: (horizon, 7); begun: of when it was observed. Raises ValueError
         for an action that is not finite or leads outside; the caller holds then.
         """
         if not np.isfinite(chunk).all():

@@ -25,6 +25,7 @@ from canvas_robot.ros.messages import (
     pose_from_msg,
     stamp_ns,
 )
+from canvas_robot.ros.picture_watch import PictureWatch
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals.binding import (
     Binding,
@@ -114,13 +115,18 @@ class Inputs:
             self._subscribe_pose(signal, source, binding.robot.base_frame)
 
     def _subscribe_image(self, signal: str, source: RosImage, transport: str) -> None:
+        watch = PictureWatch(source)
+
+        def sampled(image: np.ndarray, stamp: int, waited_ns: int) -> None:
+            watch.look(image, stamp)
+            self._loop.sample(signal, stamp, image, waited_ns)
+
         def raw(msg: Image, waited_ns: int) -> None:
             image = image_from_msg(msg, source.depth)
-            self._loop.sample(signal, stamp_ns(msg.header.stamp), image, waited_ns)
+            sampled(image, stamp_ns(msg.header.stamp), waited_ns)
 
         def compressed(msg: CompressedImage, waited_ns: int) -> None:
-            image = image_from_compressed_msg(msg)
-            self._loop.sample(signal, stamp_ns(msg.header.stamp), image, waited_ns)
+            sampled(image_from_compressed_msg(msg), stamp_ns(msg.header.stamp), waited_ns)
 
         if transport == "compressed" and source.depth is None:
             topic = f"{source.topic}/compressed"

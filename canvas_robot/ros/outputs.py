@@ -72,6 +72,11 @@ class Outputs:
         still = SetPoint(command.target, np.zeros(3), np.zeros(3))
         self.move(still, command.gripper, stamp_ns)
 
+    def halt(self, stamp_ns: int) -> None:
+        """Commands no speed, where nobody knows a pose to stay at."""
+        if self._twist is not None:
+            self._twist.publish(twist_to_msg(np.zeros(3), np.zeros(3), stamp_ns, self._frame_id))
+
     def move_joints(self, joints: np.ndarray, stamp_ns: int, seconds: float) -> None:
         """Commands the arm's joints (rad) and the finger (m), (7,), to be there in `seconds`."""
         if self._joints is not None:

@@ -429,6 +429,8 @@ class PolicyNode(LifecycleNode):
                 motion = self._command(now)
             elif decision.command is not None:
                 self._hold_at(decision.command, now)
+            elif decision.halts:
+                self._outputs.halt(now)
             publish_ms = (time.perf_counter() - started) * 1e3
             identity = self._session.identity
             self._counts["ticks" if decision.reason is None else "holds"] += 1
@@ -532,7 +534,7 @@ class PolicyNode(LifecycleNode):
 
     def _warn(self, line: str) -> None:
         """Logs a line, and the same line again at most every REPEAT_LOG_S."""
-        now, kind = time.monotonic(), line.split(":")[0]
+        now, kind = time.monotonic(), ":".join(line.split(":")[:2])
         if now - self._last_log.get(kind, -REPEAT_LOG_S) >= REPEAT_LOG_S:
             self._last_log[kind] = now
             self.get_logger().warning(line)

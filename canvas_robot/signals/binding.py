@@ -44,10 +44,22 @@ class RosImage(_Declared, tag_field="type", tag="image"):
     """sensor_msgs/Image on `topic`, sensor_msgs/CompressedImage on `topic`/compressed.
 
     depth: the images are of depth, 16UC1 in mm or 32FC1 in m, not compressed.
+    dark_below: pictures of a smaller mean, 0 to 255, are refused; 0: none is.
+    frozen_after_s: a picture that has not changed for longer is refused, as of a camera that hangs;
+        0: never. A simulated camera before a still scene shows the same, too.
     """
 
     topic: str
     depth: DepthRange | None = None
+    dark_below: float = 0.0
+    frozen_after_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.dark_below < 255.0 or not 0.0 <= self.frozen_after_s < np.inf:
+            raise BindingError(
+                f"sources.ros, topic {self.topic}: expected dark_below from 0 to 255 and "
+                f"frozen_after_s of at least 0, got {self.dark_below} and {self.frozen_after_s}"
+            )
 
 
 class RosJoints(_Declared, tag_field="type", tag="joint_states"):

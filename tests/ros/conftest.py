@@ -75,6 +75,7 @@ class Robot:
         self.picture: np.ndarray | None = np.full((256, 256, 3), 90, np.uint8)
         self.names, self.positions, self.efforts = JOINTS, RESET, []
         self.stamp = lambda now_ns: now_ns
+        self.lively = None  # makes each picture anew
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -87,8 +88,9 @@ class Robot:
                 joints = joints_to_msg(self.names, self.positions, stamp)
                 joints.effort = list(self.efforts)
                 self.joints.publish(joints)
-            if self.picture is not None:
-                self.images.publish(image_to_msg(self.picture, stamp, "camera"))
+            picture = self.lively() if self.lively is not None else self.picture
+            if picture is not None:
+                self.images.publish(image_to_msg(picture, stamp, "camera"))
 
     def close(self) -> None:
         self._stop.set()

@@ -102,7 +102,7 @@ def test_command_topics_are_reliable_and_volatile(active_policy, monitor):
 
 def test_covering_the_camera_changes_the_action(active_policy, robot, monitor):
     seen = [s.values["action_chunk"] for s in monitor.statuses if s.active][-1]
-    robot.picture = np.zeros((256, 256, 3), np.uint8)
+    robot.picture = np.full((256, 256, 3), 12, np.uint8)
     assert monitor.wait_for(
         lambda: any(s.active and s.values["action_chunk"] != seen for s in monitor.statuses),
         TIMEOUT_S,
@@ -334,7 +334,7 @@ def test_an_arm_without_limits_of_motion_is_not_moved_unless_that_is_asked_for(
 
 @pytest.mark.parametrize("size", [(100, 100), (480, 640)])
 def test_an_image_of_another_size_is_refused_and_held(active_policy, robot, monitor, size):
-    good, robot.picture = robot.picture, np.zeros((*size, 3), np.uint8)
+    good, robot.picture = robot.picture, np.full((*size, 3), 90, np.uint8)
     assert held(monitor, f"got {size[1]}x{size[0]}")
     robot.picture = good
     assert commands_again(monitor)
@@ -751,3 +751,45 @@ def test_an_effort_above_the_limit_holds_until_start_is_called(
     assert not monitor.wait_for(lambda: any(s.active for s in monitor.statuses[before:]), 1.0)
     assert called(monitor, "/policy/start").success
     assert commands_again(monitor)
+
+
+def test_a_camera_that_hangs_or_shows_nothing_holds_where_the_binding_says_so(
+    start_policy, robot, monitor, tmp_path
+):
+    text = config_path("bindings", "widowx.yaml").read_text()
+    watched = text.replace("dark_below: 3", "dark_below: 3, frozen_after_s: 1")
+    (tmp_path / "watched.yaml").write_text(watched)
+    rng = np.random.default_rng(0)
+
+    def lively() -> np.ndarray:
+        return rng.integers(60, 120, (256, 256, 3), np.uint8)
+
+    robot.lively = lively
+    start_policy(
+        autostart=True,
+        stand_in="constant",
+        instruction="touch it",
+        decision_timeout=PATIENCE_S,
+        binding=str(tmp_path / "watched.yaml"),
+    )
+    assert commands_again(monitor)
+    robot.lively = None
+    assert held(monitor, "the picture has not changed for")
+    robot.lively = lively
+    assert commands_again(monitor)
+    robot.lively, robot.picture = None, np.zeros((256, 256, 3), np.uint8)
+    assert held(monitor, "the picture is black")
+
+
+def test_without_a_measured_pose_no_speed_stands(start_policy, robot, monitor):
+    twists = []
+    monitor.node.create_subscription(TwistStamped, "policy/target_twist", twists.append, 100)
+    start_policy(autostart=True, instruction="touch the red cube", decision_timeout=PATIENCE_S)
+    assert monitor.wait_for(lambda: sum(s.active for s in monitor.statuses) >= 2, TIMEOUT_S)
+    robot.names = ()
+    assert held(monitor, "signal 'state': newest sample is")
+    hold = next(s for s in monitor.statuses if "signal 'state'" in s.message)
+    assert hold.values["command_stamp_ns"] == 0
+    assert monitor.wait_for(
+        lambda: bool(np.all([*twist_from_msg(twists[-1])] == np.zeros((2, 3)))), TIMEOUT_S
+    )
