@@ -1139,7 +1139,7 @@ def test_speeds_that_are_not_finite_change_nothing(moving):
 
 @pytest.mark.parametrize("since, first_row", [(0.0, 1), (0.4, 1), (0.6, 0), (0.95, 0)])
 def test_what_was_seen_as_a_step_began_shows_nothing_of_it(policy, monkeypatch, since, first_row):
-    """Seen `since` of a step after that began: row 0 is for it before its half, else for the next."""
+    """Row 0 is for the step that began `since` before, up to its half; then for the next."""
     acts(policy, monkeypatch, delta(0.001))
     bench = Bench(policy, execution="temporal_ensemble", timeout_s=10.0)
     bench.loop.instruct("touch the red cube")
