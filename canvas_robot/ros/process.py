@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 PARENT_VARIABLE = "CANVAS_ROBOT_PARENT_PID"  # set by a parent whose end ends the node
+SWITCH_INTERVAL_S = 5e-4  # how long one thread may keep another from its deadline; Python: 5 ms
 _POLL_S = 0.1  # how long a signal may wait for the executor
 
 
@@ -44,6 +45,7 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
     from rclpy.signals import SignalHandlerOptions
 
     node_class = load()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     _handle_signals(stop)
     try:
