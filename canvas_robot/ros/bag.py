@@ -58,7 +58,9 @@ class _BagInputs:
         self._now_ns = 0
         Inputs(self, binding, arm, self, image_transport)
 
-    def create_subscription(self, msg_type: type, topic: str, callback, qos) -> None:
+    def create_subscription(
+        self, msg_type: type, topic: str, callback, qos, callback_group
+    ) -> None:
         self.received["/" + topic.lstrip("/")] = (msg_type, callback)
 
     def get_clock(self):
@@ -71,7 +73,7 @@ class _BagInputs:
             msg_type, callback = self.received[topic]
             callback(deserialize_message(data, msg_type))
 
-    def sample(self, signal: str, stamp_ns: int, value: np.ndarray) -> None:
+    def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> None:
         stream = self.streams[signal]
         if not stream.stamps_ns or stamp_ns > stream.stamps_ns[-1]:
             stream.stamps_ns.append(stamp_ns)

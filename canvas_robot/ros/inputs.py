@@ -195,13 +195,9 @@ class Inputs:
                 self._loop.fault(signal, f"{topic}: {error}")
 
         subscription = self._node.create_subscription(
-            msg_type, topic, _never_called, qos, callback_group=self._group
+            msg_type, topic, lambda msg: guarded(msg, 0), qos, callback_group=self._group
         )
         self._receivers.append((subscription, guarded))
-
-
-def _never_called(msg) -> None:
-    """No executor takes from the subscription."""
 
 
 def _waited_ns(info: dict) -> int:

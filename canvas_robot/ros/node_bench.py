@@ -62,7 +62,7 @@ def bench_node(seconds: float, say: Callable[[str], None], checkpoint: str = "")
         if kind == "stand_in":
             policy = {"schema": SCHEMA, "binding": BINDING, "stand_in": "constant"}
             policy["stand_in_ms"] = 0.0
-        figures[kind] = _figures(_run(policy, seconds))
+        figures[kind] = measure_node(policy, seconds)
     model, stand_in = figures["model"], figures["stand_in"]
     return {
         **model,
@@ -73,6 +73,11 @@ def bench_node(seconds: float, say: Callable[[str], None], checkpoint: str = "")
         "processor": platform.processor() or platform.machine(),
         "stand_in": stand_in,
     }
+
+
+def measure_node(policy: dict, seconds: float) -> dict:
+    """The figures of a node with these parameters, as of `bench_node`."""
+    return _figures(_run(policy, seconds))
 
 
 def _run(policy: dict, seconds: float) -> _Phase:

@@ -52,7 +52,7 @@ def test_check_goes_on_after_an_error_and_exits_with_1(tmp_path):
     assert lines[2].startswith(
         "nosuch: error: no such file, and no shipped schema of that name; there are bimanual, "
     )
-    assert lines[2].endswith("widowx_tiny_video") and lines[0].count(str(bad)) == 1
+    assert lines[2].endswith("widowx_two_cameras_tiny") and lines[0].count(str(bad)) == 1
     assert lines[3].startswith(f"{TINY}: ok")
 
 

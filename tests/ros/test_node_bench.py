@@ -6,24 +6,38 @@ import math
 
 import pytest
 
-from canvas_robot.ros.node_bench import bench_node
+from canvas_robot.ros.node_bench import BINDING, SCHEMA, bench_node, measure_node
 
-SECONDS = 8.0
+STAND_IN = {"schema": SCHEMA, "binding": BINDING, "stand_in": "constant", "stand_in_ms": 5.0}
 
 
-@pytest.mark.timeout(180)
-def test_the_figures_add_up(monkeypatch):
+@pytest.fixture(autouse=True)
+def own_domain(monkeypatch):
+    """One that is drawn, not the user's."""
     monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
-    figures = bench_node(SECONDS, lambda line: None)
-    for of in (figures, figures["stand_in"]):
-        numbers = [value for value in of.values() if isinstance(value, float)]
-        assert numbers and all(math.isfinite(number) for number in numbers)
-        ticks = of["decisions"] + of["missed_ticks"] + of["holds"]
-        assert 0.8 * SECONDS * 5 <= ticks
-        assert of["commands"] > 0 and of["pictures"] > SECONDS * 30
-        assert of["overhead_p50_ms"] <= of["overhead_p99_ms"]
-        parts = of["poll_ms"] + of["assembly_ms"] + of["exchange_ms"] + of["publish_ms"]
-        assert parts <= 2 * of["overhead_p99_ms"]
-        assert of["memory_growth_mb"] < 40
+
+
+def check(figures: dict, seconds: float) -> None:
+    numbers = [value for value in figures.values() if isinstance(value, float)]
+    assert numbers and all(math.isfinite(number) for number in numbers)
+    ticks = figures["decisions"] + figures["missed_ticks"] + figures["holds"]
+    assert ticks >= 0.8 * seconds * 5
+    assert figures["commands"] > 0 and figures["pictures"] > seconds * 30
+    assert figures["overhead_p50_ms"] <= figures["overhead_p99_ms"]
+    assert figures["memory_growth_mb"] < 40
+
+
+@pytest.mark.timeout(120)
+def test_the_figures_of_a_stand_in_add_up():
+    figures = measure_node(STAND_IN, 5.0)
+    check(figures, 5.0)
+    assert figures["squash_ms"] == 0.0 and 5.0 <= figures["forward_ms"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_figures_of_both_runs_add_up():
+    figures = bench_node(20.0, lambda line: None)
+    check(figures, 20.0)
+    check(figures["stand_in"], 20.0)
     assert 0 < figures["squash_ms"] < figures["codec_ms"] and figures["forward_ms"] > 0
-    assert figures["stand_in"]["forward_ms"] < figures["forward_ms"]
