@@ -95,8 +95,11 @@ class ModelProcess:
         self._worker: _Worker | None = _Worker(settings, threads, log)
         try:
             self.facts = self._worker.load()
-        except _Lost as error:
-            raise ModelError(f"the model's process ended while it loaded: {error}") from error
+        except BaseException as error:
+            self.close()
+            if isinstance(error, _Lost):
+                raise ModelError(f"the model's process ended while it loaded: {error}") from error
+            raise
 
     @property
     def schema(self) -> CanvasSchema:

@@ -218,6 +218,14 @@ class ControlLoop:
                 self._end_guide()
             self._blocks.pop(reason, None)
 
+    def take_over(self, other: ControlLoop) -> None:
+        """What stops the motion of a loop that this one takes the place of stops this one too."""
+        with other._lock:
+            blocks = dict(other._blocks)
+        with self._lock:
+            self._blocks.update(blocks)
+            self._blocks.pop(HoldReason.TELEOPERATED, None)
+
     def go_to(self, reason: HoldReason, coordinates: tuple[float, ...]) -> Decision:
         """Leads the arm to a pose that the binding declares; the hold of the policy meanwhile.
 

@@ -353,6 +353,7 @@ class PolicyNode(LifecycleNode):
             raise
         if active:
             self._stop(HoldReason.INTERRUPTED, "the policy is exchanged for another")
+        new.loop.take_over(session.loop)
         self._made.close()
         self._open(new)
         if active:

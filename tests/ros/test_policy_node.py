@@ -622,6 +622,22 @@ def test_reload_puts_another_policy_in_the_place_of_the_first(start_policy, robo
     )
 
 
+def test_a_stopped_arm_is_still_stopped_under_another_policy(start_policy, robot, monitor):
+    node = start_policy(
+        autostart=True, stand_in="constant", instruction="touch it", decision_timeout=PATIENCE_S
+    ).node
+    assert commands_again(monitor)
+    assert called(monitor, "/policy/estop").success
+    assert held(monitor, "emergency stop by ~/estop")
+    set_to(node, schema="widowx_small.json")
+    before = len(monitor.statuses)
+    assert called(monitor, "/policy/reload").success
+    assert monitor.wait_for(lambda: len(monitor.statuses) > before + 5, TIMEOUT_S)
+    assert not any(status.active for status in monitor.statuses[before:])
+    assert called(monitor, "/policy/start").success
+    assert commands_again(monitor)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
