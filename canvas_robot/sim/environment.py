@@ -85,6 +85,10 @@ class WidowXEnv(gymnasium.Env, gymnasium.utils.EzPickle):
         _check_choice("render_mode", render_mode, (None, *self.metadata["render_modes"]))
         _check_choice("obs", obs, OBSERVATIONS)
         _check_choice("stop", stop, STOPS)
+        for name, value in (("shadows", shadows), ("table_texture", table_texture)):
+            _check_kind(name, value, bool, "true or false")
+        for name, value in (("multisamples", multisamples), ("distractors", distractors)):
+            _check_kind(name, value, int, "a whole number")
         self.render_mode = render_mode
         self._task = task_named(task, colours)
         self._variation = Variation(
@@ -215,6 +219,11 @@ class WidowXEnv(gymnasium.Env, gymnasium.utils.EzPickle):
         }
 
 
+def _check_kind(name: str, value: object, kind: type, said: str) -> None:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{name}: expected {said}, got {value!r}")
+
+
 def _check_choice(name: str, value: object, choices: tuple) -> None:
     if value not in choices:
         raise ValueError(f"{name}: expected one of {list(choices)}, got {value!r}")
@@ -222,9 +231,13 @@ def _check_choice(name: str, value: object, choices: tuple) -> None:
 
 def _image_size(size: Sequence[int]) -> tuple[int, int]:
     largest = _LARGEST_PICTURE
-    if len(size) != 2 or not all(
-        isinstance(n, int | np.integer) and 8 <= n <= most
-        for n, most in zip(size, largest, strict=False)
+    if (
+        not isinstance(size, Sequence)
+        or len(size) != 2
+        or not all(
+            isinstance(n, int | np.integer) and 8 <= n <= most
+            for n, most in zip(size, largest, strict=False)
+        )
     ):
         raise ValueError(
             f"image_size: expected (height, width) from (8, 8) to {largest}, got {size}"
