@@ -20,7 +20,7 @@ from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ActionChunk, Binding, Observation
 
-# Between the two a process is made: a fork of one that has only imported the libraries.
+# A process is forked from one that has only imported the libraries: that takes seconds, once.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["canvas_robot.policy.model_server"])
 
@@ -124,7 +124,7 @@ class ModelProcess:
         self._ask("reset", instruction)
 
     def act(self, observation: Observation) -> ActionChunk:
-        """Decides; `timings_ms` also tells "inside", what the process itself took."""
+        """Decides on one observation."""
         return self._ask("act", observation)
 
     def work(self) -> None:

@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import threading
-import time
 import traceback
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import parent_process
@@ -79,17 +78,13 @@ def _load(settings: PolicySettings, threads: int) -> tuple[object, Facts]:
 
 
 def _answer(policy: object, method: str, arguments: list) -> tuple[str, object]:
-    started = time.perf_counter()
     try:
-        result = getattr(policy, method)(*arguments)
+        return "done", getattr(policy, method)(*arguments)
     except ValueError as error:
         return "refused", _said(error)
     except Exception as error:
         logging.getLogger(__name__).error(traceback.format_exc())
         return "failed", _said(error)
-    if method == "act":
-        result.timings_ms["inside"] = (time.perf_counter() - started) * 1e3
-    return "done", result
 
 
 def _said(error: Exception) -> str:

@@ -6,12 +6,12 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.qos import QoSProfile
 
+from canvas_robot.ros import process_tree
 from canvas_robot.ros.decisions import HoldReason
 from canvas_robot.ros.fault_robot import COMMAND_TOPIC, FaultRobot, SimClock
 from canvas_robot.ros.monitor import Monitor
@@ -69,7 +69,9 @@ class Scene:
     def start_killed_node(self) -> None:
         """Starts it again, and complains where the killed node's model lives on."""
         self.nodes.stop("policy")
-        if not self.monitor.wait_for(lambda: not any(map(_lives, self._orphans)), _END_S):
+        if not self.monitor.wait_for(
+            lambda: not any(map(process_tree.lives, self._orphans)), _END_S
+        ):
             self.complaints.append(f"the killed node's model still runs (pid {self._orphans})")
         self.nodes.start("policy", self._parameters)
 
@@ -84,7 +86,8 @@ class Scene:
     def _models(self) -> list[int]:
         """The node starts a fork server, and that the model's process."""
         node = self.nodes.pid("policy")
-        found = [model for server in _children(node) for model in _children(server)]
+        started = process_tree.family(node) - {node}
+        found = sorted(pid for pid in started if process_tree.parent(pid) != node)
         if not found:
             raise LookupError(f"the policy node (pid {node}) has no model's process")
         return found
@@ -252,28 +255,3 @@ def faults_named(names: tuple[str, ...]) -> tuple[Fault, ...]:
     if unknown:
         raise ValueError(f"faults: expected of {', '.join(known)}; got {', '.join(unknown)}")
     return tuple(fault for fault in FAULTS if not names or fault.name in names)
-
-
-def _children(pid: int) -> list[int]:
-    """Processes that a process has started and that have not ended."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            state = _state(int(folder.name))
-            if state is not None and state[0] != "Z" and state[1] == pid:
-                found.append(int(folder.name))
-    return found
-
-
-def _lives(pid: int) -> bool:
-    state = _state(pid)
-    return state is not None and state[0] != "Z"
-
-
-def _state(pid: int) -> tuple[str, int] | None:
-    """State and parent of a process; None where it has ended."""
-    try:
-        fields = (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return fields[0], int(fields[1])

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from canvas_robot.ros import process_tree
 from canvas_robot.ros.monitor import Monitor, Status
 from canvas_robot.ros.process import PARENT_VARIABLE
 from canvas_robot.ros.processes import NodeProcesses, free_domain_id, node_environment
@@ -102,12 +102,12 @@ def _run(policy: dict, seconds: float) -> _Phase:
             raise BenchError(f"the node did not decide; it printed:\n{nodes.log('policy')[-2000:]}")
         pid = nodes.pid("policy")
         began, motions = len(monitor.statuses), len(monitor.motions)
-        family = _family(pid)
-        started, cpu_s, memory_mb = time.monotonic(), _cpu_s(family), _memory_mb(family)
+        running = process_tree.family(pid)
+        started, cpu_s, memory_mb = time.monotonic(), _cpu_s(running), _memory_mb(running)
         while time.monotonic() - started < seconds:
             monitor.spin_once(0.05)
-        cpu_s, elapsed = _cpu_s(family) - cpu_s, time.monotonic() - started
-        grown_mb = _memory_mb(family) - memory_mb
+        cpu_s, elapsed = _cpu_s(running) - cpu_s, time.monotonic() - started
+        grown_mb = _memory_mb(running) - memory_mb
         statuses, commanded = monitor.statuses[began:], monitor.motions[motions:]
         stopping = time.monotonic()
         nodes.stop("policy", signal.SIGTERM)
@@ -216,7 +216,7 @@ def _cpu_s(family: set[int]) -> float:
     """Processor time of processes so far."""
     total = 0.0
     for pid in family:
-        fields = _stat(pid)
+        fields = process_tree.stat(pid)
         total += (int(fields[11]) + int(fields[12])) / _TICKS_PER_S if fields else 0.0
     return total
 
@@ -225,26 +225,6 @@ def _memory_mb(family: set[int]) -> float:
     """What processes hold, what they share counted for each."""
     pages = 0
     for pid in family:
-        fields = _stat(pid)
+        fields = process_tree.stat(pid)
         pages += int(fields[21]) if fields else 0
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def _family(pid: int) -> set[int]:
-    """A process and all that it has started."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        if fields := _stat(int(folder.name)):
-            parents[int(folder.name)] = int(fields[1])
-    family = {pid}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    return family
-
-
-def _stat(pid: int) -> list[str]:
-    """Of /proc, from the state on; empty for a process that has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []

@@ -14,6 +14,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
+from canvas_robot.ros import process_tree
 from tests.ros.conftest import TIMEOUT_S
 
 # What ROS 2 allows: by state, each transition and where it leads.
@@ -58,7 +59,7 @@ class Remote:
         return self._call(self._get, GetState.Request()).current_state.id
 
 
-def walk(seed: int, steps: int, node, remote: Remote) -> None:
+def check_walk(seed: int, steps: int, node, remote: Remote) -> None:
     """Asks for one transition after the other, whether it is allowed or not; some must fail."""
     rng = random.Random(seed)
     state = remote.state
@@ -81,26 +82,14 @@ def walk(seed: int, steps: int, node, remote: Remote) -> None:
     assert state == State.PRIMARY_STATE_UNCONFIGURED
 
 
-def children() -> set[int]:
-    """Processes of this one's, the fork server's included."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] != "Z":
-            parents[int(stat.parent.name)] = int(fields[1])
-    family = {os.getpid()}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    return family - {os.getpid()}
-
-
 def held_by_us() -> tuple[int, int, int]:
     """Threads, open files and child processes."""
     gc.collect()
-    return threading.active_count(), len(os.listdir("/proc/self/fd")), len(children())
+    return (
+        threading.active_count(),
+        len(os.listdir("/proc/self/fd")),
+        len(process_tree.family(os.getpid())),
+    )
 
 
 def resident_mb() -> float:
@@ -124,7 +113,7 @@ def test_random_walks_end_where_ros_2_says(start_policy, robot, monitor, walks):
     node = start_policy(**STAND_IN).node
     remote = Remote(monitor)
     for seed in range(walks):
-        walk(seed, 12, node, remote)
+        check_walk(seed, 12, node, remote)
 
 
 @pytest.mark.parametrize(
