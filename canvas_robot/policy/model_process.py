@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ActionChunk, Binding, Observation
 
 # A process is forked from one that has only imported the libraries: that takes seconds, once.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["canvas_robot.policy.model_server"])
+_FORKED = multiprocessing.get_context("forkserver")
+_FORKED.set_forkserver_preload(["canvas_robot.policy.model_server"])
+# CUDA works in no fork of a process that has as much as looked for it, as some libraries do.
+_SPAWNED = multiprocessing.get_context("spawn")
 
 DECISION_TIMEOUT_S = 10.0  # a model that takes longer hangs
 DEATHS, SOON_S = 3, 60.0  # so many within so short a time: it is not started again
@@ -62,9 +65,14 @@ class Facts:
     image_sizes: dict[str, tuple[int, int]]
 
 
-def prepare() -> None:
+def prepare(device: str) -> None:
     """Lets the libraries load in the background; without it the first ModelProcess waits."""
-    ensure_running()
+    if _context(device) is _FORKED:
+        ensure_running()
+
+
+def _context(device: str) -> BaseContext:
+    return _FORKED if device == "cpu" else _SPAWNED
 
 
 class ModelProcess:
@@ -211,10 +219,11 @@ class _Worker:
     def __init__(
         self, settings: PolicySettings, threads: int, log: Callable[[int, str], None]
     ) -> None:
-        ours, theirs = _CONTEXT.Pipe()
+        context = _context(settings.device)
+        ours, theirs = context.Pipe()
         block = Block()
         self._log = log
-        self._process = _CONTEXT.Process(
+        self._process = context.Process(
             target=_serve, args=(theirs, block, settings, threads), daemon=True
         )
         self._ending = threading.Lock()

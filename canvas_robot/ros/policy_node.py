@@ -92,7 +92,7 @@ class PolicyNode(LifecycleNode):
         declare_parameters(self)
         for line in unknown_parameters(self):
             self.get_logger().error(f"ignored: {line}")
-        prepare()
+        prepare(self.get_parameter("device").value)
         self._session: Session | None = None
         self._inputs = self._ticker = self._command_clock = None
         self._outputs = self._safeguards = self._canvas_picture = None

@@ -5,6 +5,7 @@ After `reset`, the state changes only by physics: nothing is placed, welded or s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import final
 
@@ -230,8 +231,13 @@ class WidowXSim:
         """The fixed camera's picture (height, width, 3) uint8 RGB.
 
         Every size shows the whole 640x480 view, squashed where its aspect is not 4:3; 256x256 is
-        Bridge's image.
+        Bridge's image. Raises RuntimeError where there is nothing to render with.
         """
+        if os.environ.get("MUJOCO_GL") == "disable":
+            raise RuntimeError(
+                "rendering: expected EGL or a screen (DISPLAY), got MUJOCO_GL=disable, as where "
+                "libEGL.so.1 is missing; apt-get install libegl1 libgl1"
+            )
         if (width, height) not in self._renderers:
             self._renderers[width, height] = mujoco.Renderer(self._model, height, width)
         renderer = self._renderers[width, height]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +91,16 @@ def test_it_decides_what_the_policy_decides_in_this_process(started):
     for ours, theirs in zip(decided(process, 3), decided(policy, 3), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert process.facts.rows == policy.model.plan.n_rows and process.memory_bytes > 0
+
+
+def test_a_process_for_an_accelerator_is_no_fork(started):
+    """CUDA works in none."""
+    chosen = PolicySettings(stand_in="constant", device="cuda")
+    spawned, forked = started(chosen), started(PolicySettings(stand_in="constant"))
+    for ours, theirs in zip(decided(spawned, 2), decided(forked, 2), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert b"spawn_main" in Path(f"/proc/{spawned.pid}/cmdline").read_bytes()
+    assert b"spawn_main" not in Path(f"/proc/{forked.pid}/cmdline").read_bytes()
 
 
 def test_what_cannot_be_loaded_says_why():
