@@ -21,7 +21,7 @@ from canvas_robot.sim.scene import Scene
 
 arm = Arm.load("wx250s")
 print(arm.forward([0.0] * 6).is_finite)
-sim = WidowXSim(Scene(props=()))
+sim = WidowXSim(arm, Scene(props=()))
 try:
     sim.render(64, 64)
 except RuntimeError as error:
