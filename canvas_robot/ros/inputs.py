@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import final
 import numpy as np
 from geometry_msgs.msg import PoseStamped
 from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.subscription import Subscription
@@ -26,6 +28,8 @@ from canvas_robot.ros.messages import (
     stamp_ns,
 )
 from canvas_robot.ros.picture_watch import PictureWatch
+from canvas_robot.ros.qos import INPUT_OVERRIDES
+from canvas_robot.ros.qos_watch import QosWatch
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals.binding import (
     Binding,
@@ -61,7 +65,7 @@ class Inputs:
         node: owns the subscriptions.
         binding: its sources.ros says what to subscribe to.
         arm: forward kinematics for joint states.
-        loop: receives samples and faults.
+        loop: receives samples, faults and silences.
         image_transport: "raw" or "compressed".
         strained: called with what is wrong where a joint's effort is above the binding's limit.
     """
@@ -81,7 +85,7 @@ class Inputs:
         self._strained = strained
         self._lock = threading.Lock()
         self._group = _Polled()
-        self._receivers: list[tuple[Subscription, Callable]] = []
+        self._receivers: list[tuple[Subscription, Callable, QosWatch]] = []
         try:
             for signal, source in binding.sources.ros.items():
                 self._subscribe(signal, source, binding, image_transport)
@@ -91,18 +95,22 @@ class Inputs:
 
     def close(self) -> None:
         with self._lock:
-            for subscription, _ in self._receivers:
+            for subscription, _, watch in self._receivers:
+                watch.close()
                 self._node.destroy_subscription(subscription)
             self._receivers = []
 
     def poll(self) -> None:
-        """Takes all messages that have come, from any thread."""
+        """Takes all messages that have come, and what the middleware says of them; any thread."""
         with self._lock:
-            for subscription, receive in self._receivers:
+            for subscription, receive, watch in self._receivers:
+                came = False
                 with subscription.handle:
                     while taken := subscription.handle.take_message(subscription.msg_type, False):
                         msg, info = taken
                         receive(msg, _waited_ns(info))
+                        came = True
+                watch.look(came)
 
     def _subscribe(self, signal: str, source: RosSource, binding: Binding, transport: str) -> None:
         if isinstance(source, RosImage):
@@ -195,9 +203,16 @@ class Inputs:
                 self._loop.fault(signal, f"{topic}: {error}")
 
         subscription = self._node.create_subscription(
-            msg_type, topic, lambda msg: guarded(msg, 0), qos, callback_group=self._group
+            msg_type,
+            topic,
+            lambda msg: guarded(msg, 0),
+            copy.copy(qos),  # rclpy writes what is overridden into it
+            callback_group=self._group,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),  # see QosWatch
+            qos_overriding_options=INPUT_OVERRIDES,
         )
-        self._receivers.append((subscription, guarded))
+        watch = QosWatch(subscription, signal, self._loop)
+        self._receivers.append((subscription, guarded, watch))
 
 
 def _waited_ns(info: dict) -> int:
