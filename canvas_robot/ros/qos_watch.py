@@ -38,7 +38,7 @@ class QosWatch:
     def look(self, came: bool) -> None:
         """Asks what happened; after messages were taken. came: whether there were any."""
         if came:
-            self._end(*self._silences)
+            self._end("deadline")
         for kind, handle in self._handles.items():
             with handle:
                 event = handle.take_event()
