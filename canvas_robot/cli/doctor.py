@@ -23,6 +23,9 @@ def doctor(
     save: Annotated[
         Path | None, typer.Option(help="Put the camera's view there, as a new reference.")
     ] = None,
+    params_file: Annotated[
+        Path | None, typer.Option(help="Of the node: its quality of service is listened with.")
+    ] = None,
 ) -> None:
     """Look at a live robot before it moves: topics, types, rates, clocks, pose, camera.
 
@@ -34,5 +37,7 @@ def doctor(
 
     if image_transport not in ("raw", "compressed"):
         raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
-    good = run_doctor(binding, image_transport, name, seconds, reference, save, Console())
+    good = run_doctor(
+        binding, image_transport, name, seconds, reference, save, Console(), params_file
+    )
     raise typer.Exit(0 if good else 1)

@@ -58,9 +58,7 @@ class _BagInputs:
         self._now_ns = 0
         Inputs(self, binding, arm, self, image_transport)
 
-    def create_subscription(
-        self, msg_type: type, topic: str, callback, qos, callback_group
-    ) -> None:
+    def create_subscription(self, msg_type: type, topic: str, callback, qos, **options) -> None:
         self.received["/" + topic.lstrip("/")] = (msg_type, callback)
 
     def get_clock(self):

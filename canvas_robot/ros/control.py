@@ -107,6 +107,8 @@ class ControlLoop:
         self._history = History(policy.schema, policy.binding)
         self._arrivals = {signal: deque[_Arrival](maxlen=256) for signal in self._history.signals}
         self._faults: dict[str, str] = {}
+        self._silent: dict[str, tuple[str, str]] = {}  # by event: the signal, and what it lacks
+        self._lapses: dict[str, str] = {}  # the same since the last tick, though it may be over
         self._samples, self._refused = Counter(), Counter()
         self._last_faults: dict[str, str] = {}
         self._instruction: str | None = None
@@ -160,6 +162,27 @@ class ControlLoop:
         with self._lock:
             self._note_fault(signal, detail)
 
+    def silent(self, signal: str, event: str, detail: str) -> None:
+        """Notes that a topic of a signal says less than was asked of it; the arm is held at the
+        next tick, and until `heard` of the same event.
+        """
+        with self._lock:
+            if event not in self._silent:
+                self._warn(f"input silent: {detail}")
+            self._silent[event] = (signal, detail)
+            self._lapses[event] = self._last_faults[signal] = detail
+
+    def heard(self, event: str) -> None:
+        """What `silent` noted is over."""
+        with self._lock:
+            self._silent.pop(event, None)
+
+    def unheard(self, signal: str, detail: str) -> None:
+        """Notes that a publisher of a signal does not reach us. It holds nothing: others may."""
+        with self._lock:
+            self._warn(f"input not heard: {detail}")
+            self._last_faults[signal] = detail
+
     def inputs(self) -> dict[str, InputState]:
         """How each signal comes in."""
         now = self._now()
@@ -201,7 +224,7 @@ class ControlLoop:
             self._follow.course = None
             self._end_guide()
             self._history.clear()
-            self._faults = {}
+            self._faults, self._lapses = {}, {}
             for arrivals in self._arrivals.values():
                 arrivals.clear()
 
@@ -386,6 +409,8 @@ class ControlLoop:
         timings_ms: dict[str, float],
     ) -> Decision:
         """What a chunk that has just been decided leads to: it is followed, or the arm is held."""
+        if silence := self._silence({}):
+            return self._hold(index, stamp_ns, HoldReason.STALE_INPUT, silence)
         now = self._now()
         late = self._stale(now)
         if not late:
@@ -426,13 +451,15 @@ class ControlLoop:
             return self._hold(index, stamp_ns, HoldReason.BAD_INPUT, "; ".join(faults.values()))
         waiting = [signal for signal, arrivals in self._arrivals.items() if not arrivals]
         if waiting:
+            told = [f"{signal!r}{self._why(signal)}" for signal in waiting]
             return self._hold(
                 index,
                 stamp_ns,
                 HoldReason.WAITING_FOR_INPUT,
-                f"no sample yet of {', '.join(map(repr, waiting))}",
+                "; ".join(filter(None, (f"no sample yet of {', '.join(told)}", self._silence({})))),
             )
-        stale = self._stale(self._now())
+        lapses, self._lapses = self._lapses, {}
+        stale = "; ".join(filter(None, (self._silence(lapses), self._stale(self._now()))))
         if stale:
             return self._hold(index, stamp_ns, HoldReason.STALE_INPUT, stale)
         if self._instruction is None:
@@ -516,7 +543,8 @@ class ControlLoop:
         if age_s > self._binding.signals[self._state_signal].max_age_s:
             signal = self._state_signal
             return f"the measured pose is not known: signal {signal!r} is {age_s:.2f} s old"
-        return ""
+        silences = [told for signal, told in self._silent.values() if signal == self._state_signal]
+        return "; ".join(silences)
 
     def _begin_guide(
         self, now: Instant, reason: HoldReason, make: Callable[..., Guide]
@@ -606,6 +634,11 @@ class ControlLoop:
             return True
         return False
 
+    def _silence(self, lapses: dict[str, str]) -> str:
+        """What is silent, in words, with lapses that may be over; empty where nothing is."""
+        standing = {event: detail for event, (_, detail) in self._silent.items()}
+        return "; ".join({**lapses, **standing}.values())
+
     def _stale(self, now: Instant) -> str:
         """What is too old, in words; empty where nothing is."""
         old = []
@@ -614,9 +647,15 @@ class ControlLoop:
             if age > limit:
                 old.append(
                     f"signal {signal!r}: newest sample is {age:.2f} s old, "
-                    f"expected at most {limit} s"
+                    f"expected at most {limit} s{self._why(signal)}"
                 )
         return "; ".join(old)
+
+    def _why(self, signal: str) -> str:
+        """What is known of why nothing comes; empty where that is nothing, or said already."""
+        fault = self._last_faults.get(signal, "")
+        said = any(fault == detail for _, detail in self._silent.values())
+        return f" ({fault})" if fault and not said else ""
 
     def _age_s(self, signal: str, now: Instant) -> float:
         """Age of the newest sample: by stamp or by arrival on the steady clock, the larger."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -23,6 +24,7 @@ from canvas_robot.kinematics.rule import OutsideError, compose, limits_of
 from canvas_robot.ros.control import FUTURE_TOLERANCE_NS
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.listener import Listener
+from canvas_robot.ros.qos import check_overrides
 from canvas_robot.signals import Binding, BindingError, ImageSignal, SignalError
 from canvas_robot.signals.binding import RosImage, RosJoints, RosPose
 from canvas_robot.signals.pose import pose_from_bridge_state
@@ -51,14 +53,23 @@ class Doctor:
         image_transport: "raw" or "compressed", as the node's parameter.
         name: that the policy node has or will have.
         domain_id: ROS domain.
+        overrides: of quality of service, as the node's parameters.
     """
 
-    def __init__(self, binding: Binding, image_transport: str, name: str, domain_id: int) -> None:
+    def __init__(
+        self,
+        binding: Binding,
+        image_transport: str,
+        name: str,
+        domain_id: int,
+        overrides: Mapping[str, object] | None = None,
+    ) -> None:
         if binding.robot is None:
             raise BindingError("binding: expected a robot, the arm to command; it declares none")
         self._binding, self._name = binding, name
-        self._listener = Listener("canvas_robot_doctor", domain_id)
+        self._listener = Listener("canvas_robot_doctor", domain_id, overrides)
         self._node = self._listener.node
+        check_overrides(self._node)
         self._topics: dict[str, type] = {}
         self._samples, self._faults = Counter(), defaultdict(Counter)
         self._ages_ns: dict[str, list[int]] = defaultdict(list)
@@ -74,11 +85,9 @@ class Doctor:
 
     # ------------------------------------------------------------------ as node and loop of Inputs
 
-    def create_subscription(self, msg_type: type, topic: str, callback, qos, callback_group):
+    def create_subscription(self, msg_type: type, topic: str, callback, qos, **options):
         self._topics[topic] = msg_type
-        return self._node.create_subscription(
-            msg_type, topic, callback, qos, callback_group=callback_group
-        )
+        return self._node.create_subscription(msg_type, topic, callback, qos, **options)
 
     def get_clock(self):
         return self._node.get_clock()
@@ -94,6 +103,15 @@ class Doctor:
 
     def fault(self, signal: str, detail: str) -> None:
         self._faults[signal][detail] += 1
+
+    def silent(self, signal: str, event: str, detail: str) -> None:
+        self.fault(signal, detail)
+
+    def heard(self, event: str) -> None:
+        """It was silent before, which counts."""
+
+    def unheard(self, signal: str, detail: str) -> None:
+        self.fault(signal, detail)
 
     # ------------------------------------------------------------------ findings
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from canvas_robot.resources import resolve_config
 from canvas_robot.ros.doctor import Doctor
 from canvas_robot.ros.processes import user_domain_id
+from canvas_robot.ros.qos import overrides_of_file
 from canvas_robot.signals import load_binding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
@@ -25,10 +26,12 @@ def run_doctor(
     reference: Path | None,
     save: Path | None,
     console: Console,
+    params_file: Path | None = None,
 ) -> bool:
     """Listens, prints what was found with a remedy a line; True where there is no fault.
 
-    reference: picture that the camera should see; save: where to put what it sees.
+    reference: picture that the camera should see; save: where to put what it sees. params_file: of
+    the node, whose quality of service is listened with.
     """
     declared = load_binding(resolve_config("bindings", binding))
     picture = None
@@ -40,7 +43,8 @@ def run_doctor(
             raise ValueError(
                 f"--reference: expected a picture, got {reference}: {error}"
             ) from error
-    with Doctor(declared, image_transport, name, user_domain_id()) as doctor:
+    overrides = {} if params_file is None else overrides_of_file(params_file)
+    with Doctor(declared, image_transport, name, user_domain_id(), overrides) as doctor:
         with console.status(f"listening for {seconds:g} s; nothing is published"):
             doctor.listen(seconds)
         findings, seen = doctor.examine(picture), doctor.picture()

@@ -13,7 +13,8 @@ import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped
 from rclpy.context import Context
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.duration import Duration
+from rclpy.qos import LivelinessPolicy, QoSProfile, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
@@ -28,6 +29,14 @@ from canvas_robot.sim.workplace import FINGER_RESET, TABLE_RESET
 CAMERA_HZ, JOINT_HZ = 20.0, 50.0
 SIZE, OTHER_SIZE = (480, 640), (240, 320)
 COMMAND_TOPIC = "policy/target_pose"
+_LATE = Duration(nanoseconds=100_000_000)  # two periods of the camera
+_CAMERA_QOS = QoSProfile(
+    depth=qos_profile_sensor_data.depth,
+    reliability=qos_profile_sensor_data.reliability,
+    deadline=_LATE,
+    liveliness=LivelinessPolicy.MANUAL_BY_TOPIC,  # a picture says that it is alive
+    liveliness_lease_duration=_LATE,
+)
 _SIM_START_NS = 1_000_000_000_000
 
 
@@ -78,7 +87,7 @@ class FaultRobot:
         rclpy.init(context=self._context, domain_id=domain_id)
         self._node = rclpy.create_node("fault_bench_robot", context=self._context)
         publisher = self._node.create_publisher
-        self._camera = publisher(Image, "camera/image_raw", qos_profile_sensor_data)
+        self._camera = publisher(Image, "camera/image_raw", _CAMERA_QOS)
         self._joints = publisher(JointState, "joint_states", QoSProfile(depth=10))
         self._clock = publisher(Clock, "/clock", qos_profile_sensor_data)
         self._instruction = publisher(String, "policy/instruction", QoSProfile(depth=1))

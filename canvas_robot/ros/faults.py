@@ -27,6 +27,7 @@ NODE = {
 SIM_TIME = {"use_sim_time": True}
 FAST_HZ = 20.0  # a stand-in fails with every 20th decision: so that it comes soon
 _END_S = 5.0
+_REQUESTED_NS = 150_000_000  # of the camera, where quality of service is requested
 _FUTURE_NS, _PAST_NS = 5_000_000_000, 200_000_000
 _PICTURES = (HoldReason.TIMEOUT, HoldReason.OVERRUN, HoldReason.STALE_INPUT)
 
@@ -155,6 +156,12 @@ def _stand_in(kind: str) -> dict[str, object]:
     return {"stand_in": kind, "control_rate": FAST_HZ}
 
 
+def _requests(policy: str) -> dict[str, object]:
+    """Of the camera, which offers as much; pictures may be old, so that nothing else holds."""
+    name = f"qos_overrides./camera/image_raw.subscription.{policy}"
+    return {name: _REQUESTED_NS, "decision_timeout": 2.0}
+
+
 _REFUSED = "refused: the instruction before it is followed"
 _BAD = (HoldReason.BAD_INPUT,)
 _MODEL = (HoldReason.MODEL_ERROR,)
@@ -162,6 +169,20 @@ _STALE = (HoldReason.STALE_INPUT,)
 
 FAULTS = (
     Fault("camera-stops", _no_pictures, _PICTURES),
+    Fault(
+        "camera-deadline",
+        _no_pictures,
+        _STALE,
+        says="no message within the deadline",
+        node=_requests("deadline"),
+    ),
+    Fault(
+        "camera-liveliness",
+        _no_pictures,
+        _STALE,
+        says="no publisher has been alive",
+        node=_requests("liveliness_lease_duration"),
+    ),
     Fault(
         "camera-freezes",
         lambda scene: scene.robot.freeze(),

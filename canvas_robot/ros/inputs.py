@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
 from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.subscription import Subscription
@@ -26,6 +29,8 @@ from canvas_robot.ros.messages import (
     stamp_ns,
 )
 from canvas_robot.ros.picture_watch import PictureWatch
+from canvas_robot.ros.qos import INPUT_OVERRIDES
+from canvas_robot.ros.qos_watch import QosWatch
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals.binding import (
     Binding,
@@ -56,6 +61,14 @@ class _Polled(CallbackGroup):
         return False
 
 
+@dataclass(frozen=True, eq=False)
+class _Receiver:
+    subscription: Subscription
+    receive: Callable
+    watch: QosWatch
+    large: bool
+
+
 class Inputs:
     """Subscriptions of one active period. `poll` takes what has come; `close` destroys them.
 
@@ -66,7 +79,7 @@ class Inputs:
         node: owns the subscriptions.
         binding: its sources.ros says what to subscribe to.
         arm: forward kinematics for joint states.
-        loop: receives samples and faults.
+        loop: receives samples, faults and silences.
         image_transport: "raw" or "compressed".
         strained: called with what is wrong where a joint's effort is above the binding's limit.
     """
@@ -87,7 +100,7 @@ class Inputs:
         self._lock = threading.Lock()
         self._group = _Polled()
         self._pictures_s = 0.0  # when they were last taken
-        self._receivers: list[tuple[Subscription, Callable, bool]] = []
+        self._receivers: list[_Receiver] = []
         try:
             for signal, source in binding.sources.ros.items():
                 self._subscribe(signal, source, binding, image_transport)
@@ -97,24 +110,31 @@ class Inputs:
 
     def close(self) -> None:
         with self._lock:
-            for subscription, *_ in self._receivers:
-                self._node.destroy_subscription(subscription)
+            for receiver in self._receivers:
+                receiver.watch.close()
+                self._node.destroy_subscription(receiver.subscription)
             self._receivers = []
 
     def poll(self, tick_is_near: bool = True) -> None:
-        """Takes the messages that have come, pictures only where a tick is near. Any thread."""
+        """Takes the messages that have come, pictures only where a tick is near. Any thread.
+
+        And what the middleware says of them.
+        """
         with self._lock:
             now_s = time.monotonic()
             pictures = tick_is_near or now_s - self._pictures_s > _PICTURES_EVERY_S
             if pictures:
                 self._pictures_s = now_s
-            for subscription, receive, large in self._receivers:
-                if large and not pictures:
+            for receiver in self._receivers:
+                if receiver.large and not pictures:
                     continue
+                subscription, came = receiver.subscription, False
                 with subscription.handle:
                     while taken := subscription.handle.take_message(subscription.msg_type, False):
                         msg, info = taken
-                        receive(msg, _waited_ns(info))
+                        receiver.receive(msg, _waited_ns(info))
+                        came = True
+                receiver.watch.look(came)
 
     def _subscribe(self, signal: str, source: RosSource, binding: Binding, transport: str) -> None:
         if isinstance(source, RosImage):
@@ -207,10 +227,17 @@ class Inputs:
                 self._loop.fault(signal, f"{topic}: {error}")
 
         subscription = self._node.create_subscription(
-            msg_type, topic, lambda msg: guarded(msg, 0), qos, callback_group=self._group
+            msg_type,
+            topic,
+            lambda msg: guarded(msg, 0),
+            copy.copy(qos),  # rclpy writes what is overridden into it
+            callback_group=self._group,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),  # see QosWatch
+            qos_overriding_options=INPUT_OVERRIDES,
         )
+        watch = QosWatch(subscription, signal, self._loop)
         large = msg_type in (Image, CompressedImage)
-        self._receivers.append((subscription, guarded, large))
+        self._receivers.append(_Receiver(subscription, guarded, watch, large))
 
 
 def _waited_ns(info: dict) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import final
 
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 
 from canvas_robot.ros.processes import adopt_node_environment
 
@@ -18,13 +20,17 @@ class Listener:
     Args:
         name: of the node.
         domain_id: ROS domain to listen in.
+        parameters: that the node is started with, by name.
     """
 
-    def __init__(self, name: str, domain_id: int) -> None:
+    def __init__(
+        self, name: str, domain_id: int, parameters: Mapping[str, object] | None = None
+    ) -> None:
         adopt_node_environment()
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
-        self.node = rclpy.create_node(name, context=self._context)
+        given = [Parameter(name, value=value) for name, value in (parameters or {}).items()]
+        self.node = rclpy.create_node(name, context=self._context, parameter_overrides=given)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
@@ -15,6 +17,7 @@ from canvas_robot.kinematics.limiter import SetPoint
 from canvas_robot.kinematics.rule import Command
 from canvas_robot.ros.images import image_to_msg
 from canvas_robot.ros.messages import chunk_to_msg, pose_to_msg, trajectory_to_msg, twist_to_msg
+from canvas_robot.ros.qos import OUTPUT_OVERRIDES
 
 COMMAND_QOS = QoSProfile(depth=1)  # reliable, volatile
 STATUS_QOS = QoSProfile(depth=50)
@@ -39,7 +42,15 @@ class Outputs:
         joints: tuple[tuple[str, ...], str] | None = None,
     ) -> None:
         self._node, self._frame_id = node, frame_id
-        make = node.create_lifecycle_publisher
+
+        def make(msg_type: type, topic: str, qos: QoSProfile):
+            return node.create_lifecycle_publisher(
+                msg_type,
+                topic,
+                copy.copy(qos),  # rclpy writes what is overridden into it
+                qos_overriding_options=OUTPUT_OVERRIDES,
+            )
+
         pose_topic = "~/proposed" if dry_run else "~/target_pose"
         self._pose = make(PoseStamped, pose_topic, COMMAND_QOS)
         self._twist = None if dry_run else make(TwistStamped, "~/target_twist", COMMAND_QOS)
@@ -52,7 +63,7 @@ class Outputs:
         self._chunk = make(Float64MultiArray, "~/action_chunk", QoSProfile(depth=10))
         self._canvas_image = make(Image, "~/canvas_image", QoSProfile(depth=1))
         self._status = make(DiagnosticStatus, "~/status", STATUS_QOS)
-        self._diagnostics = make(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = make(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
 
     def activate(self) -> None:
         """For publishers that are made while the node is active; else activation does it."""

@@ -39,6 +39,7 @@ from canvas_robot.ros.parameters import (
     read_settings,
     unknown_parameters,
 )
+from canvas_robot.ros.qos import QOS_PREFIX, check_overrides, untaken_overrides
 from canvas_robot.ros.session import Session, open_session
 from canvas_robot.ros.status import (
     command_status,
@@ -130,6 +131,7 @@ class PolicyNode(LifecycleNode):
     @_logged
     def on_configure(self, state) -> TransitionCallbackReturn:
         settings = read_settings(self)
+        check_overrides(self)
         model = self._load(settings)
         try:
             self._open(open_session(settings, model, self._instant, self._warn))
@@ -187,6 +189,8 @@ class PolicyNode(LifecycleNode):
             settings.image_transport,
             functools.partial(self._block, HoldReason.EFFORT),
         )
+        for line in untaken_overrides(self):
+            self.get_logger().error(f"ignored: {line}")
         self._ticker = Ticker(
             self.get_clock(),
             binding.tick_ns,
@@ -286,6 +290,8 @@ class PolicyNode(LifecycleNode):
         for parameter in parameters:
             if parameter.name == "instruction" and self._ticker is not None:
                 self._session.loop.instruct(parameter.value)
+            elif parameter.name.startswith(f"{QOS_PREFIX}."):
+                continue  # it is declared with its topic, read-only from then on
             elif self._session is not None and parameter.name not in _CHANGEABLE:
                 reason = f"{parameter.name} is read at configure; clean the node up first"
                 return SetParametersResult(successful=False, reason=reason)

@@ -44,9 +44,7 @@ class _Topics:
     def __init__(self) -> None:
         self.types: dict[str, type] = {}
 
-    def create_subscription(
-        self, msg_type: type, topic: str, callback, qos, callback_group
-    ) -> None:
+    def create_subscription(self, msg_type: type, topic: str, callback, qos, **options) -> None:
         self.types[topic] = msg_type
 
     def get_clock(self) -> None:

@@ -444,6 +444,69 @@ def test_a_message_that_could_not_be_read_holds_and_is_reported_once(moving):
     assert moving.warnings == ["input refused: image: expected rgb8, got yuv422"]
 
 
+def test_a_silent_topic_holds_until_it_is_heard_and_is_reported_once(moving):
+    for _ in range(3):
+        moving.loop.silent("image", "/camera deadline", "/camera: no message")
+        held = moving.step()
+        assert held.reason is HoldReason.STALE_INPUT and held.detail == "/camera: no message"
+    assert moving.step().reason is HoldReason.STALE_INPUT  # though a sample came, it stands
+    assert moving.loop.inputs()["image"].refused == 0
+    moving.loop.heard("/camera deadline")
+    assert moving.step().reason is None
+    assert [w for w in moving.warnings if "/camera" in w] == ["input silent: /camera: no message"]
+
+
+def test_a_silence_that_ends_before_the_next_tick_holds_that_one(moving):
+    moving.loop.silent("image", "/camera deadline", "/camera: no message")
+    moving.loop.heard("/camera deadline")
+    assert moving.step().reason is HoldReason.STALE_INPUT
+    assert moving.step().reason is None
+
+
+def test_a_silence_that_begins_while_deciding_drops_the_decision(moving, policy, monkeypatch):
+    act = policy.act
+
+    def silent_meanwhile(observation):
+        moving.loop.silent("image", "/camera deadline", "/camera: no message")
+        return act(observation)
+
+    monkeypatch.setattr(policy, "act", silent_meanwhile)
+    held = moving.step()
+    assert held.reason is HoldReason.STALE_INPUT and held.detail == "/camera: no message"
+    assert held.command is not None and held.chunk is None
+
+
+def test_of_two_silences_both_must_end(moving):
+    moving.loop.silent("image", "/camera deadline", "late")
+    moving.loop.silent("image", "/camera liveliness", "gone")
+    moving.loop.heard("/camera deadline")
+    moving.step()
+    assert moving.step().detail == "gone"
+    moving.loop.heard("/camera liveliness")
+    assert moving.step().reason is None
+
+
+def test_an_arm_whose_pose_is_silent_is_not_led(moving):
+    moving.loop.silent("state", "/joints deadline", "/joints: no message")
+    with pytest.raises(GuideError, match="/joints: no message"):
+        moving.loop.teleoperate(np.zeros(6))
+
+
+def test_a_publisher_that_is_not_heard_holds_nothing_and_says_why_nothing_comes(bench):
+    bench.loop.unheard("image", "/camera: not heard")
+    bench.sample("state")
+    held = bench.tick()
+    assert held.reason is HoldReason.WAITING_FOR_INPUT
+    assert held.detail == "no sample yet of 'image' (/camera: not heard)"
+    assert bench.step().reason is None
+    bench.loop.unheard("image", "/camera: not heard")
+    assert bench.step().reason is None
+    bench.loop.unheard("image", "/camera: not heard")
+    bench.wait(3 * TICK)
+    bench.sample("state")
+    assert bench.tick().detail.endswith("expected at most 0.5 s (/camera: not heard)")
+
+
 def test_without_an_instruction_it_holds(policy):
     bench = Bench(policy)
     assert_holds(bench.step(), HoldReason.NO_INSTRUCTION, "publish one on ~/instruction")

@@ -33,8 +33,10 @@ def examine(robot, domain_id):
     """Listens and examines; findings by (level, subject)."""
     robot.picture = scene()
 
-    def run(binding=WIDOWX, reference=None) -> dict[tuple[str, str], tuple[str, str]]:
-        with Doctor(binding, "raw", "policy", domain_id) as doctor:
+    def run(
+        binding=WIDOWX, reference=None, overrides=None
+    ) -> dict[tuple[str, str], tuple[str, str]]:
+        with Doctor(binding, "raw", "policy", domain_id, overrides) as doctor:
             doctor.listen(LISTEN_S)
             findings = doctor.examine(reference)
         assert all(bool(f.remedy) == (f.level != "ok") for f in findings), findings
@@ -126,6 +128,12 @@ def test_a_second_publisher_and_a_listener_that_cannot_hear_are_named(examine, r
     assert found["/policy/target_pose"][0] == "canvas_robot_monitor publishes it too"
     assert "asks for transient local durability" in found["/policy/target_twist"][0]
     assert "expects std_msgs/msg/String" in found["/policy/gripper"][0]
+
+
+def test_a_publisher_that_does_not_offer_what_the_node_requests_is_named(examine):
+    deadline = "qos_overrides./joint_states.subscription.deadline"
+    found, _ = faults(examine(overrides={deadline: 100_000_000}))["signal state"]
+    assert "a publisher is not heard" in found and "deadline 100000000 ns" in found
 
 
 def test_a_binding_without_limits_is_named_and_one_without_a_robot_refused(examine, domain_id):

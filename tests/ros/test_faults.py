@@ -17,6 +17,13 @@ def test_a_silent_camera_a_nan_and_a_killed_model_hold_the_arm_and_it_goes_on():
     assert result["ok"] == result["of"] == 3
 
 
+def test_what_is_requested_of_a_camera_holds_the_arm_before_its_pictures_are_old():
+    result = bench_faults(("camera-deadline",))
+    assert not _bad(result)
+    (row,) = result["faults"]
+    assert "deadline" in row["message"] and "newest sample" not in row["message"]
+
+
 def test_a_name_that_is_no_fault_is_refused_with_those_that_are():
     with pytest.raises(ValueError, match=r"camera-stops, .*; got camera-burns"):
         bench_faults(("camera-burns",))

@@ -1,0 +1,104 @@
+"""Quality of service from parameters: which policies they may change, and to what.
+
+rclpy declares and reads them, as `qos_overrides.<topic>.<subscription or publisher>.<policy>`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+import yaml
+from rclpy.node import Node
+from rclpy.parameter import Parameter, parameter_dict_from_yaml_file
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    LivelinessPolicy,
+    QoSPolicyKind,
+    ReliabilityPolicy,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from canvas_robot.ros.parameters import ParameterError
+
+QOS_PREFIX = "qos_overrides"
+INPUT_OVERRIDES = QoSOverridingOptions(
+    (
+        QoSPolicyKind.HISTORY,
+        QoSPolicyKind.DEPTH,
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DURABILITY,
+        QoSPolicyKind.DEADLINE,
+        QoSPolicyKind.LIVELINESS,
+        QoSPolicyKind.LIVELINESS_LEASE_DURATION,
+    )
+)
+# History, depth and durability stay as they are: no command may wait for who comes later.
+OUTPUT_OVERRIDES = QoSOverridingOptions(
+    (
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DEADLINE,
+        QoSPolicyKind.LIFESPAN,
+        QoSPolicyKind.LIVELINESS,
+        QoSPolicyKind.LIVELINESS_LEASE_DURATION,
+    )
+)
+
+_WORDS = {
+    "history": HistoryPolicy,
+    "reliability": ReliabilityPolicy,
+    "durability": DurabilityPolicy,
+    "liveliness": LivelinessPolicy,
+}
+_DURATIONS = ("deadline", "lifespan", "liveliness_lease_duration")
+_SHORTEST_NS = 1_000_000  # what is shorter was not meant as nanoseconds
+_NAME = re.compile(rf"{QOS_PREFIX}\./.+\.(?:subscription|publisher)\.(\w+)")
+
+
+def check_overrides(node: Node) -> None:
+    """Raises ParameterError for what was set at start and is no value of its policy."""
+    for name, parameter in node._parameter_overrides.items():  # rclpy has no public way
+        match = _NAME.fullmatch(name)
+        expected = _expected(match[1], parameter.value) if match else ""
+        if expected:
+            raise ParameterError(f"{name}: expected {expected}, got {parameter.value!r}")
+
+
+def untaken_overrides(node: Node) -> list[str]:
+    """What was set at start and no topic of the node takes, each with what may have been meant."""
+    known = [f"{QOS_PREFIX}.{name}" for name in node.get_parameters_by_prefix(QOS_PREFIX)]
+    told = []
+    for name in node._parameter_overrides:
+        if name.startswith(f"{QOS_PREFIX}.") and not node.has_parameter(name):
+            near = difflib.get_close_matches(name, known, 1)
+            told.append(
+                f"{name}: no topic of the node takes it" + (f"; {near[0]}?" if near else "")
+            )
+    return told
+
+
+def overrides_of_file(path: Path) -> dict[str, object]:
+    """The overrides in a parameters file, by name; raises ParameterError where it is none."""
+    try:
+        found = parameter_dict_from_yaml_file(str(path), use_wildcard=True)
+    except (OSError, RuntimeError, AttributeError, TypeError, yaml.YAMLError) as error:
+        raise ParameterError(
+            f"{path}: expected a ROS parameters file (node: ros__parameters: ...), got {error}"
+        ) from error
+    values = {name: Parameter.from_parameter_msg(msg).value for name, msg in found.items()}
+    return {name: value for name, value in values.items() if name.startswith(f"{QOS_PREFIX}.")}
+
+
+def _expected(policy: str, value: object) -> str:
+    """What a value should be, in words; "" where it is, or where the policy is none."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if policy in _WORDS:
+        words = [word for word in _WORDS[policy].short_keys() if word != "unknown"]
+        return "" if value in words else f"one of {', '.join(words)}"
+    if policy == "depth":
+        return "" if whole and value >= 1 else "a whole number of messages, at least 1"
+    if policy in _DURATIONS and not (whole and (value == 0 or value >= _SHORTEST_NS)):
+        return f"nanoseconds, a whole number from {_SHORTEST_NS} (1 ms), or 0 for none"
+    return ""
