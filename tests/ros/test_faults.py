@@ -17,6 +17,12 @@ def test_a_silent_camera_a_nan_and_a_killed_model_hold_the_arm_and_it_goes_on():
     assert result["ok"] == result["of"] == 3
 
 
+def test_a_clock_that_jumps_holds_for_that_reason_at_the_measured_pose():
+    result = bench_faults(("clock-back", "clock-ahead"))
+    assert not _bad(result)
+    assert {row["reason"] for row in result["faults"]} == {"clock_jumped"}
+
+
 def test_a_name_that_is_no_fault_is_refused_with_those_that_are():
     with pytest.raises(ValueError, match=r"camera-stops, .*; got camera-burns"):
         bench_faults(("camera-burns",))
