@@ -1,5 +1,8 @@
 """Laws of reactions: every reason has one, a binding may say another, what cannot be is told."""
 
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -8,6 +11,7 @@ from canvas_robot.ros.decisions import HoldReason, Reaction
 from canvas_robot.ros.reactions import DEFAULTS, reactions_of
 from canvas_robot.signals import BindingError, load_binding
 
+PAGE = (Path(__file__).parents[2] / "docs" / "robot.md").read_text()
 ROBOT = load_binding(config_path("bindings", "widowx.yaml")).robot
 
 
@@ -19,6 +23,16 @@ def test_every_reason_has_a_reaction_and_none_of_them_moves_the_arm_on():
     assert set(DEFAULTS) == set(HoldReason)
     assert Reaction.SLOW_STOP not in DEFAULTS.values()
     assert reactions_of(ROBOT) == DEFAULTS
+
+
+def test_the_page_says_the_default_of_every_reason():
+    rows = PAGE.split("| reason | default |")[1].split("\n\n")[0].splitlines()[2:]
+    told = {}
+    for row in rows:
+        _, reasons, default, *_ = row.split("|")
+        for reason in re.findall(r"`(\w+)`", reasons):
+            told[reason] = re.search(r"`(\w+)`", default)[1]
+    assert told == {str(reason): str(reaction) for reason, reaction in DEFAULTS.items()}
 
 
 def test_a_binding_says_what_is_done_about_a_reason_and_leaves_the_others():
