@@ -53,10 +53,28 @@ class CommandStream:
         no more than two periods had passed: a late set-point is no jump.
         """
         self._require_start()
+        seconds = self._passed_s(now_s)
+        return self._limiter.advance(self._wanted(self._reached_s), seconds)
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the last set-point was at rest."""
+        return self._limiter.is_still
+
+    def brake(self, now_s: float) -> SetPoint | None:
+        """The set-point to publish now, going over to rest; None where the last one was at rest.
+
+        No command is followed any more; the next motion begins with `start`.
+        """
+        self._require_start()
+        return None if self.is_still else self._limiter.brake(self._passed_s(now_s))
+
+    def _passed_s(self, now_s: float) -> float:
+        """Seconds from the last set-point to the one to publish now."""
         time_s = max(now_s + self._ahead_s, self._reached_s)
         seconds = min(time_s - self._reached_s, 2 * self._ahead_s)
         self._reached_s = time_s
-        return self._limiter.advance(self._wanted(time_s), seconds)
+        return seconds
 
     def _wanted(self, time_s: float) -> np.ndarray:
         fraction = min(max((time_s - self._since_s) / self._moving_s, 0.0), 1.0)

@@ -15,7 +15,7 @@ from canvas_robot.signals.pose import Pose
 
 TELEOPERATION_TIMEOUT_S = 0.25  # without a word for so long, the hand has let go
 SHARE = 0.5  # of the limits of speed and acceleration, on the way to a pose
-_STILL, _THERE = 1e-4, 1e-3  # m/s and rad/s; m and rad
+_THERE = 1e-3  # m and rad
 
 
 class Guide(Protocol):
@@ -25,6 +25,15 @@ class Guide(Protocol):
 
     def at(self, now_s: float) -> SetPoint | None:
         """The set-point to publish now; None at the end, where the last one is at rest."""
+        ...
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the last set-point was at rest."""
+        ...
+
+    def brake(self, now_s: float) -> SetPoint | None:
+        """The set-point to publish now, going over to rest; None where the last one was at rest."""
         ...
 
 
@@ -61,6 +70,13 @@ class GoTo:
             return None
         return self._stepper.advance(self._target, now_s)
 
+    @property
+    def is_still(self) -> bool:
+        return self._stepper.is_still
+
+    def brake(self, now_s: float) -> SetPoint | None:
+        return self._stepper.brake(now_s)
+
 
 @final
 class Teleoperation:
@@ -96,6 +112,13 @@ class Teleoperation:
             return None
         return self._stepper.drift(np.zeros(6) if quiet else self._speed, now_s)
 
+    @property
+    def is_still(self) -> bool:
+        return self._stepper.is_still
+
+    def brake(self, now_s: float) -> SetPoint | None:
+        return self._stepper.brake(now_s)
+
 
 class _Stepper:
     """A MotionLimiter on a clock."""
@@ -111,13 +134,16 @@ class _Stepper:
 
     @property
     def is_still(self) -> bool:
-        return bool(np.abs(self._limiter.velocity).max() < _STILL)
+        return self._limiter.is_still
 
     def advance(self, wanted: np.ndarray, now_s: float) -> SetPoint:
         return self._limiter.advance(wanted, self._seconds(now_s))
 
     def drift(self, speed: np.ndarray, now_s: float) -> SetPoint:
         return self._limiter.drift(speed, self._seconds(now_s))
+
+    def brake(self, now_s: float) -> SetPoint | None:
+        return None if self.is_still else self._limiter.brake(self._seconds(now_s))
 
     def _seconds(self, now_s: float) -> float:
         time_s = max(now_s + self._period_s, self._reached_s)

@@ -22,6 +22,7 @@ from canvas_robot.signals.pose import (
 
 CATCH_UP = 2.0  # 1/s: an arm that obeys speeds makes good what it is away within half a second
 UNLIMITED = 1e3  # m/s, rad/s and their like per second: faster than any arm
+_STILL = 1e-4  # m/s and rad/s
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +129,11 @@ class MotionLimiter:
             raise ValueError(f"pose: expected finite numbers, got {pose}")
         self.position, self.velocity = coordinates_from_pose(pose), np.zeros(6)
 
+    @property
+    def is_still(self) -> bool:
+        """Whether the last set-point was at rest."""
+        return bool(np.abs(self.velocity).max() < _STILL)
+
     def advance(self, target: np.ndarray, seconds: float) -> SetPoint:
         """The set-point `seconds` later, on the way to coordinates (6,).
 
@@ -165,6 +171,10 @@ class MotionLimiter:
         self.position = self.position + (self.velocity + wanted) / 2 * seconds
         self.velocity = wanted
         return self._set_point()
+
+    def brake(self, seconds: float) -> SetPoint:
+        """The set-point `seconds` later, going over to rest along the present motion."""
+        return self.drift(np.zeros(6), seconds)
 
     def _set_point(self) -> SetPoint:
         return SetPoint(

@@ -1,11 +1,12 @@
 """ControlLoop: at each control tick a decision, or a reason to hold; between ticks, set-points.
 
-Plain Python: no ROS, no clock of its own. On doubt it holds: one command at the measured pose, then
-silence until every input is good again.
+Plain Python: no ROS, no clock of its own. On doubt it holds, as `reactions` says of the reason: one
+command at the measured pose, then silence until every input is good again.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 import time
@@ -27,9 +28,25 @@ from canvas_robot.kinematics.rule import (
 from canvas_robot.policy.chunk_execution import ChunkExecution, First
 from canvas_robot.policy.model_process import ModelError, ModelRefusedError
 from canvas_robot.policy.protocol import Policy
-from canvas_robot.ros.decisions import Decision, HoldReason, InputState, Instant, Motion
+from canvas_robot.ros.decisions import (
+    Decision,
+    HoldReason,
+    InputState,
+    Instant,
+    InstructionState,
+    Motion,
+    Reaction,
+)
 from canvas_robot.ros.following import Course, Following
-from canvas_robot.signals import ActionChunk, History, NotReadyError, SignalError, StampError
+from canvas_robot.ros.reactions import reactions_of
+from canvas_robot.signals import (
+    ActionChunk,
+    History,
+    NotReadyError,
+    Observation,
+    SignalError,
+    StampError,
+)
 from canvas_robot.signals.binding import RosJoints, RosPose
 from canvas_robot.signals.pose import Pose, bridge_state_from_pose, pose_from_bridge_state
 
@@ -64,6 +81,16 @@ class _Arrival:
     at: Instant
 
 
+@dataclass(frozen=True, eq=False)
+class _SlowStop:
+    """What brakes, whose speed it is, and why."""
+
+    moves: Following | Guide
+    gripper: float
+    reason: HoldReason
+    detail: str
+
+
 class ControlLoop:
     """Samples in from any thread, `tick` from one thread, `motion` from any.
 
@@ -78,7 +105,7 @@ class ControlLoop:
         unsafe: follow without limits of motion where the binding declares none.
         execution: which rows of the action chunks are carried out when.
     Raises:
-        BindingError: the binding declares no limits of motion.
+        BindingError: the binding declares no limits of motion, or reactions that cannot be.
         ValueError: decision_timeout_s ends a chunk before its rows are carried out.
     """
 
@@ -96,6 +123,7 @@ class ControlLoop:
         self._binding = policy.binding
         self._robot = policy.binding.robot
         self._limits: Limits = limits_of(self._robot)
+        self._reactions = reactions_of(self._robot)
         self._state_signal = self._find_state_signal()
         future = policy.binding.future_regions(policy.schema)
         self._cameras = {
@@ -109,10 +137,15 @@ class ControlLoop:
         self._faults: dict[str, str] = {}
         self._silent: dict[str, tuple[str, str]] = {}  # by event: the signal, and what it lacks
         self._lapses: dict[str, str] = {}  # the same since the last tick, though it may be over
-        self._samples, self._refused = Counter(), Counter()
+        self._samples, self._refused, self._used = Counter(), Counter(), Counter()
+        self._skipped = Counter()
+        self._seen_stamps: dict[str, set[int]] = {signal: set() for signal in self._arrivals}
         self._last_faults: dict[str, str] = {}
         self._instruction: str | None = None
         self._pending: str | None = None
+        self._refusal = ""  # of this tick
+        self._instructions = InstructionState(0, "")
+        self._model_is_fresh = False  # it was reset, and has decided nothing since
         self._follow = Following(policy.binding, execution or First(), command_rate_hz, unsafe)
         self._timeout_ns = round(decision_timeout_s * 1e9)
         unattended = self._follow.execution.unattended
@@ -126,6 +159,8 @@ class ControlLoop:
         self._guide: Guide | None = None
         self._guided_for: HoldReason | None = None
         self._pose: tuple[int, Pose] | None = None  # measured, and the stamp of its sample
+        self._slow_stop: _SlowStop | None = None
+        self._ended: tuple[HoldReason, str] | None = None  # for which the node deactivates itself
         self._partings, self._parted_index = 0, -SOON_TICKS
         self._first_index = 0
         self._generation = 0
@@ -177,6 +212,11 @@ class ControlLoop:
         with self._lock:
             self._silent.pop(event, None)
 
+    def skipped(self, signal: str, messages: int) -> None:
+        """Notes messages of a signal that were published and not taken."""
+        with self._lock:
+            self._skipped[signal] += messages
+
     def unheard(self, signal: str, detail: str) -> None:
         """Notes that a publisher of a signal does not reach us. It holds nothing: others may."""
         with self._lock:
@@ -191,6 +231,8 @@ class ControlLoop:
                 signal: InputState(
                     self._samples[signal],
                     self._refused[signal],
+                    self._superseded(signal),
+                    self._skipped[signal],
                     self._age_s(signal, now),
                     self._last_faults.get(signal, ""),
                 )
@@ -221,7 +263,7 @@ class ControlLoop:
         """
         with self._lock:
             self._disengage()
-            self._follow.course = None
+            self._follow.course = self._slow_stop = None
             self._end_guide()
             self._history.clear()
             self._faults, self._lapses = {}, {}
@@ -245,10 +287,22 @@ class ControlLoop:
     def take_over(self, other: ControlLoop) -> None:
         """What stops the motion of a loop that this one takes the place of stops this one too."""
         with other._lock:
-            blocks = dict(other._blocks)
+            blocks, ended = dict(other._blocks), other._ended
         with self._lock:
             self._blocks.update(blocks)
             self._blocks.pop(HoldReason.TELEOPERATED, None)
+            self._ended = ended
+
+    @property
+    def ended(self) -> str:
+        """Why the node is to deactivate itself; until `rearm` the arm is held. "": it is not."""
+        with self._lock:
+            return ": ".join(self._ended) if self._ended is not None else ""
+
+    def rearm(self) -> None:
+        """Somebody activates: what led to a deactivation stands no more."""
+        with self._lock:
+            self._ended = None
 
     def go_to(self, reason: HoldReason, coordinates: tuple[float, ...]) -> Decision:
         """Leads the arm to a pose that the binding declares; the hold of the policy meanwhile.
@@ -293,6 +347,12 @@ class ControlLoop:
             return (self._instruction or "") if self._pending is None else self._pending
 
     @property
+    def instructions(self) -> InstructionState:
+        """Which of them were refused."""
+        with self._lock:
+            return self._instructions
+
+    @property
     def steps(self) -> int:
         """Actions begun since the last hold."""
         with self._lock:
@@ -306,6 +366,8 @@ class ControlLoop:
         with self._lock:
             if self._guide is not None:
                 return self._guided(now)
+            if self._slow_stop is not None:
+                return self._slowed(now)
             course = self._follow.course
             if course is None:
                 return None
@@ -320,6 +382,11 @@ class ControlLoop:
 
     def tick(self, index: int, stamp_ns: int) -> Decision:
         """Decides for control tick `index` of the grid at `stamp_ns`."""
+        decision = self._decide(index, stamp_ns)
+        refusal, self._refusal = self._refusal, ""
+        return dataclasses.replace(decision, refusal=refusal) if refusal else decision
+
+    def _decide(self, index: int, stamp_ns: int) -> Decision:
         started = time.perf_counter()
         held = self._apply_pending(index, stamp_ns)
         if held is not None:
@@ -338,8 +405,9 @@ class ControlLoop:
             generation = self._generation
             begun = self._follow.begun(self._now().steady_ns)
         assembled = time.perf_counter()
+        fresh, self._model_is_fresh = self._model_is_fresh, False
         try:
-            if afresh:
+            if afresh and not fresh:
                 self._policy.reset(instruction)
             chunk = self._policy.act(observation)
         except Exception as error:  # whatever the model raises, the arm is held
@@ -352,8 +420,9 @@ class ControlLoop:
         }
         with self._lock:
             if generation != self._generation:
-                detail = "held or reset while deciding"
-                return Decision(index, stamp_ns, reason=HoldReason.INTERRUPTED, detail=detail)
+                detail, reason = "held or reset while deciding", HoldReason.INTERRUPTED
+                reaction = self._reactions[reason]
+                return Decision(index, stamp_ns, reason=reason, detail=detail, reaction=reaction)
             decision = self._taken(index, stamp_ns, chunk, begun, timings_ms)
         decision.timings_ms["follow"] = (time.perf_counter() - done) * 1e3
         return decision
@@ -381,20 +450,27 @@ class ControlLoop:
                 return None
             if not wanted.strip():
                 self._instruction = None
+                self._instructions = dataclasses.replace(self._instructions, fault="")
                 self._disengage()
                 return None
         try:
             self._policy.reset(wanted)
         except ValueError as error:
             kept = "none" if self._instruction is None else repr(self._instruction)
-            self._warn(f"instruction refused, staying with {kept}: {error}")
+            self._refusal = f"instruction refused, staying with {kept}: {error}"
+            self._warn(self._refusal)
+            with self._lock:
+                self._instructions = InstructionState(self._instructions.refused + 1, self._refusal)
             return None
         except Exception as error:
+            self._model_is_fresh = False
             with self._lock:
                 self._pending = wanted if self._pending is None else self._pending
                 return self._hold(index, stamp_ns, HoldReason.MODEL_ERROR, _told(error))
+        self._model_is_fresh = True
         with self._lock:
             self._instruction = wanted
+            self._instructions = dataclasses.replace(self._instructions, fault="")
             self._disengage()
         return None
 
@@ -441,6 +517,8 @@ class ControlLoop:
         )
 
     def _input_hold(self, index: int, stamp_ns: int) -> Decision | None:
+        if self._ended is not None:
+            return self._hold(index, stamp_ns, *self._ended)
         if self._blocks:
             guiding = self._guided_for if self._guide is not None else None
             reason = guiding or next(iter(self._blocks))
@@ -486,6 +564,8 @@ class ControlLoop:
         if target is not None and self._robot.anchor == "target":
             if parted(target, measured, self._robot.part_m, self._robot.part_rad):
                 return self._part(index, stamp_ns, target, measured)
+        if self._slow_stop is not None:  # which comes to its end before anything begins
+            return self._hold(index, stamp_ns, self._slow_stop.reason, self._slow_stop.detail)
         return None
 
     def _part(self, index: int, stamp_ns: int, target: Pose, measured: Pose) -> Decision:
@@ -508,27 +588,96 @@ class ControlLoop:
             self._first_index = index
         observation = self._history.observe(index - self._first_index, stamp_ns)
         self._follow.engage(self._measured())
+        self._note_seen(observation)
         return observation
 
+    def _note_seen(self, observation: Observation) -> None:
+        """Counts the samples that this observation is the first to hold."""
+        for signal, before in self._seen_stamps.items():
+            stamps = {
+                int(stamp)
+                for region, frames in observation.frames.items()
+                if self._binding.regions[region].signal == signal
+                for stamp in frames.stamps_ns
+            }
+            self._used[signal] += len(stamps - before)
+            self._seen_stamps[signal] = stamps
+
+    def _superseded(self, signal: str) -> int:
+        arrivals = self._arrivals[signal]
+        waiting = bool(arrivals) and arrivals[-1].stamp_ns not in self._seen_stamps[signal]
+        return max(self._samples[signal] - self._used[signal] - waiting, 0)
+
     def _hold(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision:
-        """Disengages.
+        """Disengages, with the reaction that is declared for the reason."""
+        reaction = self._reactions[reason]
+        goes_on = self._guide is not None and reason == self._guided_for
+        if not goes_on and reaction is Reaction.SLOW_STOP:
+            goes_on = self._slow_stop is not None or self._begin_slow_stop(reason, detail)
+        if goes_on:
+            return Decision(index, stamp_ns, reason=reason, detail=detail, reaction=reaction)
+        if reaction is Reaction.DEACTIVATE and self._ended is None:
+            self._ended = reason, detail
+        return self._halt(index, stamp_ns, reason, detail, reaction)
+
+    def _halt(
+        self, index: int, stamp_ns: int, reason: HoldReason, detail: str, reaction: Reaction
+    ) -> Decision:
+        """Ends whatever moves the arm, at once.
 
         The first hold after motion carries one command at the measured pose, if that is known.
         """
-        if self._guide is not None and reason == self._guided_for:
-            return Decision(index, stamp_ns, reason=reason, detail=detail)  # it goes on
-        command, moving = None, self._follow.course is not None or self._guide is not None
+        moves = (self._follow.course, self._guide, self._slow_stop)
+        command, moving = None, any(one is not None for one in moves)
         self._end_guide()
-        if moving:
-            command, self._follow.course = self._stay(), None
+        self._follow.course = self._slow_stop = None
+        if moving and reaction is not Reaction.ZERO_TWIST:
+            command = self._stay(by_stamp=reason is not HoldReason.CLOCK_JUMPED)
+            if command is None and reaction is not Reaction.DEACTIVATE:
+                reaction = Reaction.ZERO_TWIST
         self._disengage()
         return Decision(
-            index, stamp_ns, command=command, halts=moving, reason=reason, detail=detail
+            index,
+            stamp_ns,
+            command=command,
+            halts=moving,
+            reason=reason,
+            detail=detail,
+            reaction=reaction,
         )
 
-    def _stay(self) -> Command | None:
-        """The command to stay at the measured pose; None where that is not known, or outside."""
-        age_s = self._age_s(self._state_signal, self._now())
+    def _begin_slow_stop(self, reason: HoldReason, detail: str) -> bool:
+        """Brakes what moves; False where nothing does, or where nobody knows the arm's pose."""
+        guide = self._guide
+        moves = guide if guide is not None else self._follow if self._follow.course else None
+        if moves is None or moves.is_still or self._stay() is None:
+            return False
+        self._end_guide()
+        self._follow.course = None
+        self._disengage()
+        self._slow_stop = _SlowStop(moves, self._follow.gripper, reason, detail)
+        return True
+
+    def _slowed(self, now: Instant) -> Motion | Decision:
+        """The next set-point of a slow stop, or the hold at its end."""
+        stop, measured = self._slow_stop, self._measured()
+        set_point = stop.moves.brake(now.steady_ns / 1e9) if self._stay() is not None else None
+        if set_point is None:
+            return self._halt(-1, now.ros_ns, stop.reason, stop.detail, Reaction.SLOW_STOP)
+        if parted(set_point.pose, measured, self._robot.part_m, self._robot.part_rad):
+            detail = "the arm does not follow while it brakes"
+            return self._hold(-1, now.ros_ns, HoldReason.PARTED, detail)
+        return Motion(set_point, stop.gripper, -1, 0, now.ros_ns)
+
+    def _stay(self, by_stamp: bool = True) -> Command | None:
+        """The command to stay at the measured pose; None where that is not known, or outside.
+
+        by_stamp: whether stamps tell how old it is, beside the steady clock.
+        """
+        now = self._now()
+        if not by_stamp:  # whatever the robot's clock says
+            now = Instant(0, now.steady_ns)
+        age_s = self._age_s(self._state_signal, now)
         if age_s > self._binding.signals[self._state_signal].max_age_s:
             return None
         measured = self._measured()
@@ -536,6 +685,8 @@ class ControlLoop:
 
     def _not_guidable(self, now: Instant) -> str:
         """Why the arm must not be led now; "" where it may."""
+        if self._ended is not None:
+            return f"the node deactivates itself: {': '.join(self._ended)}"
         against = [reason for reason in self._blocks if reason not in LED_THROUGH]
         if against:
             return f"{against[0]}: {self._blocks[against[0]]}"
@@ -568,7 +719,13 @@ class ControlLoop:
             command = self._stay()
             detail = self._blocks.get(reason, "nobody leads the arm any more")
             return Decision(
-                -1, now.ros_ns, command=command, halts=True, reason=reason, detail=detail
+                -1,
+                now.ros_ns,
+                command=command,
+                halts=True,
+                reason=reason,
+                detail=detail,
+                reaction=self._reactions[reason],
             )
         if parted(motion.set_point.pose, measured, self._robot.part_m, self._robot.part_rad):
             detail = "the arm does not follow where it is led"

@@ -21,6 +21,7 @@ class HoldReason(StrEnum):
     BAD_INPUT = "bad_input"
     STALE_INPUT = "stale_input"
     CLOCK_STOPPED = "clock_stopped"
+    CLOCK_JUMPED = "clock_jumped"
     PARTED = "target_and_measured_pose_parted"
     OUTSIDE_WORKSPACE = "outside_workspace"
     MODEL_ERROR = "model_error"
@@ -41,6 +42,21 @@ class HoldReason(StrEnum):
     DEACTIVATED = "deactivated"
 
 
+class Reaction(StrEnum):
+    """What is done about a reason to hold, where the arm moves.
+
+    HOLD: one command at the measured pose, and no speed. SLOW_STOP: the arm brakes along its
+    present motion within the limits of acceleration, then HOLD. ZERO_TWIST: no speed is commanded,
+    and no pose; so it is with each of them where the measured pose is not known or outside.
+    DEACTIVATE: HOLD, and the node deactivates itself.
+    """
+
+    HOLD = "hold"
+    SLOW_STOP = "slow_stop"
+    ZERO_TWIST = "zero_twist"
+    DEACTIVATE = "deactivate"
+
+
 @dataclass(frozen=True)
 class Instant:
     """One moment on the robot's clock and on the steady clock, nanoseconds."""
@@ -58,6 +74,7 @@ class Decision:
     command: the target of this tick; of a hold, the measured pose, to be published once; None where
         there is nothing to publish.
     halts: there is a motion to end: where no command says where to stay, at least no speed stands.
+    reaction: what is done about the reason. refusal: why an instruction was refused in this tick.
     reason, detail: why the arm is held; None and "" while active.
     instruction: that was followed; "" in a hold.
     stamps_ns: of the newest sample used, by region.
@@ -72,6 +89,8 @@ class Decision:
     halts: bool = False
     reason: HoldReason | None = None
     detail: str = ""
+    reaction: Reaction | None = None
+    refusal: str = ""
     instruction: str = ""
     chunk: ActionChunk | None = None
     stamps_ns: dict[str, int] = field(default_factory=dict)
@@ -101,11 +120,27 @@ class InputState:
     """How one signal comes in.
 
     samples: taken since the node was configured; refused: messages and samples that were not.
+    superseded: of the samples, those that no decision saw: a newer one came first, or the arm was
+    held; the newest, which may still be seen, is none of them. skipped: messages that were not
+    taken at all, as a newer one had come or they were lost on the way, by their numbers.
     age_s: of the newest, infinite where there is none. fault: the last refusal since the last good
     sample, "" where there was none.
     """
 
     samples: int
     refused: int
+    superseded: int
+    skipped: int
     age_s: float
+    fault: str
+
+
+@dataclass(frozen=True)
+class InstructionState:
+    """How instructions come in.
+
+    refused: since the node was configured. fault: why the last one was; "" once one was taken.
+    """
+
+    refused: int
     fault: str

@@ -110,6 +110,9 @@ class Doctor:
     def heard(self, event: str) -> None:
         """It was silent before, which counts."""
 
+    def skipped(self, signal: str, messages: int) -> None:
+        self._samples[signal] += messages
+
     def unheard(self, signal: str, detail: str) -> None:
         self.fault(signal, detail)
 

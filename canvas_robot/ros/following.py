@@ -14,7 +14,7 @@ import numpy as np
 
 from canvas_robot.kinematics.command_stream import CommandStream
 from canvas_robot.kinematics.guide import Guide
-from canvas_robot.kinematics.limiter import catching_up, motion_limits_of
+from canvas_robot.kinematics.limiter import SetPoint, catching_up, motion_limits_of
 from canvas_robot.kinematics.rule import Command, compose, limits_of
 from canvas_robot.policy.chunk_execution import ChunkExecution
 from canvas_robot.ros.decisions import Instant, Motion
@@ -134,6 +134,15 @@ class Following:
             self.course.image_stamp_ns,
             self.course.computed_ns,
         )
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the last set-point of what is followed was at rest."""
+        return self._stream.is_still
+
+    def brake(self, now_s: float) -> SetPoint | None:
+        """As `CommandStream.brake`: what was followed goes over to rest."""
+        return self._stream.brake(now_s)
 
     def guide(self, make: Callable[..., Guide], measured: Pose, now_ns: int) -> Guide:
         """A guide from a measured pose on, within the same limits."""

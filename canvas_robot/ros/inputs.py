@@ -61,12 +61,23 @@ class _Polled(CallbackGroup):
         return False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Receiver:
+    signal: str
     subscription: Subscription
     receive: Callable
     watch: QosWatch
     large: bool
+    number: int = 0  # that its publisher gave to the newest message
+
+    def skipped(self, info: dict) -> int:
+        """How many messages a newly taken one passed over; a publisher that restarts counts anew.
+
+        0 where the middleware does not number them.
+        """
+        number, before = info.get("publication_sequence_number") or 0, self.number
+        self.number = number
+        return number - before - 1 if number > before > 0 else 0
 
 
 class Inputs:
@@ -132,6 +143,8 @@ class Inputs:
                 with subscription.handle:
                     while taken := subscription.handle.take_message(subscription.msg_type, False):
                         msg, info = taken
+                        if passed := receiver.skipped(info):
+                            self._loop.skipped(receiver.signal, passed)
                         receiver.receive(msg, _waited_ns(info))
                         came = True
                 receiver.watch.look(came)
@@ -237,7 +250,7 @@ class Inputs:
         )
         watch = QosWatch(subscription, signal, self._loop)
         large = msg_type in (Image, CompressedImage)
-        self._receivers.append(_Receiver(subscription, guarded, watch, large))
+        self._receivers.append(_Receiver(signal, subscription, guarded, watch, large))
 
 
 def _waited_ns(info: dict) -> int:

@@ -26,7 +26,7 @@ from canvas_robot.kinematics.rule import Command
 from canvas_robot.policy.model_process import ModelProcess, prepare
 from canvas_robot.ros.canvas_picture import CanvasPicture
 from canvas_robot.ros.command_clock import CommandClock
-from canvas_robot.ros.decisions import Decision, HoldReason, Instant, Motion
+from canvas_robot.ros.decisions import Decision, HoldReason, Instant, Motion, Reaction
 from canvas_robot.ros.guards import Guards
 from canvas_robot.ros.hands import Hands
 from canvas_robot.ros.inputs import Inputs
@@ -47,6 +47,7 @@ from canvas_robot.ros.status import (
     input_status,
     loop_status,
 )
+from canvas_robot.ros.tally import Tally
 from canvas_robot.ros.ticker import Ticker
 
 RCLError = rclpy_implementation.RCLError
@@ -55,6 +56,18 @@ REPEAT_LOG_S = 5.0
 PICTURES_AHEAD_NS = 25_000_000  # pictures are taken so long before the tick that sees them
 HOLD_TIME_S = 0.1  # in which joints come to rest where they are
 _CHANGEABLE = ("instruction", "use_sim_time", *RELOADED)
+# What is made anew with a session, and goes with it.
+_OF_A_SESSION = (
+    "_session",
+    "_tally",
+    "_reported",
+    "_reported_s",
+    "_outputs",
+    "_canvas_picture",
+    "_shown",
+    "_safeguards",
+    "_made",
+)
 
 
 def _logged(transition):
@@ -102,8 +115,9 @@ class PolicyNode(LifecycleNode):
         self._speaking = threading.RLock()  # commands leave in the order in which they are made
         self._reloading = False
         self._last_log: dict[str, float] = {}
-        self._counts = dict.fromkeys(("ticks", "commands", "holds"), 0)
+        self._tally: Tally | None = None
         self._last_decision: Decision | None = None
+        self._deactivation = self.create_guard_condition(self._on_deactivation_due)
         self.create_service(Trigger, "~/reload", self._on_reload)  # it outlives what it exchanges
         self.add_on_set_parameters_callback(self._on_set_parameters)
         start, configure = (
@@ -155,6 +169,7 @@ class PolicyNode(LifecycleNode):
         with ExitStack() as made:
             made.callback(self._close_session, session)
             self._session = session
+            self._tally = Tally(session.binding.control_rate_hz, session.settings.command_rate_hz)
             self._reported, self._reported_s = {}, time.monotonic()
             self._create_topics(made)
             timer = self.create_timer(1.0, self._publish_diagnostics)
@@ -163,32 +178,37 @@ class PolicyNode(LifecycleNode):
 
     def _close_session(self, session: Session) -> None:
         session.model.close()
-        self._session = None
+        if self._session is session:  # no other has taken its place
+            self._session = None
 
     @_logged
     def on_activate(self, state) -> TransitionCallbackReturn:
         super().on_activate(state)
+        self._session.loop.rearm()
         try:
-            self._start(self.get_parameter("instruction").value)
+            self._start(self._listen(self._session), self.get_parameter("instruction").value)
         except BaseException:
             super().on_deactivate(state)
             raise
         return TransitionCallbackReturn.SUCCESS
 
-    def _start(self, instruction: str) -> None:
-        """Listens, ticks and commands, from the measured pose."""
+    def _listen(self, session: Session) -> Inputs:
+        return Inputs(
+            self,
+            session.binding,
+            session.arm,
+            session.loop,
+            session.settings.image_transport,
+            functools.partial(self._block, HoldReason.EFFORT),
+        )
+
+    def _start(self, inputs: Inputs, instruction: str) -> None:
+        """Ticks and commands, from the measured pose."""
         session = self._session
         binding, settings = session.binding, session.settings
         session.loop.reset()
         session.loop.instruct(instruction)
-        self._inputs = Inputs(
-            self,
-            binding,
-            session.arm,
-            session.loop,
-            settings.image_transport,
-            functools.partial(self._block, HoldReason.EFFORT),
-        )
+        self._inputs = inputs
         for line in untaken_overrides(self):
             self.get_logger().error(f"ignored: {line}")
         self._ticker = Ticker(
@@ -196,7 +216,7 @@ class PolicyNode(LifecycleNode):
             binding.tick_ns,
             self._on_tick,
             self._on_clock_stopped,
-            functools.partial(self._start_over, "the clock went back"),
+            self._on_clock_jumped,
         )
         self._command_clock = CommandClock(settings.command_rate_hz, self._on_command_due)
         self._ticker.start()
@@ -205,7 +225,9 @@ class PolicyNode(LifecycleNode):
 
     @_logged
     def on_deactivate(self, state) -> TransitionCallbackReturn:
-        self._stop()
+        why = self._session.loop.ended
+        by_whom = f"the node deactivated itself: {why}" if why else "the node was deactivated"
+        self._stop(HoldReason.DEACTIVATED, by_whom)
         super().on_deactivate(state)
         return TransitionCallbackReturn.SUCCESS
 
@@ -307,7 +329,7 @@ class PolicyNode(LifecycleNode):
             "starting over from the measured pose" if response.success else "the node is not active"
         )
         if response.success:
-            self._start_over("reset")
+            self._start_over(HoldReason.INTERRUPTED, "reset")
         return response
 
     async def _on_reload(self, request: Trigger.Request, response: Trigger.Response):
@@ -324,9 +346,11 @@ class PolicyNode(LifecycleNode):
             response.success = True
             response.message = f"running {settings.policy.describe()}"
         except Exception as error:
-            response.message = f"{type(error).__name__}: {error}; what ran before runs on"
+            runs_on = self._session is session
+            left = "what ran before runs on" if runs_on else "what ran before is gone"
+            response.message = f"{type(error).__name__}: {error}; {left}"
             self.get_logger().error(f"reload refused: {response.message}")
-            if self._session is session:
+            if runs_on:
                 running = session.settings.policy
                 names = {name: getattr(running, name) for name in RELOADED}
                 self.set_parameters([Parameter(name, value=was) for name, was in names.items()])
@@ -348,30 +372,37 @@ class PolicyNode(LifecycleNode):
         return loaded
 
     def _exchange(self, session: Session, settings: Settings, model: ModelProcess) -> None:
-        """One session for another. What can be wrong is checked while the old one still runs."""
+        """One session for another. The old one is closed once all of the new one is open."""
+        active = self._ticker is not None
         try:
             if self._session is not session:
                 raise ReloadError("the node was cleaned up meanwhile")
             new = open_session(settings, model, self._instant, self._warn)
-            instruction = session.loop.instruction
-            active = self._ticker is not None
+            inputs = self._listen(new) if active else None
         except BaseException:
             model.close()
             raise
+        instruction = session.loop.instruction
         if active:
             self._stop(HoldReason.INTERRUPTED, "the policy is exchanged for another")
         new.loop.take_over(session.loop)
-        self._made.close()
-        self._open(new)
+        old = {name: getattr(self, name) for name in _OF_A_SESSION}
+        try:
+            self._open(new)
+        except BaseException:
+            vars(self).update(old)
+            if active:
+                inputs.close()
+                self._start(self._listen(session), instruction)
+            raise
+        old["_made"].close()
         if active:
             self._outputs.activate()
-            self._start(instruction)
+            self._start(inputs, instruction)
 
-    def _start_over(self, why: str) -> None:
+    def _start_over(self, reason: HoldReason, why: str) -> None:
         now = self.get_clock().now().nanoseconds
-        self._publish(
-            self._session.loop.hold(-1, now, HoldReason.INTERRUPTED, f"{why}: starting over")
-        )
+        self._publish(self._session.loop.hold(-1, now, reason, f"{why}: starting over"))
         self._session.loop.reset()
 
     def _on_tick(self, index: int, stamp_ns: int) -> None:
@@ -402,9 +433,11 @@ class PolicyNode(LifecycleNode):
 
     def _on_command_due(self) -> None:
         try:
+            ticker = self._ticker
+            if ticker is not None:  # else the node is being deactivated
+                ticker.look()
             self._safeguards.look()
             self._move()
-            ticker = self._ticker
             self._inputs.poll(tick_is_near=ticker is None or ticker.due_within(PICTURES_AHEAD_NS))
         except Exception as error:  # the command clock must outlive any fault of ours
             self.get_logger().error(traceback.format_exc())
@@ -422,6 +455,19 @@ class PolicyNode(LifecycleNode):
         now = self.get_clock().now().nanoseconds
         detail = "the simulation clock (/clock) stands still; is the simulator running?"
         self._publish(self._session.loop.hold(-1, now, HoldReason.CLOCK_STOPPED, detail))
+
+    def _on_clock_jumped(self, seconds: float) -> None:
+        way = "ahead" if seconds > 0 else "back"
+        self._start_over(
+            HoldReason.CLOCK_JUMPED, f"the robot's clock went {way} by {abs(seconds):.2f} s"
+        )
+
+    def _on_deactivation_due(self) -> None:
+        """In the executor's thread: a transition waits for the threads that ask for it here."""
+        why = self._session.loop.ended if self._ticker is not None else ""
+        if why:
+            self.get_logger().error(f"deactivating: {why}")
+            self.trigger_deactivate()
 
     def _instant(self) -> Instant:
         return Instant(self.get_clock().now().nanoseconds, time.monotonic_ns())
@@ -442,8 +488,10 @@ class PolicyNode(LifecycleNode):
                 self._outputs.halt(now)
             publish_ms = (time.perf_counter() - started) * 1e3
             identity = self._session.identity
-            self._counts["ticks" if decision.reason is None else "holds"] += 1
+            self._tally.decided(decision, publish_ms)
             self._last_decision = decision
+            if decision.reaction is Reaction.DEACTIVATE:
+                self._deactivation.trigger()
             if decision.reason is not None:
                 self._warn(f"holding: {decision.reason}: {decision.detail}")
             commanded = motion is not None or decision.command is not None
@@ -499,7 +547,8 @@ class PolicyNode(LifecycleNode):
                 return None
             self._outputs.move_joints(joints, now, 1.0 / session.settings.command_rate_hz)
         self._outputs.move(motion.set_point, motion.gripper, now)
-        self._counts["commands"] += 1
+        image_ns = motion.image_stamp_ns
+        self._tally.commanded((now - image_ns) / 1e6 if image_ns else None)
         return motion
 
     def _hold_at(self, command: Command, now: int) -> None:
@@ -507,7 +556,7 @@ class PolicyNode(LifecycleNode):
         joints, measured = self._session.joints, self._inputs.joints
         if joints is not None and measured is not None:
             self._outputs.move_joints(joints.stay(measured), now, HOLD_TIME_S)
-        self._counts["commands"] += 1
+        self._tally.commanded(None)
 
     def _publish_diagnostics(self) -> None:
         if self._ticker is None:
@@ -515,17 +564,19 @@ class PolicyNode(LifecycleNode):
         now_s, signals = time.monotonic(), self._session.binding.signals
         seconds, self._reported_s = now_s - self._reported_s, now_s
         counts = {
-            **self._counts,
+            **self._tally.values(),
             "missed_ticks": self._ticker.missed,
             "skipped_commands": self._command_clock.skipped,
             "command_late_p99_ms": self._command_clock.late_p99_ms,
             "model_memory_mb": self._session.model.memory_bytes >> 20,
             "model_restarts": self._session.model.restarts,
         }
-        statuses = [loop_status(self._session.identity, self._last_decision, counts)]
+        instructions = self._session.loop.instructions
+        statuses = [loop_status(self._session.identity, self._last_decision, instructions, counts)]
         for signal, state in self._session.loop.inputs().items():
-            rate_hz = (state.samples - self._reported.get(signal, 0)) / seconds
-            self._reported[signal] = state.samples
+            published = state.samples + state.skipped
+            rate_hz = (published - self._reported.get(signal, 0)) / seconds
+            self._reported[signal] = published
             limit_s = signals[signal].max_age_s
             statuses.append(input_status(self._session.identity, signal, state, rate_hz, limit_s))
         array = DiagnosticArray(status=statuses)

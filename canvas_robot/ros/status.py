@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from canvas_robot.ros.decisions import COMMAND_STATUS, DECISION_STATUS, Decision, InputState, Motion
+from canvas_robot.ros.decisions import (
+    COMMAND_STATUS,
+    DECISION_STATUS,
+    Decision,
+    InputState,
+    InstructionState,
+    Motion,
+)
 from canvas_robot.ros.messages import values_to_msg
 
 
@@ -36,7 +43,9 @@ def decision_status(
         "tick": decision.tick,
         "state": "active" if active else "hold",
         "reason": "" if active else str(decision.reason),
+        "reaction": "" if active else str(decision.reaction),
         "instruction": decision.instruction,
+        "refusal": decision.refusal,
         "stamp_ns": decision.stamp_ns,
         "command_stamp_ns": command_ns,
         "trained": identity.trained,
@@ -84,29 +93,45 @@ def command_status(
 
 
 def loop_status(
-    identity: Identity, decision: Decision | None, counts: dict[str, object]
+    identity: Identity,
+    decision: Decision | None,
+    instructions: InstructionState,
+    counts: dict[str, object],
 ) -> DiagnosticStatus:
     """How the control loop goes, for /diagnostics. decision: the last one."""
     if decision is None:
         level, message = DiagnosticStatus.WARN, "waiting for the first tick"
     elif decision.reason is not None:
         level, message = DiagnosticStatus.WARN, f"holding: {decision.reason}: {decision.detail}"
+    elif instructions.fault:
+        level, message = DiagnosticStatus.WARN, instructions.fault
     else:
         level, message = DiagnosticStatus.OK, "following the instruction"
-    values = {**counts, "trained": identity.trained}
+    held = decision is not None and decision.reason is not None
+    values = {
+        "reason": str(decision.reason) if held else "",
+        "reaction": str(decision.reaction) if held else "",
+        "instructions_refused": instructions.refused,
+        "refusal": instructions.fault,
+        **counts,
+        "trained": identity.trained,
+    }
     return _status(identity, "policy: control loop", level, message, values)
 
 
 def input_status(
     identity: Identity, signal: str, state: InputState, rate_hz: float, max_age_s: float
 ) -> DiagnosticStatus:
-    """One signal, for /diagnostics. rate_hz: of the samples taken since the last message."""
+    """One signal, for /diagnostics. rate_hz: of what was published since the last one."""
     values = {
         "Actual frequency (Hz)": rate_hz,
         "age_s": state.age_s if np.isfinite(state.age_s) else None,
         "max_age_s": max_age_s,
         "samples": state.samples,
+        "drops": state.refused + state.superseded + state.skipped,
         "refused": state.refused,
+        "superseded": state.superseded,
+        "skipped": state.skipped,
     }
     if state.fault:
         level, message = DiagnosticStatus.ERROR, state.fault

@@ -1,19 +1,53 @@
 """Ticker: calls a function at the control rate, on absolute deadlines of the node's clock.
 
-It does so in a thread of its own.
+It does so in a thread of its own, and watches the clock.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from typing import final
 
 from rclpy.clock import JumpThreshold, ROSClock
 from rclpy.duration import Duration
 
 CLOCK_STOPPED_S = 0.5  # a simulation clock that stands still this long is a fault
+# A clock that parts from the steady one by more than this between two looks has jumped. Clocks are
+# slewed by half a thousandth at most, so the system's is known to be stepped; a simulation's comes
+# in steps, and may be slow, but never goes back.
+SYSTEM_JUMP_S, SIMULATION_JUMP_S = 0.1, 0.5
+_READ_NS = 10_000_000  # two clocks that are read within so long are read at once
 _WALL_NAP_S = 0.05  # longest sleep, so that a stepped system clock is noticed
 _NS = 1_000_000_000
+
+
+@final
+class ClockWatch:
+    """Tells a clock that jumps from one that goes, by the steady clock."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, int] | None = None
+
+    def saw(self, now_ns: int, steady_ns: int, simulated: bool) -> float | None:
+        """Seconds that the clock jumped by since the last look, ahead above 0; None: it did not.
+
+        A simulation's reads 0 until its first message.
+        """
+        last = self._last
+        if now_ns == 0 or (simulated and last is not None and now_ns == last[0]):
+            return None  # time since the last change counts: changes come in messages
+        self._last = now_ns, steady_ns
+        if last is None:
+            return None
+        passed, ahead = now_ns - last[0], now_ns - last[0] - (steady_ns - last[1])
+        limit_ns = (SIMULATION_JUMP_S if simulated else SYSTEM_JUMP_S) * _NS
+        if simulated and passed < 0:
+            return passed / _NS
+        if ahead > limit_ns or (ahead < -limit_ns and not simulated):
+            return ahead / _NS
+        return None
 
 
 class Ticker:
@@ -26,7 +60,8 @@ class Ticker:
         period_ns: of the control ticks.
         tick: called with (index, nominal time in ns).
         stopped: called once each time the simulation clock has stood still for CLOCK_STOPPED_S.
-        jumped_back: called when the clock went backwards; the grid starts anew.
+        jumped: called with the seconds by which the clock jumped, ahead above 0; the grid starts
+            anew.
     """
 
     def __init__(
@@ -35,13 +70,14 @@ class Ticker:
         period_ns: int,
         tick: Callable[[int, int], None],
         stopped: Callable[[], None],
-        jumped_back: Callable[[], None],
+        jumped: Callable[[float], None],
     ) -> None:
         self._clock, self._period_ns = clock, period_ns
-        self._tick, self._stopped, self._jumped_back = tick, stopped, jumped_back
+        self._tick, self._stopped, self._jumped = tick, stopped, jumped
         self._running = True
         self._awake = threading.Event()
-        self._back = threading.Event()
+        self._anew = threading.Event()
+        self._looking, self._watch = threading.Lock(), ClockWatch()
         self.missed = 0
         self._deadline = 0  # of the tick that runs, or comes next
         threshold = JumpThreshold(
@@ -65,9 +101,23 @@ class Ticker:
         """Whether the next tick begins so soon, by its clock, or has begun."""
         return self._deadline - self._now() <= ns
 
+    def look(self) -> None:
+        """Notices a clock that jumped, and says so; for any thread, while a tick may take long."""
+        before_ns = time.monotonic_ns()
+        with self._looking:
+            now_ns, simulated = self._now(), self._clock.ros_time_is_active
+            steady_ns = time.monotonic_ns()
+            if steady_ns - before_ns > _READ_NS:
+                return
+            jump_s = self._watch.saw(now_ns, steady_ns, simulated)
+            if jump_s is None:
+                return
+            self._anew.set()
+        self._awake.set()
+        self._jumped(jump_s)
+
     def _on_jump(self, jump) -> None:
-        if jump.delta.nanoseconds < 0:
-            self._back.set()
+        """Of a simulation clock, with each of its messages."""
         self._awake.set()
 
     def _now(self) -> int:
@@ -76,10 +126,8 @@ class Ticker:
     def _run(self) -> None:
         origin, index = None, 0
         while self._running:
-            if origin is None or self._back.is_set():
-                if self._back.is_set():
-                    self._back.clear()
-                    self._jumped_back()
+            if origin is None or self._anew.is_set():
+                self._anew.clear()
                 if not self._wait_until(1):  # a simulation clock reads 0 until its first message
                     continue
                 origin, index = self._now(), 0
@@ -87,15 +135,20 @@ class Ticker:
             if not self._wait_until(deadline):
                 continue
             self._tick(index, deadline)
+            if self._anew.is_set():  # no tick was missed
+                continue
             due = max(index + 1, -(-(self._now() - origin) // self._period_ns))
             self.missed += due - index - 1
             index = due
 
     def _wait_until(self, deadline: int) -> bool:
-        """True at the deadline; False where the ticker stops or the clock went back first."""
+        """True at the deadline; False where the ticker stops or the clock jumped first."""
         reported = False
-        while self._running and not self._back.is_set():
+        while self._running:
             self._awake.clear()
+            self.look()
+            if self._anew.is_set():
+                return False
             remaining = deadline - self._now()
             if remaining <= 0:
                 return True

@@ -142,6 +142,7 @@ class Robot(_Declared):
         in Bridge V2's convention; left out: there is none.
     part_m, part_rad: when target and measured pose are further apart, the node holds; "target"
         anchor only.
+    reactions: what the node does, by reason to hold, where it is not to do its own default.
     """
 
     arm: str
@@ -162,6 +163,7 @@ class Robot(_Declared):
     park: tuple[float, float, float, float, float, float] | None = None
     part_m: float = 0.08
     part_rad: float = 0.4
+    reactions: dict[str, Literal["hold", "slow_stop", "zero_twist", "deactivate"]] = {}
 
     def __post_init__(self) -> None:
         low, high = (*self.box_low, *self.rpy_low), (*self.box_high, *self.rpy_high)

@@ -122,3 +122,33 @@ def test_it_must_be_started():
     stream = CommandStream(LIMITS, MOVING_S, PERIOD_S)
     with pytest.raises(RuntimeError, match=r"expected start\(\)"):
         stream.at(0.0)
+
+
+@settings(deadline=None)
+@given(actions, st.integers(0, 12), st.floats(0.001, 0.1))
+def test_it_brakes_along_its_motion_within_the_limits_to_rest(actions, periods, late_s):
+    """From wherever it is, asked at its rate after a pause; no command moves it any more."""
+    stream, now = stream_at(), 10.0
+    for action in actions:
+        stream.follow(compose(HOME, np.array(action), PLACE), now)
+        for _ in range(periods):
+            now += PERIOD_S
+            last = stream.at(now)
+    if not periods:
+        assert stream.is_still and stream.brake(now) is None
+        return
+    now += late_s
+    longest = int((LIMITS.speed / LIMITS.acceleration).max() / PERIOD_S) + 2
+    for _ in range(longest):
+        braked = stream.brake(now)
+        if braked is None:
+            break
+        before, after = last.linear, braked.linear
+        assert (np.abs(after) <= np.abs(before) + 1e-9).all()
+        assert (after * before >= -1e-12).all(), "it turns round"
+        slower = np.abs(after - before)
+        assert (slower <= 2 * LIMITS.acceleration[:3] * PERIOD_S + 1e-9).all()
+        here = coordinates_from_pose(braked.pose)
+        assert (here >= LIMITS.low - 1e-9).all() and (here <= LIMITS.high + 1e-9).all()
+        last, now = braked, now + PERIOD_S
+    assert stream.is_still and stream.brake(now) is None

@@ -81,3 +81,26 @@ def test_speeds_that_are_not_finite_are_refused():
     guide = Teleoperation(LIMITS, pose_from_coordinates(START), 1.0, 0.0, PERIOD_S)
     with pytest.raises(ValueError, match="speed: expected finite numbers"):
         guide.say(np.full(6, np.nan), 0.0)
+
+
+@pytest.mark.parametrize("kind", ["to a pose", "by hand"])
+def test_a_guide_brakes_within_its_limits_to_rest(kind):
+    measured = pose_from_coordinates(START)
+    if kind == "to a pose":
+        guide = GoTo(LIMITS, measured, START + np.array([0.1, 0, 0, 0, 0, 0]), 0.3, 0.0, PERIOD_S)
+    else:
+        guide = Teleoperation(LIMITS, measured, 0.3, 0.0, PERIOD_S)
+        guide.say(np.array([0.3, 0, 0, 0, 0, 0.5]), 0.0)
+    assert guide.is_still and guide.brake(0.0) is None
+    position, velocity, now_s = START, np.zeros(6), 0.0
+    for _ in range(8):
+        position, velocity = check(position, velocity, guide.at(now_s))
+        now_s += PERIOD_S
+    assert not guide.is_still
+    speeds = []
+    while (set_point := guide.brake(now_s)) is not None:
+        position, velocity = check(position, velocity, set_point)
+        speeds.append(set_point.linear[0])
+        now_s += PERIOD_S
+    assert speeds == sorted(speeds, reverse=True) and speeds[-1] == pytest.approx(0.0, abs=1e-9)
+    assert len(speeds) * PERIOD_S <= 0.12

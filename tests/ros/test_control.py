@@ -16,7 +16,14 @@ from canvas_robot.policy.chunk_execution import make_execution
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.resources import config_path
 from canvas_robot.ros.control import ControlLoop, GuideError
-from canvas_robot.ros.decisions import Decision, HoldReason, Instant, Motion
+from canvas_robot.ros.decisions import (
+    Decision,
+    HoldReason,
+    Instant,
+    InstructionState,
+    Motion,
+    Reaction,
+)
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ActionChunk, BindingError, load_binding, load_statistics
 from canvas_robot.signals.pose import (
@@ -1197,6 +1204,313 @@ def test_speeds_that_are_not_finite_change_nothing(moving):
     with pytest.raises(ValueError, match="expected finite numbers"):
         moving.loop.teleoperate(np.full(6, np.nan))
     assert isinstance(led(moving, 1)[0], Motion)
+
+
+# ---------------------------------------------------------------- reactions
+
+
+def reacting(policy, monkeypatch, **reactions: str) -> Bench:
+    """A loop whose arm is under way, fast, along x; its binding declares these reactions."""
+    robot = msgspec.structs.replace(WIDOWX.robot, reactions=reactions)
+    monkeypatch.setattr(policy, "binding", msgspec.structs.replace(WIDOWX, robot=robot))
+    acts(policy, monkeypatch, delta(0.04))
+    bench = Bench(policy)
+    bench.loop.instruct("touch the red cube")
+    assert bench.step().reason is None
+    assert led(bench, 5)[-1].set_point.linear[0] > 0.2
+    return bench
+
+
+def blocked(bench, reason: HoldReason) -> Decision:
+    return bench.loop.block(-1, bench.ros_ns, reason, f"because of {reason}")
+
+
+def test_every_hold_tells_its_reaction(moving):
+    moving.loop.fault("image", "cannot be read")
+    assert moving.step().reaction is Reaction.HOLD
+    assert moving.step().reaction is None
+    assert blocked(moving, HoldReason.ESTOP).reaction is Reaction.HOLD
+    assert moving.step().reaction is Reaction.HOLD
+
+
+def test_where_no_pose_is_known_a_hold_tells_that_no_speed_is_all_it_commands(moving):
+    moving.wait(600_000_000)
+    moving.sample("image")
+    decision = moving.tick()
+    assert_holds(decision, HoldReason.STALE_INPUT)
+    assert (decision.reaction, decision.command, decision.halts) == (
+        Reaction.ZERO_TWIST,
+        None,
+        True,
+    )
+
+
+def test_with_zero_twist_no_pose_is_commanded_though_one_is_known(policy, monkeypatch):
+    bench = reacting(policy, monkeypatch, stopped="zero_twist")
+    held = blocked(bench, HoldReason.STOPPED)
+    assert (held.command, held.halts, held.reaction) == (None, True, Reaction.ZERO_TWIST)
+    assert led(bench, 3) == [None] * 3
+
+
+def test_a_slow_stop_brakes_within_the_limits_of_acceleration_and_ends_in_the_hold(
+    policy, monkeypatch
+):
+    bench = reacting(policy, monkeypatch, stopped="slow_stop")
+    led(bench, 1)
+    speed = bench.loop._follow._stream._limiter.velocity[0]  # the set-point's own
+    held = blocked(bench, HoldReason.STOPPED)
+    assert (held.command, held.halts, held.reaction) == (None, False, Reaction.SLOW_STOP)
+    found = led(bench, 20)
+    end = next(one for one in found if isinstance(one, Decision))
+    braking = found[: found.index(end)]
+    assert 2 <= len(braking) <= 6  # 0.35 m/s at 3.5 m/s^2, in periods of 0.02 s
+    for motion in braking:
+        slower = speed - motion.set_point.linear[0]
+        assert 0.0 <= slower <= 3.5 * 0.02 + 1e-9 and motion.decision == -1
+        speed = motion.set_point.linear[0]
+    assert speed == 0.0
+    assert_holds(end, HoldReason.STOPPED, "because of stopped")
+    assert end.reaction is Reaction.SLOW_STOP
+    np.testing.assert_allclose(at(end)[:6], bench.state[:6], atol=1e-6)
+    assert found[found.index(end) + 1 :] == [None] * (20 - len(braking) - 1)
+
+
+def test_ticks_while_it_brakes_go_on_braking_and_decide_nothing(policy, monkeypatch):
+    bench = reacting(policy, monkeypatch, decision_timeout="slow_stop")
+    held = bench.loop.hold(-1, bench.ros_ns, HoldReason.TIMEOUT, "no newer decision")
+    assert held.reaction is Reaction.SLOW_STOP
+    bench.sample()
+    decision = bench.tick()
+    assert_holds(decision, HoldReason.TIMEOUT, "no newer decision")
+    assert decision.command is None and not decision.halts
+    found = led(bench, 10)
+    assert isinstance(found[0], Motion) and found[-1] is None
+    decision = bench.step()
+    assert (decision.reason, decision.tick) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    "harder", [HoldReason.ESTOP, HoldReason.SECOND_PUBLISHER, HoldReason.EFFORT]
+)
+def test_a_harder_reason_ends_a_slow_stop_at_once(policy, monkeypatch, harder):
+    bench = reacting(policy, monkeypatch, stopped="slow_stop")
+    blocked(bench, HoldReason.STOPPED)
+    assert isinstance(led(bench, 1)[0], Motion)
+    bench.wait(PERIOD)
+    bench.sample("state")
+    held = blocked(bench, harder)
+    assert_holds(held, harder)
+    np.testing.assert_allclose(at(held)[:6], bench.state[:6], atol=1e-6)
+    assert led(bench, 5) == [None] * 5
+
+
+def test_a_second_reason_to_stop_slowly_does_not_begin_it_again(policy, monkeypatch):
+    bench = reacting(policy, monkeypatch, stopped="slow_stop", deadman_released="slow_stop")
+    blocked(bench, HoldReason.STOPPED)
+    first = led(bench, 1)[0].set_point.linear[0]
+    held = blocked(bench, HoldReason.DEADMAN)
+    assert_holds(held, HoldReason.DEADMAN)
+    assert held.command is None
+    assert led(bench, 1)[0].set_point.linear[0] < first
+    ends = [one for one in led(bench, 10) if isinstance(one, Decision)]
+    assert [end.reason for end in ends] == [HoldReason.STOPPED]
+
+
+def test_a_slow_stop_whose_measured_pose_is_lost_commands_no_speed_at_once(policy, monkeypatch):
+    bench = reacting(policy, monkeypatch, stopped="slow_stop")
+    blocked(bench, HoldReason.STOPPED)
+    bench.steady_ns += 600_000_000
+    end = bench.loop.motion()
+    assert_holds(end, HoldReason.STOPPED)
+    assert (end.command, end.halts, end.reaction) == (None, True, Reaction.ZERO_TWIST)
+    assert bench.loop.motion() is None
+
+
+def test_where_the_measured_pose_is_not_known_nothing_brakes_slowly(policy, monkeypatch):
+    bench = reacting(policy, monkeypatch, stale_input="slow_stop")
+    bench.wait(600_000_000)
+    bench.sample("image")
+    decision = bench.tick()
+    assert_holds(decision, HoldReason.STALE_INPUT)
+    assert (decision.reaction, decision.halts) == (Reaction.ZERO_TWIST, True)
+    assert bench.loop.motion() is None
+
+
+def test_an_arm_that_is_blocked_while_it_brakes_is_held(policy, monkeypatch):
+    bench = reacting(policy, monkeypatch, stopped="slow_stop")
+    blocked(bench, HoldReason.STOPPED)
+    bench.wait(PERIOD)
+    bench.state[1] += 0.2
+    bench.sample("state")
+    assert_holds(bench.loop.motion(), HoldReason.PARTED, "while it brakes")
+    assert bench.loop.motion() is None
+
+
+def test_an_arm_at_rest_is_held_at_once_whatever_the_reaction(policy, monkeypatch):
+    bench = reacting(policy, monkeypatch, stopped="slow_stop")
+    acts(policy, monkeypatch, delta())
+    bench.step()
+    led(bench, 15)
+    held = blocked(bench, HoldReason.STOPPED)
+    assert held.command is not None and led(bench, 1) == [None]
+
+
+def test_a_hand_that_leads_the_arm_is_braked_too(policy, monkeypatch):
+    bench = reacting(policy, monkeypatch, deadman_released="slow_stop")
+    bench.loop.teleoperate(np.array([0.0, 0.3, 0, 0, 0, 0]))
+    led(bench, 8, np.array([0.0, 0.3, 0, 0, 0, 0]))
+    assert blocked(bench, HoldReason.DEADMAN).command is None
+    found = led(bench, 10)
+    speeds = [one.set_point.linear[1] for one in found if isinstance(one, Motion)]
+    assert speeds and speeds == sorted(speeds, reverse=True) and speeds[-1] == 0.0
+    (end,) = [one for one in found if isinstance(one, Decision)]
+    assert_holds(end, HoldReason.DEADMAN)
+    with pytest.raises(GuideError):
+        bench.loop.teleoperate(np.zeros(6))
+
+
+def test_a_reset_ends_a_slow_stop(policy, monkeypatch):
+    bench = reacting(policy, monkeypatch, stopped="slow_stop")
+    blocked(bench, HoldReason.STOPPED)
+    held = bench.loop.hold(-1, bench.ros_ns, HoldReason.INTERRUPTED, "reset")
+    assert held.command is not None
+    bench.loop.reset()
+    assert led(bench, 3) == [None] * 3
+
+
+def test_with_deactivate_the_arm_is_held_and_stays_so_until_somebody_activates(policy, monkeypatch):
+    bench = reacting(policy, monkeypatch, bad_input="deactivate")
+    assert bench.loop.ended == ""
+    bench.loop.fault("image", "cannot be read")
+    held = bench.step()
+    assert_holds(held, HoldReason.BAD_INPUT)
+    assert held.reaction is Reaction.DEACTIVATE and held.command is not None
+    assert bench.loop.ended == "bad_input: cannot be read"
+    bench.loop.reset()
+    for _ in range(3):
+        assert_holds(bench.step(), HoldReason.BAD_INPUT, "cannot be read")
+    with pytest.raises(GuideError, match="the node deactivates itself: bad_input"):
+        bench.loop.go_to(HoldReason.HOME, AWAY)
+    other = Bench(policy)
+    other.loop.take_over(bench.loop)
+    assert other.loop.ended == bench.loop.ended
+    bench.loop.rearm()
+    assert bench.step().reason is None
+
+
+def test_a_fault_of_the_node_itself_deactivates_it(moving):
+    held = moving.loop.hold(1, moving.ros_ns, HoldReason.INTERNAL_ERROR, "KeyError: 'x'")
+    assert held.reaction is Reaction.DEACTIVATE and held.command is not None
+    assert moving.loop.ended == "internal_error: KeyError: 'x'"
+
+
+def test_an_arm_whose_clock_jumped_is_held_where_it_was_measured_last(moving):
+    """No stamp says how old that is; the steady clock does."""
+    moving.ros_ns += 10 * SECOND
+    held = moving.loop.hold(-1, moving.ros_ns, HoldReason.CLOCK_JUMPED, "10 s ahead")
+    np.testing.assert_allclose(at(held)[:6], moving.state[:6], atol=1e-6)
+    assert held.reaction is Reaction.HOLD
+    assert moving.step().reason is None
+    moving.ros_ns += 10 * SECOND
+    moving.steady_ns += SECOND
+    held = moving.loop.hold(-1, moving.ros_ns, HoldReason.CLOCK_JUMPED, "10 s ahead")
+    assert (held.command, held.halts) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "reactions, text",
+    [({"stale": "hold"}, "got 'stale'"), ({"estop": "slow_stop"}, "stops at once")],
+)
+def test_reactions_that_cannot_be_are_refused(policy, monkeypatch, reactions, text):
+    robot = msgspec.structs.replace(WIDOWX.robot, reactions=reactions)
+    monkeypatch.setattr(policy, "binding", msgspec.structs.replace(WIDOWX, robot=robot))
+    with pytest.raises(BindingError, match=text):
+        Bench(policy)
+
+
+# ---------------------------------------------------------------- how inputs come in
+
+
+def test_samples_that_no_decision_saw_are_superseded_and_the_newest_is_not_yet(bench):
+    def states() -> tuple[int, int, int]:
+        state = bench.loop.inputs()["state"]
+        return state.samples, state.superseded, state.refused
+
+    for _ in range(3):
+        bench.wait(PERIOD)
+        bench.sample()
+    assert states() == (3, 2, 0)
+    assert bench.tick().reason is None
+    assert states() == (3, 2, 0)
+    bench.wait(PERIOD)
+    bench.sample()
+    assert states() == (4, 2, 0)
+    bench.sample("state", stamp_ns=bench.ros_ns - 1)
+    assert states() == (4, 2, 1)
+    bench.wait(PERIOD)
+    bench.sample()
+    assert states() == (5, 3, 1)
+
+
+def test_a_sample_that_several_decisions_saw_counts_once(moving):
+    before = moving.loop.inputs()["image"]
+    for _ in range(2):
+        moving.wait(100_000_000)
+        moving.sample("state")
+        assert moving.tick().reason is None
+    after = moving.loop.inputs()["image"]
+    assert (after.samples, after.superseded) == (before.samples, before.superseded)
+    assert moving.loop.inputs()["state"].superseded == 0
+
+
+# ---------------------------------------------------------------- what is told of instructions
+
+
+def test_a_refused_instruction_is_told_by_the_tick_that_refused_it_and_counted(moving):
+    moving.loop.instruct("a" * 200)
+    refused = moving.step()
+    assert refused.reason is None
+    assert refused.refusal == moving.warnings[0]
+    assert moving.loop.instructions == InstructionState(1, refused.refusal)
+    assert moving.step().refusal == ""
+    assert moving.loop.instructions.fault, "it stands until another is taken"
+    moving.loop.instruct("touch the blue cube")
+    moving.step()
+    assert moving.loop.instructions == InstructionState(1, "")
+
+
+def test_a_refused_first_instruction_is_told_by_the_hold(policy):
+    bench = Bench(policy)
+    bench.loop.instruct("a" * 200)
+    held = bench.step()
+    assert_holds(held, HoldReason.NO_INSTRUCTION)
+    assert held.refusal.startswith("instruction refused, staying with none: ")
+
+
+def test_the_model_is_reset_once_for_each_beginning(bench, policy, monkeypatch):
+    resets, reset = [], policy.reset
+    monkeypatch.setattr(policy, "reset", lambda text: resets.append(text) or reset(text))
+    bench.step(), bench.step()
+    assert resets == ["touch the red cube"]
+    bench.loop.instruct("touch the blue cube")
+    bench.loop.fault("image", "cannot be read")
+    assert_holds(bench.step(), HoldReason.BAD_INPUT)
+    bench.step(), bench.step()
+    assert resets[1:] == ["touch the blue cube"]
+    bench.loop.fault("image", "cannot be read")
+    bench.step(), bench.step()
+    assert resets[2:] == ["touch the blue cube"], "after a hold it starts afresh"
+
+
+def test_a_model_that_failed_after_its_reset_is_reset_again(bench, policy, monkeypatch):
+    """It may be another process by now."""
+    resets, reset = [], policy.reset
+    monkeypatch.setattr(policy, "reset", lambda text: resets.append(text) or reset(text))
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "act", raising(RuntimeError("killed")))
+        assert_holds(bench.step(), HoldReason.MODEL_ERROR)
+    assert bench.step().reason is None
+    assert len(resets) == 2
 
 
 # ---------------------------------------------------------------- decisions that take long

@@ -24,6 +24,12 @@ def test_what_is_requested_of_a_camera_holds_the_arm_before_its_pictures_are_old
     assert "deadline" in row["message"] and "newest sample" not in row["message"]
 
 
+def test_a_clock_that_jumps_holds_for_that_reason_at_the_measured_pose():
+    result = bench_faults(("clock-back", "clock-ahead"))
+    assert not _bad(result)
+    assert {row["reason"] for row in result["faults"]} == {"clock_jumped"}
+
+
 def test_a_name_that_is_no_fault_is_refused_with_those_that_are():
     with pytest.raises(ValueError, match=r"camera-stops, .*; got camera-burns"):
         bench_faults(("camera-burns",))

@@ -1,13 +1,26 @@
-"""Laws of pairing poses with gripper positions."""
+"""Laws of inputs: which messages are taken, and how poses pair with gripper positions."""
+
+import time
+from collections import Counter
 
 import numpy as np
 import pytest
+import rclpy
 from hypothesis import given
 from hypothesis import strategies as st
+from rclpy.context import Context
+from sensor_msgs.msg import Image, JointState
 
-from canvas_robot.ros.inputs import PosePairing
+from canvas_robot.kinematics.arm import Arm
+from canvas_robot.resources import config_path
+from canvas_robot.ros.images import image_to_msg
+from canvas_robot.ros.inputs import Inputs, PosePairing
+from canvas_robot.ros.messages import joints_to_msg
+from canvas_robot.signals import load_binding
 from canvas_robot.signals.pose import Pose
+from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S
 
+PICTURE = np.full((64, 64, 3), 90, np.uint8)
 POSE = Pose(np.array([0.3, 0.0, 0.1]), np.eye(3))
 
 
@@ -46,3 +59,69 @@ def test_order_of_arrival_between_topics_changes_nothing(events):
     ]
     if in_order and grippers_in_order:
         assert paired(events) == [(10, 0.1), (20, 0.2)]
+
+
+class Counting:
+    """In the loop's place: what came of each signal."""
+
+    def __init__(self) -> None:
+        self.stamps, self.passed = {"image": [], "state": []}, Counter()
+
+    def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> None:
+        self.stamps[signal].append(stamp_ns)
+
+    def skipped(self, signal: str, messages: int) -> None:
+        self.passed[signal] += messages
+
+
+@pytest.fixture
+def listening(domain_id):
+    """Inputs over DDS, what they tell, and publishers of their two topics."""
+    context, told = Context(), Counting()
+    rclpy.init(context=context, domain_id=domain_id)
+    node = rclpy.create_node("listener", context=context)
+    binding = load_binding(config_path("bindings", "widowx.yaml"))
+    inputs = Inputs(node, binding, Arm.load("wx250s"), told, "raw")
+    publishers = (
+        node.create_publisher(Image, "camera/image_raw", 10),
+        node.create_publisher(JointState, "joint_states", 10),
+    )
+    until = time.monotonic() + TIMEOUT_S
+    while any(p.get_subscription_count() == 0 for p in publishers) and time.monotonic() < until:
+        time.sleep(0.01)
+    yield inputs, told, *publishers
+    inputs.close()
+    node.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+def polled(inputs: Inputs, come) -> None:
+    until = time.monotonic() + TIMEOUT_S
+    while not come() and time.monotonic() < until:
+        inputs.poll()
+    assert come()
+
+
+def test_of_pictures_the_newest_is_taken_of_joint_states_all(listening):
+    inputs, told, images, joints = listening
+    images.publish(image_to_msg(PICTURE, 1, "camera"))
+    polled(inputs, lambda: told.stamps["image"])
+    for stamp in range(2, 7):
+        images.publish(image_to_msg(PICTURE, stamp, "camera"))
+        joints.publish(joints_to_msg(JOINTS, RESET, stamp))
+    polled(inputs, lambda: told.stamps["image"][-1] == (told.stamps["state"] or [0])[-1] == 6)
+    assert told.stamps["state"] == [2, 3, 4, 5, 6] and told.passed["state"] == 0
+    assert len(told.stamps["image"]) + told.passed["image"] == 6
+
+
+def test_far_from_a_tick_pictures_wait(listening):
+    inputs, told, images, joints = listening
+    inputs.poll()
+    images.publish(image_to_msg(PICTURE, 1, "camera"))
+    joints.publish(joints_to_msg(JOINTS, RESET, 1))
+    until = time.monotonic() + TIMEOUT_S
+    while not told.stamps["state"] and time.monotonic() < until:
+        inputs.poll(tick_is_near=False)
+        inputs._pictures_s = time.monotonic()  # as if only a moment had passed
+    assert told.stamps["state"] and not told.stamps["image"]
+    polled(inputs, lambda: told.stamps["image"] == [1])

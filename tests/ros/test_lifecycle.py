@@ -15,7 +15,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from canvas_robot.ros import process_tree
-from tests.ros.conftest import TIMEOUT_S
+from tests.ros.conftest import PATIENCE_S, TIMEOUT_S
 
 # What ROS 2 allows: by state, each transition and where it leads.
 WAYS = {
@@ -138,6 +138,36 @@ def test_configuring_again_and_again_leaks_nothing(start_policy, robot, cycles, 
         cycle(node, activate=index % 2 == 0)
     assert held_by_us() == held
     assert resident_mb() < resident + 4 + 0.2 * cycles
+
+
+def test_a_node_whose_own_code_fails_holds_and_deactivates_itself(
+    start_policy, robot, monitor, monkeypatch
+):
+    """From the thread that failed, through the executor's; and it can be activated again."""
+    node = start_policy(autostart=True, decision_timeout=PATIENCE_S, **STAND_IN).node
+    remote = Remote(monitor)
+    assert monitor.wait_for(lambda: sum(s.active for s in monitor.statuses) >= 2, TIMEOUT_S)
+
+    def fail(index, stamp_ns):
+        raise KeyError("a fault of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node._session.loop, "tick", fail)
+        assert monitor.wait_for(
+            lambda: any("deactivated itself" in s.message for s in monitor.statuses), TIMEOUT_S
+        )
+        assert remote.state == State.PRIMARY_STATE_INACTIVE
+    first, *_, last = [s for s in monitor.statuses if not s.active]
+    assert (first.values["reason"], first.values["reaction"]) == ("internal_error", "deactivate")
+    assert first.values["command_stamp_ns"], "it held at the measured pose before that"
+    assert (
+        last.message == "the node deactivated itself: internal_error: KeyError: 'a fault of ours'"
+    )
+    before = len(monitor.statuses)
+    assert remote.change(Transition.TRANSITION_ACTIVATE)
+    assert monitor.wait_for(
+        lambda: sum(s.active for s in monitor.statuses[before:]) >= 2, TIMEOUT_S
+    )
 
 
 def test_a_node_can_be_shut_down_from_every_state(start_policy):

@@ -393,6 +393,36 @@ def test_an_instruction_that_is_too_long_changes_nothing(active_policy, robot, m
     assert ticks == sorted(ticks)
 
 
+def test_diagnostics_tell_what_was_refused_why_it_held_and_where_the_time_went(
+    active_policy, robot, monitor
+):
+    told = {}
+
+    def hear(msg: DiagnosticArray) -> None:
+        told.update({status.name: values_from_msg(status) for status in msg.status})
+
+    monitor.node.create_subscription(DiagnosticArray, "/diagnostics", hear, 10)
+    robot.instruction.publish(String(data="a" * 500))
+
+    def loop() -> dict:
+        return told.get("policy: control loop", {})
+
+    assert monitor.wait_for(lambda: loop().get("instructions_refused") == 1, TIMEOUT_S)
+    assert loop()["refusal"].startswith("instruction refused, staying with 'touch the red cube'")
+    assert any(s.values["refusal"] == loop()["refusal"] for s in monitor.statuses)
+    assert called(monitor, "policy/stop").success
+    assert monitor.wait_for(lambda: loop().get("holds.stopped") == 1, TIMEOUT_S)
+    assert (loop()["reason"], loop()["reaction"]) == ("stopped", "hold")
+    assert loop()["holds.estop"] == 0
+    assert loop()["refreshes.visual"] >= 2
+    for stage in ("poll", "assembly", "exchange", "squash", "codec", "forward", "publish"):
+        assert loop()[f"{stage}_p99_ms"] >= loop()[f"{stage}_p50_ms"] >= 0.0
+    assert loop()["image_age_p99_ms"] > 0.0
+    assert loop()["model_memory_mb"] > 0
+    state = told["policy: input state"]
+    assert state["drops"] == state["refused"] + state["superseded"] > 0
+
+
 def test_reset_starts_over(active_policy, monitor):
     assert monitor.wait_for(lambda: monitor.statuses[-1].values["tick"] >= 3, TIMEOUT_S)
     assert called(monitor, "policy/reset").success
@@ -659,6 +689,37 @@ def test_a_reload_that_fails_leaves_all_as_it_was(start_policy, robot, monitor, 
     assert node._session is session and session.model.pid is not None
     assert [node.get_parameter(name).value for name in wrong] == [""] * len(wrong)
     assert commands_again(monitor)
+
+
+@pytest.mark.parametrize("where", ["its inputs", "its topics"])
+def test_a_reload_that_fails_as_it_opens_leaves_all_as_it_was(
+    start_policy, robot, monitor, monkeypatch, tmp_path, where
+):
+    """All of the old one is open until all of the new one is."""
+    node = start_policy(
+        autostart=True, stand_in="constant", instruction="touch it", decision_timeout=PATIENCE_S
+    ).node
+    assert commands_again(monitor)
+    session = node._session
+    if where == "its inputs":
+        text = config_path("bindings", "widowx.yaml").read_text()
+        binding = tmp_path / "binding.yaml"
+        binding.write_text(text.replace("topic: joint_states", "topic: no topic"))
+        assert "no topic" in binding.read_text()
+        set_to(node, binding=str(binding))
+    else:
+
+        def fail(made):
+            raise RuntimeError("no more topics")
+
+        monkeypatch.setattr(node, "_create_topics", fail)
+    answer = called(monitor, "/policy/reload")
+    assert not answer.success and "what ran before runs on" in answer.message
+    assert node._session is session and session.model.pid is not None
+    assert commands_again(monitor)
+    assert monitor.statuses[-1].values["instruction"] == "touch it"
+    assert called(monitor, "/policy/stop").success
+    assert held(monitor, "stopped by ~/stop")
 
 
 def test_reload_needs_a_policy_to_take_the_place_of(start_policy, monitor):

@@ -138,6 +138,7 @@ def test_a_control_rate_that_no_robot_has_is_refused(widowx, rate):
     [
         (edited(colour="red"), "Object contains unknown field `colour`"),
         (edited("robot", colour="red"), "Object contains unknown field `colour` - at `$.robot`"),
+        (edited("robot", reactions={"stopped": "jump"}), "Invalid enum value 'jump'"),
         (
             edited("regions", "visual", size=3),
             "codec 'visual': Object contains unknown field `size` - at `$.regions[...]`",
