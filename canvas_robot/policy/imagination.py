@@ -23,8 +23,9 @@ from canvas_robot.policy.video_noise import VideoNoise, with_drawn_timesteps
 from canvas_robot.schema import CanvasSchema, Plan, compile_plan, needed_for
 from canvas_robot.signals import Observation
 
-# From noise to picture. One is the least, and leaves the shipped demo's second stage in noise; ten
-# cost twice as much and show no more.
+# Passes from noise to picture. On the demo policy's second stage (demo_pretrain.yaml) one leaves
+# noise, as so high a level is seldom drawn in training; two show the scene; ten little more than
+# four.
 STEPS = 4
 
 Latents = dict[str, torch.Tensor]
