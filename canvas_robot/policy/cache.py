@@ -85,6 +85,13 @@ class RowCache:
         parts = (self._keys, self._values, self._inputs, self.out)
         return sum(part.nbytes for part in parts if part is not None)
 
+    def copy_from(self, other: RowCache) -> None:
+        """Holds from now on what another cache of the same plan holds."""
+        mine, theirs = ((c._keys, c._values, c._inputs, c.out) for c in (self, other))
+        for buffer, values in zip(mine, theirs, strict=True):
+            if buffer is not None:
+                buffer.copy_(values)
+
     def exchange(
         self, b: int, loop: int, now: CompiledLoop, new: Readable, before: None
     ) -> tuple[Readable, None]:

@@ -17,6 +17,7 @@ from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 from canvas_robot.policy.exchange import Block, Exchange
+from canvas_robot.policy.protocol import Imagined
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.policy.squashing import Squashing
 from canvas_robot.schema import CanvasSchema
@@ -151,6 +152,10 @@ class ModelProcess:
     def forget(self) -> None:
         """Ends the episode."""
         self._ask("forget")
+
+    def imagined(self, seconds: float) -> Imagined | None:
+        """Goes on for about so long with the pictures that it predicts; those once done."""
+        return self._ask("imagined", seconds)
 
     @property
     def memory_bytes(self) -> int:

@@ -76,6 +76,9 @@ class PlainPolicy:
         self.instruction = None
         self._own_history.clear()
 
+    def imagined(self, seconds: float) -> None:
+        """It predicts no pictures."""
+
     def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
         """Decides on one observation.
 

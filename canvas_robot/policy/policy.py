@@ -5,17 +5,20 @@ Observations in, action chunks out.
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 
 from canvas_robot.backbone.loading import Backbone, load_backbone
 from canvas_robot.policy.codecs.frame_cache import FrameCache
+from canvas_robot.policy.imagination import Imagination
 from canvas_robot.policy.model import CanvasModel, ModelInputs
 from canvas_robot.policy.prompts import PromptFolder
+from canvas_robot.policy.protocol import Imagined
 from canvas_robot.policy.ticks import TickRunner
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.schema.advice import wasted_periods
@@ -75,6 +78,8 @@ class CanvasPolicy:
         self._frames: dict[str, Frames] = {}  # by region, what its tokens were made of
         self._goal: str | None = None  # the instruction that the goal's tokens were made of
         self._own_history = TickHistory(schema, binding)
+        self._observation: Observation | None = None  # of the last decision
+        self._imagining: Iterator[Imagined | None] | None = None
 
     @classmethod
     def untrained(
@@ -177,6 +182,41 @@ class CanvasPolicy:
             self._start_over()
             raise
 
+    def imagined(self, seconds: float) -> Imagined | None:
+        """Goes on predicting the pictures that follow a decision; None until they are done.
+
+        They are drawn anew for every decision that is asked about, from what it was made of and one
+        fixed noise; no decision, and nobody's random numbers, depend on it.
+
+        Args:
+            seconds: to compute, exceeded by no more than one loop of a block, or one picture's
+                decoding.
+        """
+        if self._imagination is None or (self._imagining is None and not self._ticks.began):
+            return None
+        until = time.perf_counter() + seconds
+        if self._imagining is None:
+            self._imagining = self._imagination.draw(self._observation, self._goal)
+        try:
+            with torch.inference_mode():
+                for done in self._imagining:
+                    if done is not None:
+                        self._imagining = None
+                        return done
+                    if time.perf_counter() >= until:
+                        return None
+        except BaseException:
+            self._imagining = None
+            raise
+        return None
+
+    @functools.cached_property
+    def _imagination(self) -> Imagination | None:
+        """Made when it is first asked for."""
+        if not self.model.future_regions:
+            return None
+        return Imagination(self.model, self.schema, self._ticks)
+
     def _decided(self, observation: Observation) -> ActionChunk:
         started, squash_ms = time.perf_counter(), self._seen.squash_ms
         with torch.inference_mode():
@@ -193,7 +233,7 @@ class CanvasPolicy:
             tokens = self.model.output_tokens(rows, region, modulator)
             values = self.model.action.to_units(self.model.action.decode(tokens)[0])
         done = time.perf_counter()
-        self._goal = self.instruction
+        self._goal, self._observation = self.instruction, observation
         acted = {region: label for region, label in self._ticks.acted_on.items() if label}
         return ActionChunk(
             self.binding.regions[self.binding.action_region()].signal,
@@ -226,6 +266,7 @@ class CanvasPolicy:
         """Keeps nothing that was computed: the next decision computes everything."""
         self._ticks.reset()
         self._frames, self._goal = {}, None
+        self._observation = self._imagining = None
 
     def _changed(self, observation: Observation) -> list[str]:
         """The regions whose tokens are not those of the last tick, of those that the action needs.

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ActionChunk, Binding, Observation
+
+
+@dataclass(frozen=True, eq=False)
+class Imagined:
+    """Pictures that a policy predicts.
+
+    tick: of the decision that they follow. frames: by region of the future, (F, H, W, 3) uint8, the
+    first of them one period of the region after that tick, and so on.
+    """
+
+    tick: int
+    frames: dict[str, np.ndarray]
 
 
 class Policy(Protocol):
@@ -38,4 +51,12 @@ class Policy(Protocol):
 
     def forget(self) -> None:
         """Ends the episode."""
+        ...
+
+    def imagined(self, seconds: float) -> Imagined | None:
+        """Between decisions, for who wants to see it: goes on predicting the pictures to come.
+
+        It computes for about so long; None until they are done, the next call begins anew. No
+        decision depends on it. None always where the schema has no video to come.
+        """
         ...

@@ -54,6 +54,9 @@ class StandIn:
     def work(self) -> None:
         """Between ticks: nothing."""
 
+    def imagined(self, seconds: float) -> None:
+        """It predicts no pictures."""
+
     def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
         """No motion, after the set time; or the fault."""
         started = time.perf_counter()

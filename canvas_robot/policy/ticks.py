@@ -6,6 +6,7 @@ are computed is the refresh mode: inside their tick, or spread over ticks into a
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from math import ceil
@@ -177,6 +178,23 @@ class TickRunner:
         while self._done < min(share, self.slices):
             next(self._work)
             self._done += 1
+
+    @property
+    def began(self) -> bool:
+        """Whether there was a tick since the reset."""
+        return self._tick >= 0
+
+    @torch.inference_mode()
+    def copied(self, into: RowCache | None = None) -> RowCache:
+        """A copy of what the last tick computed or kept, which no later tick changes.
+
+        `into`: an earlier copy to write over, so that no memory is taken again.
+        """
+        now = self._caches[self._current]
+        if into is None:
+            return copy.deepcopy(now)
+        into.copy_from(now)
+        return into
 
     @property
     def slices(self) -> int:

@@ -1,12 +1,12 @@
 """CanvasPicture: one decision as a picture: what was seen, how fresh it was, what was decided.
 
-No ROS: a binding, a decision and camera pictures in, RGB out.
+And what is predicted to be seen. No ROS: a binding, a decision and pictures in, RGB out.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -14,16 +14,19 @@ import cv2
 import numpy as np
 
 from canvas_robot.ros.decisions import Decision
+from canvas_robot.ros.foresight import Foreseen
 from canvas_robot.signals import Binding, VectorSignal
 
 WIDTH, HEIGHT = 960, 480
 DECISIONS = 40  # columns of the timeline
 OLDEST = 8  # ticks: from this age on a region is drawn at its palest
+FORESEEN = 3  # pictures of a region that are drawn, the last one among them
 
 # Colours, RGB.
 _BACK, _PANEL, _LINE = (24, 26, 30), (34, 37, 43), (74, 79, 88)
 _TEXT, _FAINT = (226, 229, 234), (148, 154, 164)
 _FRESH, _ACTIVE, _HELD = (86, 180, 233), (120, 200, 120), (240, 160, 60)
+_IMAGINED = (220, 130, 190)  # the frame of what no camera has seen
 _CURVES = ((86, 180, 233), (240, 160, 60), (120, 200, 120), (220, 130, 190))
 
 _FONT, _SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.42
@@ -41,6 +44,19 @@ class _Box:
     y: int
     width: int
     height: int
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A picture with a line above it. like: the (H, W) that it is drawn in the shape of.
+
+    below: a line below it, and the colour of both and of a frame; None for what a camera saw.
+    """
+
+    picture: np.ndarray
+    like: tuple[int, int]
+    above: str
+    below: tuple[str, tuple[int, int, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,15 +93,21 @@ class CanvasPicture:
         self._regions = [*binding.observed_regions(), self._action_region]
         self._stamps_ns: dict[str, int] = {}
 
-    def draw(self, decision: Decision, pictures: Mapping[str, np.ndarray]) -> np.ndarray:
+    def draw(
+        self,
+        decision: Decision,
+        pictures: Mapping[str, np.ndarray],
+        foreseen: Sequence[Foreseen] = (),
+    ) -> np.ndarray:
         """(480, 960, 3) uint8 RGB of a decision.
 
-        pictures: the newest (H, W, 3) uint8 RGB by visual region.
+        pictures: the newest (H, W, 3) uint8 RGB by visual region. foreseen: what is predicted of
+            them, by regions and in the order of time.
         """
         self._columns.append(self._column(decision))
         image = np.full((HEIGHT, WIDTH, 3), _BACK, np.uint8)
         _title(image, decision)
-        _cameras(image, decision, pictures)
+        _views(image, list(_viewed(decision, pictures, foreseen)))
         self._timeline(image)
         self._chunk(image, decision)
         return image
@@ -176,22 +198,53 @@ def _title(image: np.ndarray, decision: Decision) -> None:
     _text(image, left, (_LEFT, _TITLE_Y), _TEXT, _RIGHT - width - 24 - _LEFT, 0.55)
 
 
-def _cameras(image: np.ndarray, decision: Decision, pictures: Mapping[str, np.ndarray]) -> None:
-    """The pictures side by side, each with its region's name and the age of what was acted on."""
-    area = _Box(_LEFT, _TOP + 20, _MIDDLE - 24 - _LEFT, _CAMERAS_LOW - 20 - _TOP - 20)
-    gap = 12
-    width = (area.width - gap * (len(pictures) - 1)) // max(len(pictures), 1)
-    for i, (region, picture) in enumerate(pictures.items()):
-        x = area.x + i * (width + gap)
-        scale = min(width / picture.shape[1], area.height / picture.shape[0])
-        w, h = (max(1, int(side * scale)) for side in (picture.shape[1], picture.shape[0]))
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        image[area.y : area.y + h, x : x + w] = cv2.resize(picture, (w, h), interpolation=method)
+def _viewed(
+    decision: Decision, pictures: Mapping[str, np.ndarray], foreseen: Sequence[Foreseen]
+) -> Iterator[_View]:
+    """Every camera's picture, with the age of what was acted on, and then what is to follow it."""
+    for region, picture in pictures.items():
         label = region
         if region in decision.stamps_ns:
             age_ms = (decision.stamp_ns - decision.stamps_ns[region]) / 1e6
             label = f"{region}   {age_ms:.0f} ms old when acted on"
-        _text(image, label, (x, area.y - 8), _TEXT, width)
+        yield _View(picture, picture.shape[:2], label)
+        mine = [each for each in foreseen if each.camera == region]
+        yield from _imagined(decision, mine, picture.shape[:2])
+    yield from _imagined(decision, [each for each in foreseen if each.camera not in pictures])
+
+
+def _imagined(
+    decision: Decision, foreseen: Sequence[Foreseen], like: tuple[int, int] | None = None
+) -> Iterator[_View]:
+    """A few of the pictures of each region, in the shape of their camera's."""
+    for region in dict.fromkeys(each.region for each in foreseen):
+        mine = [each for each in foreseen if each.region == region]
+        steps = np.linspace(0, len(mine) - 1, min(len(mine), FORESEEN)).round().astype(int)
+        for each in (mine[step] for step in steps):
+            ahead_s = (each.at_ns - each.made_ns) / 1e9
+            below = f"predicted {(decision.stamp_ns - each.made_ns) / 1e9:.1f} s ago"
+            below = (below, _IMAGINED) if each.learned else (f"UNTRAINED, {below}", _HELD)
+            label = f"{region}   {ahead_s:+.1f} s"
+            yield _View(each.picture, like or each.picture.shape[:2], label, below)
+
+
+def _views(image: np.ndarray, views: Sequence[_View]) -> None:
+    """Side by side."""
+    area = _Box(_LEFT, _TOP + 20, _MIDDLE - 24 - _LEFT, _CAMERAS_LOW - 20 - _TOP - 20)
+    gap = 12
+    width = (area.width - gap * (len(views) - 1)) // max(len(views), 1)
+    for i, view in enumerate(views):
+        x = area.x + i * (width + gap)
+        scale = min(width / view.like[1], area.height / view.like[0])
+        w, h = (max(1, int(side * scale)) for side in (view.like[1], view.like[0]))
+        method = cv2.INTER_AREA if w < view.picture.shape[1] else cv2.INTER_LINEAR
+        drawn = cv2.resize(view.picture, (w, h), interpolation=method)
+        image[area.y : area.y + h, x : x + w] = drawn
+        _text(image, view.above, (x, area.y - 8), _TEXT, width)
+        if view.below is not None:
+            text, colour = view.below
+            cv2.rectangle(image, (x, area.y), (x + w - 1, area.y + h - 1), colour, 1)
+            _text(image, text, (x, area.y + h + 14), colour, width)
 
 
 def _curves(image: np.ndarray, group: _Group, box: _Box, values: np.ndarray | None) -> None:

@@ -422,6 +422,7 @@ class PolicyNode(LifecycleNode):
             self._show(decision)
         if decision.chunk is not None:
             self._work(index, stamp_ns)
+            self._foresee(decision)
 
     def _work(self, index: int, stamp_ns: int) -> None:
         try:
@@ -510,16 +511,33 @@ class PolicyNode(LifecycleNode):
         It is no part of acting: a fault here is told and no more.
         """
         try:
+            foresight = self._session.foresight
+            if decision.reason is not None or not self._outputs.canvas_watched:
+                foresight.forget()
             if not self._outputs.canvas_watched:
                 self._shown = None
                 return
             if decision.chunk is None and decision.reason in (None, self._shown):
                 return
             self._shown = decision.reason
-            image = self._canvas_picture.draw(decision, self._session.loop.pictures())
+            pictures = self._session.loop.pictures()
+            image = self._canvas_picture.draw(decision, pictures, foresight.shown)
             self._outputs.canvas_image(image, decision.stamp_ns)
         except Exception as error:
             self._warn(f"no picture of the decision: {type(error).__name__}: {error}")
+
+    def _foresee(self, decision: Decision) -> None:
+        """Lets the model predict pictures for who subscribes, in what is left of the tick.
+
+        It is no part of acting: a fault here is told and no more.
+        """
+        try:
+            if self._ticker is not None and self._outputs.canvas_watched:
+                passed_ns = self.get_clock().now().nanoseconds - decision.stamp_ns
+                left_s = (self._session.binding.tick_ns - passed_ns) / 1e9
+                self._session.foresight.go_on(decision, left_s)
+        except Exception as error:
+            self._warn(f"no predicted pictures: {type(error).__name__}: {error}")
 
     def _move(self) -> None:
         """Commands the next set-point, or the hold that ends the motion; nothing in a hold."""

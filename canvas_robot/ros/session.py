@@ -10,6 +10,7 @@ from canvas_robot.policy.chunk_execution import make_execution
 from canvas_robot.policy.model_process import ModelProcess
 from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.decisions import Instant
+from canvas_robot.ros.foresight import Foresight
 from canvas_robot.ros.inputs import check_sources
 from canvas_robot.ros.joint_commands import JointCommands
 from canvas_robot.ros.parameters import Settings
@@ -25,6 +26,7 @@ class Session:
     model: ModelProcess
     arm: Arm
     loop: ControlLoop
+    foresight: Foresight
     joints: JointCommands | None
     identity: Identity
     base_frame: str
@@ -69,4 +71,5 @@ def open_session(
     )
     joints = JointCommands(binding) if settings.joint_output else None
     base_frame = settings.base_frame or robot.base_frame
-    return Session(settings, model, arm, loop, joints, identity, base_frame)
+    foresight = Foresight(model)
+    return Session(settings, model, arm, loop, foresight, joints, identity, base_frame)

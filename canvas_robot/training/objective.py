@@ -19,9 +19,9 @@ from canvas_robot.policy.codecs.native import video_latents
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.modulation import Modulator
 from canvas_robot.policy.passes import CompiledPass
+from canvas_robot.policy.video_noise import NoisyVideo, VideoNoise, with_drawn_timesteps
 from canvas_robot.schema import CanvasSchema, compile_plan
 from canvas_robot.training.held import HeldCache, RecordingCache
-from canvas_robot.training.noise import NoisyVideo, VideoNoise, with_drawn_timesteps
 
 Mode = Literal["adapt", "pretrain"]
 

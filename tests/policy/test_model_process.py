@@ -48,16 +48,14 @@ def started():
 def observations(ticks: int) -> list[Observation]:
     """Of the default schema, other at each tick."""
     history = TickHistory(*default_declarations(PolicySettings()))
-    rng = np.random.default_rng(0)
-    return [
-        history.observe(
-            {
-                "image": rng.integers(0, 256, (256, 256, 3), np.uint8),
-                "state": np.float32([0.2 + tick / 100, 0.0, 0.1, 0.0, 0.0, 0.0, 1.0]),
-            }
-        )
-        for tick in range(ticks)
-    ]
+    return [history.observe(sample(tick)) for tick in range(ticks)]
+
+
+def sample(tick: int) -> dict[str, np.ndarray]:
+    return {
+        "image": np.random.default_rng(tick).integers(0, 256, (256, 256, 3), np.uint8),
+        "state": np.float32([0.2 + tick / 100, 0.0, 0.1, 0.0, 0.0, 0.0, 1.0]),
+    }
 
 
 def seen(tick: int) -> Observation:
@@ -101,6 +99,22 @@ def test_a_process_for_an_accelerator_is_no_fork(started):
         np.testing.assert_array_equal(ours, theirs)
     assert b"spawn_main" in Path(f"/proc/{spawned.pid}/cmdline").read_bytes()
     assert b"spawn_main" not in Path(f"/proc/{forked.pid}/cmdline").read_bytes()
+
+
+def test_it_predicts_what_the_policy_predicts_in_this_process(started):
+    video = PolicySettings(
+        schema="widowx_small_video.json", binding="widowx_video.yaml", backbone="small"
+    )
+    predicted = []
+    for policy in (started(video), assemble_policy(video)):
+        assert policy.imagined(60.0) is None
+        policy.reset("touch it")
+        policy.act(TickHistory(*default_declarations(video)).observe(sample(0)))
+        while (done := policy.imagined(0.001)) is None:
+            pass
+        predicted.append(done.frames["future"])
+    np.testing.assert_array_equal(*predicted)
+    assert predicted[0].shape == (1, 96, 96, 3)
 
 
 def test_what_cannot_be_loaded_says_why():

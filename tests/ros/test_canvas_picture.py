@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from canvas_robot.resources import config_path
-from canvas_robot.ros.canvas_picture import DECISIONS, HEIGHT, WIDTH, CanvasPicture
+from canvas_robot.ros.canvas_picture import DECISIONS, FORESEEN, HEIGHT, WIDTH, CanvasPicture
 from canvas_robot.ros.decisions import Decision, HoldReason
+from canvas_robot.ros.foresight import Foreseen
 from canvas_robot.signals import ActionChunk, load_binding
 
 STAMP_NS, TICK_NS = 1_000_000_000_000, 200_000_000
@@ -146,3 +147,69 @@ def test_actions_beyond_their_limits_stay_in_their_panel(binding):
     assert np.array_equal(
         drawn(binding, decision)[:, : WIDTH // 2], drawn(binding, far)[:, : WIDTH // 2]
     )
+
+
+# ---------------------------------------------------------------- what is predicted
+
+
+def foreseen_of(camera: str | None, count: int = 2, **changes) -> list[Foreseen]:
+    """Pictures of one colour each, the first a tick ahead, predicted a tick before the decision."""
+    made_ns = STAMP_NS - TICK_NS
+    first = Foreseen("future", camera, made_ns, 0, True, np.zeros((16, 16, 3), np.uint8))
+    return [
+        dataclasses.replace(
+            first,
+            at_ns=made_ns + step * TICK_NS,
+            picture=np.full((16, 16, 3), (step, 250, 250 - step), np.uint8),
+            **changes,
+        )
+        for step in range(1, count + 1)
+    ]
+
+
+def shown_with(foreseen: list[Foreseen]) -> np.ndarray:
+    binding = load_binding(config_path("bindings", "widowx.yaml"))
+    picture = np.full((240, 320, 3), (1, 2, 3), np.uint8)
+    return CanvasPicture(binding).draw(decision_of(binding), {"visual": picture}, foreseen)
+
+
+def columns_of(image: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    return np.flatnonzero((image == colour).all(axis=2).sum(axis=0) > 50)
+
+
+@pytest.mark.parametrize("camera", ["visual", None], ids=["its camera is seen", "it is not"])
+def test_what_is_predicted_follows_its_camera_in_the_order_of_time(camera):
+    image = shown_with(foreseen_of(camera))
+    colours = [(1, 2, 3), (1, 250, 249), (2, 250, 248)]
+    spans = [columns_of(image, colour) for colour in colours]
+    assert all(len(span) > 100 for span in spans)
+    assert all(left.max() < right.min() for left, right in itertools.pairwise(spans))
+
+
+def test_a_prediction_has_the_shape_of_its_cameras_picture():
+    image = shown_with(foreseen_of("visual", 1))
+    seen, predicted = ((image == colour).all(axis=2).sum() for colour in ((1, 2, 3), (1, 250, 249)))
+    assert seen * 0.95 < predicted < seen  # but for its frame
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"learned": False}, {"made_ns": STAMP_NS - 5 * TICK_NS}, {"region": "later"}],
+    ids=["untrained", "age", "region"],
+)
+def test_it_says_what_a_prediction_is_worth(changes):
+    image = shown_with(foreseen_of("visual"))
+    assert not np.array_equal(image, shown_with(foreseen_of("visual", **changes)))
+
+
+def test_of_many_predictions_a_few_are_shown_and_the_last_is_one():
+    image = shown_with(foreseen_of("visual", 9))
+    shown = [step for step in range(1, 10) if len(columns_of(image, (step, 250, 250 - step)))]
+    assert len(shown) == FORESEEN and {1, 9} < set(shown)
+
+
+def test_without_predictions_nothing_is_different():
+    binding = load_binding(config_path("bindings", "widowx.yaml"))
+    decision, pictures = decision_of(binding), pictures_of(binding)
+    without = CanvasPicture(binding).draw(decision, pictures)
+    assert np.array_equal(CanvasPicture(binding).draw(decision, pictures, []), without)

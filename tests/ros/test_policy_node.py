@@ -742,9 +742,9 @@ def test_who_subscribes_sees_each_decision_as_a_picture(start_policy, robot, mon
     ).node
     drawn, draw = [], node._canvas_picture.draw
 
-    def counted(decision, pictures):
+    def counted(decision, *others):
         drawn.append(decision)
-        return draw(decision, pictures)
+        return draw(decision, *others)
 
     monkeypatch.setattr(node._canvas_picture, "draw", counted)
     assert commands_again(monitor)
@@ -759,6 +759,39 @@ def test_who_subscribes_sees_each_decision_as_a_picture(start_policy, robot, mon
     assert monitor.wait_for(lambda: drawn[-1].reason is not None, TIMEOUT_S)
     count = len(drawn)
     assert not monitor.wait_for(lambda: len(drawn) > count, 1.0)  # a hold is drawn once
+
+
+def test_who_subscribes_sees_what_the_policy_predicts(start_policy, robot, monitor, monkeypatch):
+    node = start_policy(
+        autostart=True,
+        schema="widowx_small_video.json",
+        binding="widowx_video.yaml",
+        backbone="small",
+        instruction="touch it",
+        decision_timeout=PATIENCE_S,
+    ).node
+    model, asked = node._session.model, []
+    imagined = model.imagined
+    monkeypatch.setattr(model, "imagined", lambda s: [asked.append(s), imagined(s)][1])
+    assert commands_again(monitor)
+    assert not asked  # nobody looks
+    pictures: list[Image] = []
+    subscription = monitor.node.create_subscription(
+        Image, "/policy/canvas_image", pictures.append, 1
+    )
+
+    def predicted() -> bool:
+        """A frame in the colour of the untrained, on the right of the camera."""
+        image = image_from_msg(pictures[-1])[62:262, 280:560] if pictures else np.zeros((1, 1, 3))
+        return (image == (240, 160, 60)).all(axis=2).sum() > 400
+
+    assert monitor.wait_for(predicted, TIMEOUT_S)
+    assert 0 < max(asked) <= 0.04 + 1e-9  # a fifth of a tick
+    monitor.node.destroy_subscription(subscription)
+    assert monitor.wait_for(lambda: not node._session.foresight.shown, TIMEOUT_S)
+    count = len(asked)
+    assert commands_again(monitor)
+    assert len(asked) == count
 
 
 # ---------------------------------------------------------------- people

@@ -13,11 +13,11 @@ from canvas_robot.data.batches import Batch, Stacked
 from canvas_robot.policy.model import CanvasModel, ModelError
 from canvas_robot.policy.runner import PlanRunner
 from canvas_robot.policy.ticks import TickRunner
+from canvas_robot.policy.video_noise import VideoNoise
 from canvas_robot.resources import config_path
 from canvas_robot.schema import CanvasSchema, compile_plan
 from canvas_robot.signals import load_statistics
 from canvas_robot.signals.binding import binding_from_yaml
-from canvas_robot.training.noise import VideoNoise
 from canvas_robot.training.objective import Objective, ObjectiveError
 
 BINDING = config_path("bindings", "widowx.yaml").read_text()

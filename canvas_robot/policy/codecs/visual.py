@@ -13,6 +13,7 @@ from diffusers import AutoencoderKLCogVideoX
 from diffusers.models.embeddings import CogVideoXPatchEmbed
 
 from canvas_robot.backbone.image_encoder import ImageEncoder
+from canvas_robot.backbone.single_frames import single_frames
 from canvas_robot.policy.codecs.codec import Codec, CodecSite, ModelError
 from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.codecs.native import LatentSize, video_positions, video_tokens
@@ -106,11 +107,13 @@ class VisualCodec(Codec):
         latents = torch.cat([self._latents(some) for some in images.split(batch_size)])
         return latents.unflatten(0, values.shape[:2])
 
-    def decode_latents(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents (C, h, w) to (H, W, 3) uint8; undoes `encode_image` as far as the VAE does."""
-        video = self.vae.decode(latents[None, :, None] / self.vae.config.scaling_factor).sample
-        pixels = (video[0, :, 0].float().clamp(-1, 1) + 1.0) * 127.5
-        return pixels.round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    def decode(self, latents: torch.Tensor) -> np.ndarray:
+        """Latents (F, C, h, w) to (F, H, W, 3) uint8; undoes `encode` as far as the VAE does."""
+        scaled = latents.to(self._weight.dtype) / self.vae.config.scaling_factor
+        with single_frames(self.vae):
+            pixels = self.vae.decode(scaled[:, :, None]).sample[:, :, 0]  # (F, 3, H, W)
+        bytes_ = ((pixels.float().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)
+        return bytes_.permute(0, 2, 3, 1).cpu().numpy()
 
     def embed(self, inputs: torch.Tensor) -> torch.Tensor:
         return video_tokens(self.embedding, inputs, self.positions)

@@ -1,4 +1,7 @@
-"""Noise for the video that a model learns to predict: its schedule, and one draw for a batch."""
+"""Noise for the video that a model learns to predict: a draw for a batch, and the way back.
+
+What the model says of noisy video is policy/imagination.py's.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +58,29 @@ class VideoNoise:
             self._scheduler.get_velocity(clean, noise, timesteps),
             timesteps,
         )
+
+    def levels(self, steps: int) -> list[int]:
+        """Timesteps on the way from noise alone to clean, the noisiest first.
+
+        CogVideoX's own spacing ("trailing"): it begins at the last timestep, which has no signal.
+        """
+        count = self._scheduler.config.num_train_timesteps
+        return [round(count * (steps - done) / steps) - 1 for done in range(steps)]
+
+    def less_noisy(
+        self, latents: torch.Tensor, velocity: torch.Tensor, timestep: int, then: int | None
+    ) -> torch.Tensor:
+        """Latents at a lower noise level, by the velocity predicted of them: a DDIM step.
+
+        Nothing is drawn. `then`: its timestep; None: clean.
+        """
+        a = self._scheduler.alphas_cumprod[timestep].item()
+        clean = a**0.5 * latents - (1 - a) ** 0.5 * velocity
+        if then is None:
+            return clean
+        noise = (1 - a) ** 0.5 * latents + a**0.5 * velocity
+        b = self._scheduler.alphas_cumprod[then].item()
+        return b**0.5 * clean + (1 - b) ** 0.5 * noise
 
 
 def with_drawn_timesteps(schema: CanvasSchema, regions: list[str]) -> CanvasSchema:
