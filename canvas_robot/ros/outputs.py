@@ -13,6 +13,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from canvas_robot.kinematics.limiter import SetPoint
 from canvas_robot.kinematics.rule import Command
+from canvas_robot.ros.drivers import Drivers
 from canvas_robot.ros.images import image_to_msg
 from canvas_robot.ros.messages import chunk_to_msg, pose_to_msg, trajectory_to_msg, twist_to_msg
 
@@ -29,6 +30,8 @@ class Outputs:
         dry_run: poses go to ~/proposed, and nothing to the topics that arms obey.
         joints: names of the arm's joints and of the finger, where trajectories of them are asked
             for.
+        positions: joint positions without names are asked for.
+        drivers: what is commanded beside the node's own topics; they outlive this.
     """
 
     def __init__(
@@ -36,9 +39,11 @@ class Outputs:
         node: LifecycleNode,
         frame_id: str,
         dry_run: bool,
-        joints: tuple[tuple[str, ...], str] | None = None,
+        joints: tuple[tuple[str, ...], str] | None,
+        positions: bool,
+        drivers: Drivers,
     ) -> None:
-        self._node, self._frame_id = node, frame_id
+        self._node, self._frame_id, self._drivers = node, frame_id, drivers
         make = node.create_lifecycle_publisher
         pose_topic = "~/proposed" if dry_run else "~/target_pose"
         self._pose = make(PoseStamped, pose_topic, COMMAND_QOS)
@@ -49,6 +54,10 @@ class Outputs:
             self._joint_names, self._finger_name = joints
             self._joints = make(JointTrajectory, "~/joint_trajectory", COMMAND_QOS)
             self._finger = make(JointTrajectory, "~/gripper_trajectory", COMMAND_QOS)
+        self._joint_positions = self._finger_position = None
+        if positions and not dry_run:
+            self._joint_positions = make(Float64MultiArray, "~/joint_positions", COMMAND_QOS)
+            self._finger_position = make(Float64MultiArray, "~/gripper_position", COMMAND_QOS)
         self._chunk = make(Float64MultiArray, "~/action_chunk", QoSProfile(depth=10))
         self._canvas_image = make(Image, "~/canvas_image", QoSProfile(depth=1))
         self._status = make(DiagnosticStatus, "~/status", STATUS_QOS)
@@ -83,6 +92,10 @@ class Outputs:
             names, finger = self._joint_names, (self._finger_name,)
             self._joints.publish(trajectory_to_msg(names, joints[:-1], stamp_ns, seconds))
             self._finger.publish(trajectory_to_msg(finger, joints[-1:], stamp_ns, seconds))
+        if self._joint_positions is not None:
+            self._joint_positions.publish(Float64MultiArray(data=joints[:-1].tolist()))
+            self._finger_position.publish(Float64MultiArray(data=joints[-1:].tolist()))
+        self._drivers.move_joints(joints[:-1])
 
     def chunk(self, rows: np.ndarray) -> None:
         """Tells a decision's whole action chunk (horizon, size)."""
@@ -106,14 +119,18 @@ class Outputs:
     def rivals(self) -> list[str]:
         """Command topics that somebody else publishes too."""
         topics = [publisher.topic_name for publisher in self._commands()]
-        return [topic for topic in topics if self._node.count_publishers(topic) > 1]
+        published = [topic for topic in topics if self._node.count_publishers(topic) > 1]
+        return [*published, *self._drivers.rivals()]
 
     def _commands(self) -> list:
-        made = (self._pose, self._twist, self._gripper, self._joints, self._finger)
-        return [publisher for publisher in made if publisher is not None]
+        poses = (self._pose, self._twist, self._gripper)
+        joints = (self._joints, self._finger, self._joint_positions, self._finger_position)
+        made = [publisher for publisher in (*poses, *joints) if publisher is not None]
+        return [*made, *self._drivers.publishers]
 
     def move(self, set_point: SetPoint, gripper: float, stamp_ns: int) -> None:
         """Commands a set-point on its way."""
+        self._drivers.open_to(gripper, stamp_ns)
         if self._gripper is not None:
             self._gripper.publish(Float64(data=gripper))
         self._pose.publish(pose_to_msg(set_point.pose, stamp_ns, self._frame_id))
