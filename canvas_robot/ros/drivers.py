@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import final
 
 import numpy as np
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 
 from canvas_robot.kinematics.arm import FINGER_JOINT, Arm
 from canvas_robot.ros.parameters import SERVO_COMMANDS, Settings
@@ -29,8 +29,6 @@ class DriverError(ValueError):
 @final
 class Drivers:
     """All that the parameters ask for, of one configured period; in a dry run none.
-
-    publishers: of their topics; whoever owns the node's publishers destroys them.
 
     Args:
         node: owns what they need.
@@ -78,7 +76,8 @@ class Drivers:
         self._made.close()
 
     @property
-    def publishers(self) -> list:
+    def publishers(self) -> list[LifecyclePublisher]:
+        """Of the topics that no other node may publish."""
         return list(self._interbotix.publishers) if self._interbotix is not None else []
 
     def begin(self) -> None:

@@ -31,7 +31,7 @@ _COMMAND_QOS = QoSProfile(depth=1)  # reliable, volatile
 class Interbotix:
     """Publishers and services of one configured period.
 
-    publishers: lifecycle publishers of its two topics; whoever owns the node's destroys them.
+    publishers: of its two topics.
 
     Args:
         node: owns them.
@@ -41,7 +41,7 @@ class Interbotix:
     """
 
     def __init__(self, node: LifecycleNode, robot: str, joints: tuple[str, ...], arm: Arm) -> None:
-        self._arm = arm
+        self._node, self._arm = node, arm
         self._openings, self._ready = Openings(), False
         make = node.create_lifecycle_publisher
         self._group = make(JointGroupCommand, f"{robot}/commands/joint_group", _COMMAND_QOS)
@@ -51,6 +51,8 @@ class Interbotix:
 
     def close(self) -> None:
         self._preparation.close()
+        for publisher in self.publishers:
+            self._node.destroy_lifecycle_publisher(publisher)
 
     def begin(self) -> None:
         self._openings.forget()

@@ -65,15 +65,15 @@ class Outputs:
 
     def activate(self) -> None:
         """For publishers that are made while the node is active; else activation does it."""
-        for publisher in self._all():
+        for publisher in (*self._own(), *self._drivers.publishers):
             publisher.on_activate(None)
 
-    def _all(self) -> list:
+    def _own(self) -> list:
         told = [self._chunk, self._canvas_image, self._status, self._diagnostics]
         return [*self._commands(), *told]
 
     def close(self) -> None:
-        for publisher in self._all():
+        for publisher in self._own():
             self._node.destroy_lifecycle_publisher(publisher)
 
     def hold(self, command: Command, stamp_ns: int) -> None:
@@ -118,15 +118,15 @@ class Outputs:
 
     def rivals(self) -> list[str]:
         """Command topics that somebody else publishes too."""
-        topics = [publisher.topic_name for publisher in self._commands()]
+        commands = (*self._commands(), *self._drivers.publishers)
+        topics = [publisher.topic_name for publisher in commands]
         published = [topic for topic in topics if self._node.count_publishers(topic) > 1]
         return [*published, *self._drivers.rivals()]
 
     def _commands(self) -> list:
         poses = (self._pose, self._twist, self._gripper)
         joints = (self._joints, self._finger, self._joint_positions, self._finger_position)
-        made = [publisher for publisher in (*poses, *joints) if publisher is not None]
-        return [*made, *self._drivers.publishers]
+        return [publisher for publisher in (*poses, *joints) if publisher is not None]
 
     def move(self, set_point: SetPoint, gripper: float, stamp_ns: int) -> None:
         """Commands a set-point on its way."""

@@ -77,7 +77,7 @@ class Preparation:
                 client.call_async(call.request)
                 for client, call in zip(self._clients, self._calls, strict=True)
             ]
-        return self._fault or f"{self._calls[0].service} has been asked"
+        return self._fault or f"{self._calls[0].service} has not answered yet"
 
     def _judge(self) -> str:
         late = [
@@ -87,7 +87,7 @@ class Preparation:
         ]
         passed_s = time.monotonic() - self._since_s
         if late and passed_s < ANSWER_S:
-            return self._fault or f"{late[0]} has been asked"
+            return self._fault or f"{late[0]} has not answered yet"
         if late:
             faults = [f"{late[0]} has not answered for {ANSWER_S:g} s"]
         else:

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import rclpy
 from action_msgs.msg import GoalStatus
+from action_msgs.srv import CancelGoal
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.task import Future
 from std_msgs.msg import Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
@@ -86,14 +88,14 @@ class Gripper:
         self.goals: list[float] = []
         self.names: list[str] = []
         self.accepts, self.ends = True, GoalStatus.STATUS_SUCCEEDED
-        self._monitor, self._under_way = monitor, 0
+        self._monitor, self._under_way, self._cancelled = monitor, 0, Future()
         self._server = ActionServer(
             monitor.node,
             ParallelGripperCommand,
             ACTION,
             self._carry_out,
             goal_callback=self._on_goal,
-            cancel_callback=lambda goal: CancelResponse.ACCEPT,
+            cancel_callback=self._on_cancel,
         )
 
     def _on_goal(self, goal) -> GoalResponse:
@@ -102,11 +104,18 @@ class Gripper:
         self._under_way += self.accepts
         return GoalResponse.ACCEPT if self.accepts else GoalResponse.REJECT
 
-    def _carry_out(self, handle):
+    def _on_cancel(self, handle) -> CancelResponse:
+        self._cancelled.set_result(True)
+        return CancelResponse.ACCEPT
+
+    async def _carry_out(self, handle):
         result = self._result(state=handle.request.command)
         if self.ends == GoalStatus.STATUS_SUCCEEDED:
             result.reached_goal = True
             handle.succeed()
+        elif self.ends == GoalStatus.STATUS_CANCELED:
+            await self._cancelled
+            handle.canceled()
         else:
             result.stalled = True
             handle.abort()
@@ -182,6 +191,22 @@ def test_a_hand_that_stalls_on_an_object_is_left_pressing(gripper, hand, monitor
     assert asks(hand, monitor, 0.0, gripper.goals, 1)
     assert not asks(hand, monitor, 0.0, gripper.goals, 2, seconds=1.5)
     assert not warned and not hand.rivals()
+
+
+def test_a_goal_that_somebody_else_cancels_makes_them_a_rival_for_a_while(gripper, hand, monitor):
+    hand, warned = hand
+    gripper.ends = GoalStatus.STATUS_CANCELED
+    assert monitor.wait_for(lambda: not hand.look(), TIMEOUT_S)
+    assert asks(hand, monitor, 0.0, gripper.goals, 1)
+    assert not hand.rivals()
+    client = monitor.node.create_client(CancelGoal, f"{ACTION}/_action/cancel_goal")
+    assert monitor.wait_for(client.service_is_ready, TIMEOUT_S)
+    client.call_async(CancelGoal.Request())  # all of them
+    assert monitor.wait_for(lambda: hand.rivals() == [f"goals of {ACTION}"], TIMEOUT_S)
+    assert "was cancelled, by somebody else or by its controller" in warned[0]
+    gripper.ends = GoalStatus.STATUS_SUCCEEDED
+    assert asks(hand, monitor, 0.0, gripper.goals, 2)
+    assert not hand.rivals()
 
 
 def test_without_a_server_it_says_so_and_one_that_comes_gets_the_goal(hand, monitor):
@@ -281,7 +306,7 @@ def test_a_service_that_does_not_answer_is_asked_again(node, monitor):
         return preparation.look()
 
     for _ in range(200):
-        if "has not answered" in look():
+        if "has not answered for" in look():
             break
     else:
         pytest.fail("it was never told")
@@ -373,6 +398,26 @@ def test_interbotix_in_another_mode_is_not_commanded(start_policy, robot, monito
     assert not xs.groups and not xs.singles
 
 
+def test_interbotix_is_not_commanded_before_its_modes_are_known(node, monitor):
+    """Not even to stay: in another mode the numbers would mean speeds."""
+    from canvas_robot.ros.interbotix import Interbotix
+
+    xs = Xs(monitor)
+    driver = Interbotix(node, "/wx250s", JOINTS[:6], ARM)
+    for publisher in driver.publishers:
+        publisher.on_activate(None)
+
+    def command() -> bool:
+        driver.move_joints(RESET[:6])
+        driver.open_to(0.0, 1)
+        return bool(xs.groups and xs.singles)
+
+    assert not monitor.wait_for(command, 0.5)
+    assert monitor.wait_for(lambda: not driver.look(), TIMEOUT_S)
+    assert monitor.wait_for(command, TIMEOUT_S)
+    driver.close()
+
+
 def test_bare_positions_are_those_of_the_trajectories_and_a_hold_keeps_the_grip(
     start_policy, robot, monitor
 ):
@@ -454,6 +499,15 @@ def test_a_driver_whose_package_is_not_installed_is_refused_at_configure(
     node = start_policy(**STAND_IN, **{parameter: value}).node
     with pytest.raises(DriverError, match=rf"^{parameter}: expected .*{package}.*; {remedy}"):
         check_drivers(read_settings(node))
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+
+
+def test_servo_cannot_be_told_to_hear_what_the_node_does_not_say(start_policy):
+    from canvas_robot.ros.parameters import ParameterError, read_settings
+
+    node = start_policy(servo="joint_jog", **STAND_IN).node
+    with pytest.raises(ParameterError, match="servo: expected twist, pose or nothing, got 'joint"):
+        read_settings(node)
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
 
 
