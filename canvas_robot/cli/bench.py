@@ -231,12 +231,13 @@ def node(
     checkpoint: Annotated[
         str, typer.Option(help="Checkpoint of one camera; none: an untrained policy of two.")
     ] = "",
+    device: Annotated[str, typer.Option(help="Of the model: cpu or cuda.")] = "cpu",
     json_file: JsonFile = None,
 ) -> None:
     """Measure the policy node over DDS: two 640x480 cameras at 30 Hz, joint states at 100 Hz."""
     from canvas_robot.ros.node_bench import bench_node
 
-    figures = bench_node(seconds, typer.echo, checkpoint)
+    figures = bench_node(seconds, typer.echo, checkpoint, device)
     if json_file is not None:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     _report_node(figures)

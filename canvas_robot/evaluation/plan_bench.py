@@ -1,7 +1,8 @@
 """Timing of a plan's ticks: the real CogVideoX block at a given size, random weights.
 
 What is compared: a full pass (the faster of diffusers' own blocks and ours), a tick that computes
-the fast rows only, and ticks between which the slow pass is computed in slices.
+the fast rows only, and ticks between which the slow pass is computed in slices. On a CUDA device
+ours are replayed graphs, and the same with every kernel launched is timed beside them.
 """
 
 from __future__ import annotations
@@ -176,18 +177,31 @@ def _full_and_ticks(
 ) -> dict:
     tokens = _tokens(runner, device, dtype)
     stock = _stock_pass(runner, size, device, dtype)
-    times: dict[str, list[float]] = {"stock": [], "ours": [], "tick": []}
-    inline.tick(tokens)
-    for _ in range(WARM_UP_TICKS):
-        inline.tick({FAST: tokens[FAST]})
+    times: dict[str, list[float]] = {"stock": []}
+    ours, fast = {"": inline}, {FAST: tokens[FAST]}
+    if inline.graphs:
+        ours["_launched"] = TickRunner(runner, graphs=False)
+    times |= {f"{name}{how}": [] for how in ours for name in ("ours", "tick")}
+    stock()
+    for runs in ours.values():
+        runs.tick(tokens)
+        for _ in range(WARM_UP_TICKS):
+            runs.tick(fast)
     for _ in range(pairs):
         times["stock"].append(_timed(stock, device))
-        times["ours"].append(_timed(lambda: inline.tick(tokens), device))
-        for _ in range(-(-ticks // pairs)):
-            times["tick"].append(_timed(lambda: inline.tick({FAST: tokens[FAST]}), device))
+        for how, runs in ours.items():
+            times[f"ours{how}"].append(_timed(lambda runs=runs: runs.tick(tokens), device))
+            for _ in range(-(-ticks // pairs)):
+                times[f"tick{how}"].append(_timed(lambda runs=runs: runs.tick(fast), device))
     medians = {name: float(np.median(values)) for name, values in times.items()}
     full = min(medians["stock"], medians["ours"])
-    return {
+    launched = {}
+    if inline.graphs:
+        launched = {
+            "full_launched_ms": medians["ours_launched"],
+            "tick_launched_ms": medians["tick_launched"],
+        }
+    return launched | {
         "full_ms": full,
         "full_stock_ms": medians["stock"],
         "full_ours_ms": medians["ours"],

@@ -39,17 +39,13 @@ class Graphs:
         The steps share one memory pool, so that one finds what the one before left.
         """
         with _aside():
-            for _ in steps():
-                pass
-        pool, iterator, number = torch.cuda.graph_pool_handle(), steps(), 0
-        while True:
+            count = sum(1 for _ in steps())
+        pool, iterator = torch.cuda.graph_pool_handle(), steps()
+        for number in range(count):
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool):
-                done = next(iterator, self) is self
-            if done:
-                return
+                next(iterator)
             self._graphs[key, number] = graph
-            number += 1
 
     def run(self, key: Hashable, function: Callable[[], None]) -> None:
         """Replays the graph of this key, or calls the function where there is none."""

@@ -36,6 +36,7 @@ class TickRunner:
             between P and 2P-1 ticks old, P being their shortest period.
         outputs: regions whose rows are wanted; what they do not read is never computed. None: all.
         batch: B.
+        graphs: on a CUDA device, capture what ticks run and replay it; False: launch each kernel.
     Raises:
         RefreshError: an unknown word, or a plan whose slow regions cannot be computed apart.
     """
@@ -46,6 +47,7 @@ class TickRunner:
         refresh: str = "inline",
         outputs: Iterable[str] | None = None,
         batch: int = 1,
+        graphs: bool = True,
     ) -> None:
         if refresh not in REFRESHES:
             raise RefreshError(f"refresh: expected one of {REFRESHES}, got {refresh!r}")
@@ -82,7 +84,7 @@ class TickRunner:
         periods = [r.period for r in self.plan.regions if r.name in self.slow]
         self.period = min(periods, default=1)
         self._graphs = Graphs()
-        if weight.device.type == "cuda":
+        if graphs and weight.device.type == "cuda":
             with torch.inference_mode():
                 self._capture()
         self.reset()

@@ -43,7 +43,9 @@ class _Phase:
     peers: dict[str, dict]
 
 
-def bench_node(seconds: float, say: Callable[[str], None], checkpoint: str = "") -> dict:
+def bench_node(
+    seconds: float, say: Callable[[str], None], checkpoint: str = "", device: str = "cpu"
+) -> dict:
     """Measures the node with a stand-in that decides at once, then with a model.
 
     Two cameras of 640x480 at 30 Hz and joint states at 100 Hz come in; decisions at 5 Hz, commands
@@ -52,6 +54,7 @@ def bench_node(seconds: float, say: Callable[[str], None], checkpoint: str = "")
     Args:
         seconds: of each of the two.
         checkpoint: of a policy of one camera; "": an untrained one of two.
+        device: of the model.
     """
     figures = {}
     for kind in ("stand_in", "model"):
@@ -62,6 +65,8 @@ def bench_node(seconds: float, say: Callable[[str], None], checkpoint: str = "")
         if kind == "stand_in":
             policy = {"schema": SCHEMA, "binding": BINDING, "stand_in": "constant"}
             policy["stand_in_ms"] = 0.0
+        else:
+            policy["device"] = device
         figures[kind] = measure_node(policy, seconds)
     model, stand_in = figures["model"], figures["stand_in"]
     return {
@@ -70,6 +75,7 @@ def bench_node(seconds: float, say: Callable[[str], None], checkpoint: str = "")
         "lost": model["lost"] + stand_in["lost"],
         "seconds": seconds,
         "model": checkpoint or f"untrained, {SCHEMA}",
+        "device": device,
         "processor": platform.processor() or platform.machine(),
         "stand_in": stand_in,
     }
@@ -149,7 +155,7 @@ def _peers(environment: dict[str, str]) -> Iterator[Callable[[], dict[str, dict]
 def _figures(phase: _Phase) -> dict:
     active = [status.values for status in phase.statuses if status.active]
     overhead = [
-        v["poll_ms"] + v["assembly_ms"] + v["publish_ms"]
+        v["poll_ms"] + v["assembly_ms"] + v["follow_ms"] + v["publish_ms"]
         + v["model_ms"] - v["codec_ms"] - v["forward_ms"]
         for v in active
     ]  # fmt: skip
@@ -176,6 +182,7 @@ def _figures(phase: _Phase) -> dict:
         "exchange_ms": float(
             np.median([v["model_ms"] - v["codec_ms"] - v["forward_ms"] for v in active])
         ),
+        "follow_ms": median("follow_ms"),
         "publish_ms": median("publish_ms"),
         "squash_ms": median("squash_ms"),
         "codec_ms": median("codec_ms"),

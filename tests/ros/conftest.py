@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
@@ -121,6 +122,16 @@ class NodeInThread:
         self._stop = False
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
+        for name in ("configure", "activate", "deactivate", "cleanup", "shutdown"):
+            transition = getattr(self.node, f"trigger_{name}")
+            setattr(self.node, f"trigger_{name}", functools.partial(self._do, transition))
+
+    def _do(self, call):
+        """What a call returns, made by the executor: as a service would, between other calls."""
+        done, task = threading.Event(), self.executor.create_task(call)
+        task.add_done_callback(lambda _: done.set())
+        assert done.wait(TIMEOUT_S)
+        return task.result()
 
     def _spin(self) -> None:
         while not self._stop:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from typer.testing import CliRunner
 
+from canvas_robot.cli import app
+from canvas_robot.ros import node_bench
 from canvas_robot.ros.node_bench import BINDING, SCHEMA, bench_node, measure_node
 
 STAND_IN = {"schema": SCHEMA, "binding": BINDING, "stand_in": "constant", "stand_in_ms": 5.0}
@@ -32,6 +35,20 @@ def test_the_figures_of_a_stand_in_add_up():
     figures = measure_node(STAND_IN, 5.0)
     check(figures, 5.0)
     assert figures["squash_ms"] == 0.0 and 5.0 <= figures["forward_ms"]
+
+
+def test_the_model_runs_on_the_device_asked_for_and_the_stand_in_on_none(monkeypatch):
+    asked = []
+
+    def measure(policy, seconds):
+        asked.append(policy)
+        return {"cpu": 0.0, "lost": 0}
+
+    monkeypatch.setattr(node_bench, "measure_node", measure)
+    result = CliRunner().invoke(app, ["bench", "node", "--device", "cuda"])
+    assert result.exit_code == 0, result.output
+    stand_in, model = asked
+    assert "device" not in stand_in and model["device"] == "cuda"
 
 
 @pytest.mark.slow
