@@ -407,14 +407,18 @@ def test_interbotix_is_not_commanded_before_its_modes_are_known(node, monitor):
     for publisher in driver.publishers:
         publisher.on_activate(None)
 
-    def command() -> bool:
+    def heard(everything) -> bool:
         driver.move_joints(RESET[:6])
         driver.open_to(0.0, 1)
-        return bool(xs.groups and xs.singles)
+        return everything([xs.groups, xs.singles])
 
-    assert not monitor.wait_for(command, 0.5)
+    def matched() -> bool:
+        return all(publisher.get_subscription_count() for publisher in driver.publishers)
+
+    assert monitor.wait_for(matched, TIMEOUT_S)
+    assert not monitor.wait_for(lambda: heard(any), 0.5)
     assert monitor.wait_for(lambda: not driver.look(), TIMEOUT_S)
-    assert monitor.wait_for(command, TIMEOUT_S)
+    assert monitor.wait_for(lambda: heard(all), TIMEOUT_S)
     driver.close()
 
 
