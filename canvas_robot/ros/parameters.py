@@ -106,7 +106,8 @@ PARAMETERS = {
     "unsafe": (False, "move an arm whose binding declares no limits of speed and acceleration"),
     "dry_run": (
         False,
-        "publish poses on ~/proposed, and nothing on ~/target_pose, ~/target_twist and ~/gripper",
+        "publish poses on ~/proposed, and nothing on the topics, services and actions that move an "
+        "arm",
     ),
     "joint_output": (
         False,
