@@ -55,16 +55,19 @@ ARGUMENTS = {
         "commands as speeds; MoveIt Servo: /servo_node/delta_twist_cmds",
     ),
     "dry_run": ("true", "true: propose on policy/proposed; false: move the arm"),
+    "interbotix": (
+        "",
+        "namespace of Interbotix's driver, such as /wx250s, where it runs alone; empty: "
+        "/<robot_name> where drivers:=true starts it so",
+    ),
     "drivers": ("false", "start Interbotix's driver of the arm too, where it is installed"),
     "autostart": ("true", "configure and activate the policy at start"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
 }
 # Launch files of Interbotix, the first that is installed: joint trajectory controllers with the
-# driver, or the driver alone, which obeys none of the policy's topics.
-DRIVERS = {
-    "interbotix_xsarm_ros_control": "xsarm_ros_control.launch.py",
-    "interbotix_xsarm_control": "xsarm_control.launch.py",
-}
+# driver, or the driver alone, which is commanded in messages of its own.
+CONTROLLERS, ALONE = "interbotix_xsarm_ros_control", "interbotix_xsarm_control"
+DRIVERS = {CONTROLLERS: "xsarm_ros_control.launch.py", ALONE: "xsarm_control.launch.py"}
 
 
 def remappings(arguments):
@@ -99,7 +102,7 @@ def make_policy(arguments):
     parameters = {
         name: switch(arguments, name) for name in ("joint_output", "dry_run", "autostart")
     }
-    for name in ("checkpoint", "binding", "instruction", "device"):
+    for name in ("checkpoint", "binding", "instruction", "device", "interbotix"):
         if arguments[name]:  # empty arguments set nothing
             parameters[name] = arguments[name]
     return LifecycleNode(
@@ -115,29 +118,40 @@ def make_policy(arguments):
     )
 
 
-def make_driver(robot_name):
-    """Interbotix's launch file for the arm; a line that says so where none is installed."""
-    for package, file in DRIVERS.items():
+def installed_driver():
+    """The first package of DRIVERS that is installed, and its folder; None where none is."""
+    for package in DRIVERS:
         try:
-            share = get_package_share_directory(package)
+            return package, get_package_share_directory(package)
         except PackageNotFoundError:
             continue
-        return IncludeLaunchDescription(
-            PythonLaunchDescriptionSource(os.path.join(share, "launch", file)),
-            launch_arguments={
-                "robot_model": "wx250s",
-                "robot_name": robot_name,
-                "use_rviz": "false",
-            }.items(),
-        )
-    return LogInfo(msg=f"drivers: none of {', '.join(DRIVERS)} is installed; start it yourself")
+    return None
+
+
+def make_driver(package, share, robot_name):
+    """Interbotix's launch file for the arm."""
+    arguments = {"robot_model": "wx250s", "robot_name": robot_name, "use_rviz": "false"}
+    if package == ALONE:
+        arguments["mode_configs"] = os.path.join(SHARE, "config", "ros", "interbotix_modes.yaml")
+    return IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(os.path.join(share, "launch", DRIVERS[package])),
+        launch_arguments=arguments.items(),
+    )
 
 
 def make_nodes(context):
     """Policy and driver, once the arguments' values are known."""
     arguments = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
-    driver = [make_driver(arguments["robot_name"])] if switch(arguments, "drivers") else []
-    return [*driver, make_policy(arguments)]
+    if not switch(arguments, "drivers"):
+        return [make_policy(arguments)]
+    found = installed_driver()
+    if found is None:
+        told = f"drivers: none of {', '.join(DRIVERS)} is installed; start it yourself"
+        return [LogInfo(msg=told), make_policy(arguments)]
+    package, share = found
+    if package == ALONE:
+        arguments["interbotix"] = arguments["interbotix"] or f"/{arguments['robot_name']}"
+    return [make_driver(package, share, arguments["robot_name"]), make_policy(arguments)]
 
 
 def generate_launch_description():

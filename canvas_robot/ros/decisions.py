@@ -37,6 +37,7 @@ class HoldReason(StrEnum):
     ESTOP = "estop"
     DEADMAN = "deadman_released"
     SECOND_PUBLISHER = "second_publisher"
+    DRIVER = "driver_not_ready"
     INTERRUPTED = "interrupted"
     INTERNAL_ERROR = "internal_error"
     DEACTIVATED = "deactivated"

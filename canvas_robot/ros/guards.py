@@ -1,7 +1,7 @@
 """Guards: what people and other programs say that stops the arm, whatever the policy decides.
 
 Services ~/start, ~/stop and ~/estop, the emergency-stop and deadman topics, and a second publisher
-on a command topic.
+on a command topic; and a driver that cannot be commanded.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Guards:
         node: owns them.
         block, unblock: stop the motion for a reason, and let that reason go.
         rivals: names the command topics that somebody else publishes too.
+        lacks: what a driver lacks to be commanded; "" where none lacks anything.
         estop_topic, deadman_topic: none where empty.
     """
 
@@ -46,10 +47,12 @@ class Guards:
         block: Callable[[HoldReason, str], None],
         unblock: Callable[[HoldReason], None],
         rivals: Callable[[], list[str]],
+        lacks: Callable[[], str],
         estop_topic: str,
         deadman_topic: str,
     ) -> None:
-        self._block, self._unblock, self._rivals = block, unblock, rivals
+        self._block, self._unblock = block, unblock
+        self._rivals, self._lacks = rivals, lacks
         self._deadman_topic = deadman_topic
         self._held_at: float | None = None  # when the deadman last said true
         self._looked_at = -_RIVALS_S
@@ -96,6 +99,14 @@ class Guards:
                 )
             else:
                 self._unblock(HoldReason.SECOND_PUBLISHER)
+            self.look_at_drivers()
+
+    def look_at_drivers(self) -> None:
+        """Stops the motion while a driver cannot be commanded."""
+        if lacks := self._lacks():
+            self._block(HoldReason.DRIVER, lacks)
+        else:
+            self._unblock(HoldReason.DRIVER)
 
     # ------------------------------------------------------------------ callbacks
 

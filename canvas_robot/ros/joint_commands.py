@@ -29,8 +29,8 @@ class JointCommands:
         source = next((s for s in sources if isinstance(s, RosJoints)), None)
         if source is None:
             raise BindingError(
-                "joint_output: expected a source of type joint_states in sources.ros, to start "
-                "from measured joints"
+                "joint_output, joint_positions, interbotix: expected a source of type "
+                "joint_states in sources.ros, to start from measured joints"
             )
         self.names = (source.joints, source.finger)
         self._arm = Arm.load(binding.robot.arm)
@@ -48,7 +48,10 @@ class JointCommands:
         joints = self._stream.follow(motion.set_point.pose, measured[:-1], seconds)
         return np.append(joints, self._arm.finger_from_gripper(motion.gripper))
 
-    def stay(self, measured: np.ndarray) -> np.ndarray:
-        """The measured joints (7,): the arm is held there."""
+    def stay(self, measured: np.ndarray, gripper: float) -> np.ndarray:
+        """The measured joints (7,), where the arm is held; the finger as commanded.
+
+        A hand that holds something does not reach the finger's place, and must go on pressing.
+        """
         self._stream.stop()
-        return measured
+        return np.append(measured[:-1], self._arm.finger_from_gripper(gripper))

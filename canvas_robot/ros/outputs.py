@@ -15,6 +15,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from canvas_robot.kinematics.limiter import SetPoint
 from canvas_robot.kinematics.rule import Command
+from canvas_robot.ros.drivers import Drivers
 from canvas_robot.ros.images import image_to_msg
 from canvas_robot.ros.messages import chunk_to_msg, pose_to_msg, trajectory_to_msg, twist_to_msg
 from canvas_robot.ros.qos import OUTPUT_OVERRIDES
@@ -32,6 +33,8 @@ class Outputs:
         dry_run: poses go to ~/proposed, and nothing to the topics that arms obey.
         joints: names of the arm's joints and of the finger, where trajectories of them are asked
             for.
+        positions: joint positions without names are asked for.
+        drivers: what is commanded beside the node's own topics; they outlive this.
     """
 
     def __init__(
@@ -39,9 +42,11 @@ class Outputs:
         node: LifecycleNode,
         frame_id: str,
         dry_run: bool,
-        joints: tuple[tuple[str, ...], str] | None = None,
+        joints: tuple[tuple[str, ...], str] | None,
+        positions: bool,
+        drivers: Drivers,
     ) -> None:
-        self._node, self._frame_id = node, frame_id
+        self._node, self._frame_id, self._drivers = node, frame_id, drivers
 
         def make(msg_type: type, topic: str, qos: QoSProfile):
             return node.create_lifecycle_publisher(
@@ -60,6 +65,10 @@ class Outputs:
             self._joint_names, self._finger_name = joints
             self._joints = make(JointTrajectory, "~/joint_trajectory", COMMAND_QOS)
             self._finger = make(JointTrajectory, "~/gripper_trajectory", COMMAND_QOS)
+        self._joint_positions = self._finger_position = None
+        if positions and not dry_run:
+            self._joint_positions = make(Float64MultiArray, "~/joint_positions", COMMAND_QOS)
+            self._finger_position = make(Float64MultiArray, "~/gripper_position", COMMAND_QOS)
         self._chunk = make(Float64MultiArray, "~/action_chunk", QoSProfile(depth=10))
         self._canvas_image = make(Image, "~/canvas_image", QoSProfile(depth=1))
         self._status = make(DiagnosticStatus, "~/status", STATUS_QOS)
@@ -67,15 +76,15 @@ class Outputs:
 
     def activate(self) -> None:
         """For publishers that are made while the node is active; else activation does it."""
-        for publisher in self._all():
+        for publisher in (*self._own(), *self._drivers.publishers):
             publisher.on_activate(None)
 
-    def _all(self) -> list:
+    def _own(self) -> list:
         told = [self._chunk, self._canvas_image, self._status, self._diagnostics]
         return [*self._commands(), *told]
 
     def close(self) -> None:
-        for publisher in self._all():
+        for publisher in self._own():
             self._node.destroy_lifecycle_publisher(publisher)
 
     def hold(self, command: Command, stamp_ns: int) -> None:
@@ -94,6 +103,10 @@ class Outputs:
             names, finger = self._joint_names, (self._finger_name,)
             self._joints.publish(trajectory_to_msg(names, joints[:-1], stamp_ns, seconds))
             self._finger.publish(trajectory_to_msg(finger, joints[-1:], stamp_ns, seconds))
+        if self._joint_positions is not None:
+            self._joint_positions.publish(Float64MultiArray(data=joints[:-1].tolist()))
+            self._finger_position.publish(Float64MultiArray(data=joints[-1:].tolist()))
+        self._drivers.move_joints(joints[:-1])
 
     def chunk(self, rows: np.ndarray) -> None:
         """Tells a decision's whole action chunk (horizon, size)."""
@@ -116,15 +129,19 @@ class Outputs:
 
     def rivals(self) -> list[str]:
         """Command topics that somebody else publishes too."""
-        topics = [publisher.topic_name for publisher in self._commands()]
-        return [topic for topic in topics if self._node.count_publishers(topic) > 1]
+        commands = (*self._commands(), *self._drivers.publishers)
+        topics = [publisher.topic_name for publisher in commands]
+        published = [topic for topic in topics if self._node.count_publishers(topic) > 1]
+        return [*published, *self._drivers.rivals()]
 
     def _commands(self) -> list:
-        made = (self._pose, self._twist, self._gripper, self._joints, self._finger)
-        return [publisher for publisher in made if publisher is not None]
+        poses = (self._pose, self._twist, self._gripper)
+        joints = (self._joints, self._finger, self._joint_positions, self._finger_position)
+        return [publisher for publisher in (*poses, *joints) if publisher is not None]
 
     def move(self, set_point: SetPoint, gripper: float, stamp_ns: int) -> None:
         """Commands a set-point on its way."""
+        self._drivers.open_to(gripper, stamp_ns)
         if self._gripper is not None:
             self._gripper.publish(Float64(data=gripper))
         self._pose.publish(pose_to_msg(set_point.pose, stamp_ns, self._frame_id))

@@ -32,10 +32,23 @@ class Settings:
     unsafe: bool
     dry_run: bool
     joint_output: bool
+    joint_positions: bool
+    gripper_action: str
+    servo: str
+    interbotix: str
     estop_topic: str
     deadman_topic: str
     teleop_topic: str
 
+    @property
+    def commands_joints(self) -> bool:
+        """Whether anything asks for joints, by inverse kinematics."""
+        return self.joint_output or self.joint_positions or bool(self.interbotix)
+
+
+# What MoveIt Servo can be commanded by, of what the node publishes; the numbers are those of
+# moveit_msgs/srv/ServoCommandType.
+SERVO_COMMANDS = {"twist": 1, "pose": 2}
 
 PARAMETERS = {
     "checkpoint": (
@@ -93,12 +106,34 @@ PARAMETERS = {
     "unsafe": (False, "move an arm whose binding declares no limits of speed and acceleration"),
     "dry_run": (
         False,
-        "publish poses on ~/proposed, and nothing on ~/target_pose, ~/target_twist and ~/gripper",
+        "publish poses on ~/proposed, and nothing on the topics, services and actions that move an "
+        "arm",
     ),
     "joint_output": (
         False,
         "publish joints as well, by inverse kinematics: trajectory_msgs/JointTrajectory on "
         "~/joint_trajectory and ~/gripper_trajectory; needs a source of type joint_states",
+    ),
+    "joint_positions": (
+        False,
+        "publish joints as bare positions, too, for forward_command_controller: "
+        "std_msgs/Float64MultiArray on ~/joint_positions and ~/gripper_position; needs a source of "
+        "type joint_states",
+    ),
+    "gripper_action": (
+        "",
+        "name of an action of type control_msgs/ParallelGripperCommand, such as "
+        "gripper_controller/gripper_cmd, that gets the gripper as goals, too; empty: none",
+    ),
+    "servo": (
+        "",
+        "twist or pose: what MoveIt Servo is told to hear, at activation, by "
+        "servo_node/switch_command_type (moveit_msgs/ServoCommandType); empty: nothing is told",
+    ),
+    "interbotix": (
+        "",
+        "namespace of Interbotix's own driver, such as /wx250s, that gets joints and gripper as "
+        "interbotix_xs_msgs, too; needs a source of type joint_states; empty: none",
     ),
     "stand_in": (
         "",
@@ -200,6 +235,8 @@ def read_settings(node: Node) -> Settings:
         raise ParameterError(
             f"image_transport: expected raw or compressed, got {value['image_transport']!r}"
         )
+    if value["servo"] not in ("", *SERVO_COMMANDS):
+        raise ParameterError(f"servo: expected twist, pose or nothing, got {value['servo']!r}")
     policy = PolicySettings(
         checkpoint=value["checkpoint"],
         schema=value["schema"],
@@ -233,6 +270,10 @@ def read_settings(node: Node) -> Settings:
                 "unsafe",
                 "dry_run",
                 "joint_output",
+                "joint_positions",
+                "gripper_action",
+                "servo",
+                "interbotix",
                 "estop_topic",
                 "deadman_topic",
                 "teleop_topic",

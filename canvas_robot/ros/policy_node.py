@@ -27,6 +27,7 @@ from canvas_robot.policy.model_process import ModelProcess, prepare
 from canvas_robot.ros.canvas_picture import CanvasPicture
 from canvas_robot.ros.command_clock import CommandClock
 from canvas_robot.ros.decisions import Decision, HoldReason, Instant, Motion, Reaction
+from canvas_robot.ros.drivers import Drivers
 from canvas_robot.ros.guards import Guards
 from canvas_robot.ros.hands import Hands
 from canvas_robot.ros.inputs import Inputs
@@ -62,6 +63,7 @@ _OF_A_SESSION = (
     "_tally",
     "_reported",
     "_reported_s",
+    "_drivers",
     "_outputs",
     "_canvas_picture",
     "_shown",
@@ -109,7 +111,7 @@ class PolicyNode(LifecycleNode):
         prepare(self.get_parameter("device").value)
         self._session: Session | None = None
         self._inputs = self._ticker = self._command_clock = None
-        self._outputs = self._safeguards = self._canvas_picture = None
+        self._drivers = self._outputs = self._safeguards = self._canvas_picture = None
         self._shown: HoldReason | None = None  # of the hold that is drawn
         self._made = ExitStack()  # what configure made, to be undone
         self._speaking = threading.RLock()  # commands leave in the order in which they are made
@@ -211,6 +213,8 @@ class PolicyNode(LifecycleNode):
         self._inputs = inputs
         for line in untaken_overrides(self):
             self.get_logger().error(f"ignored: {line}")
+        self._drivers.begin()
+        self._safeguards.look_at_drivers()
         self._ticker = Ticker(
             self.get_clock(),
             binding.tick_ns,
@@ -273,8 +277,16 @@ class PolicyNode(LifecycleNode):
     def _create_topics(self, made: ExitStack) -> None:
         session = self._session
         settings = session.settings
-        names = session.joints.names if session.joints is not None else None
-        self._outputs = Outputs(self, session.base_frame, settings.dry_run, names)
+        self._drivers = Drivers(self, settings, session.binding, session.arm, self._warn)
+        made.callback(self._drivers.close)
+        self._outputs = Outputs(
+            self,
+            session.base_frame,
+            settings.dry_run,
+            session.joints.names if settings.joint_output else None,
+            settings.joint_positions,
+            self._drivers,
+        )
         made.callback(self._outputs.close)
         self._canvas_picture, self._shown = CanvasPicture(session.binding), None
         self._safeguards = Guards(
@@ -282,6 +294,7 @@ class PolicyNode(LifecycleNode):
             self._block,
             session.loop.unblock,
             self._outputs.rivals,
+            self._drivers.look,
             settings.estop_topic,
             settings.deadman_topic,
         )
@@ -573,7 +586,8 @@ class PolicyNode(LifecycleNode):
         self._outputs.hold(command, now)
         joints, measured = self._session.joints, self._inputs.joints
         if joints is not None and measured is not None:
-            self._outputs.move_joints(joints.stay(measured), now, HOLD_TIME_S)
+            stay = joints.stay(measured, command.gripper)
+            self._outputs.move_joints(stay, now, HOLD_TIME_S)
         self._tally.commanded(None)
 
     def _publish_diagnostics(self) -> None:

@@ -33,6 +33,7 @@ DEFAULTS: Mapping[HoldReason, Reaction] = {
     HoldReason.ESTOP: Reaction.HOLD,
     HoldReason.DEADMAN: Reaction.HOLD,
     HoldReason.SECOND_PUBLISHER: Reaction.HOLD,
+    HoldReason.DRIVER: Reaction.HOLD,
     HoldReason.INTERRUPTED: Reaction.HOLD,
     HoldReason.INTERNAL_ERROR: Reaction.DEACTIVATE,  # what would go on is what failed
     HoldReason.DEACTIVATED: Reaction.HOLD,
@@ -58,11 +59,13 @@ _REFUSED: Mapping[Reaction, Mapping[HoldReason, str]] = {
         HoldReason.EFFORT: "an arm that strains would be pressed on",
         HoldReason.UNREACHABLE: "there may be no joints for what comes next",
         HoldReason.SECOND_PUBLISHER: "of two who command one has to be silent at once",
+        HoldReason.DRIVER: "what would brake the arm may not be obeyed",
         HoldReason.INTERNAL_ERROR: "what would brake the arm is what failed",
     },
     Reaction.DEACTIVATE: {
         HoldReason.WAITING_FOR_INPUT: "every activation begins with it",
         HoldReason.NO_INSTRUCTION: "an activation may begin with it",
+        HoldReason.DRIVER: "an activation may begin with it",
     },
 }
 

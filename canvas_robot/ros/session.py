@@ -10,6 +10,7 @@ from canvas_robot.policy.chunk_execution import make_execution
 from canvas_robot.policy.model_process import ModelProcess
 from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.decisions import Instant
+from canvas_robot.ros.drivers import check_drivers
 from canvas_robot.ros.foresight import Foresight
 from canvas_robot.ros.inputs import check_sources
 from canvas_robot.ros.joint_commands import JointCommands
@@ -49,6 +50,7 @@ def open_session(
     binding, robot = model.binding, model.binding.robot
     if robot is None:
         raise BindingError("binding: expected a robot, the arm to command; it declares none")
+    check_drivers(settings)
     arm = Arm.load(robot.arm)
     check_sources(binding, arm, model.schema)
     loop = ControlLoop(
@@ -69,7 +71,7 @@ def open_session(
         model.facts.threads,
         cameras[0] if cameras else None,
     )
-    joints = JointCommands(binding) if settings.joint_output else None
+    joints = JointCommands(binding) if settings.commands_joints else None
     base_frame = settings.base_frame or robot.base_frame
     foresight = Foresight(model)
     return Session(settings, model, arm, loop, foresight, joints, identity, base_frame)

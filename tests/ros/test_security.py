@@ -12,7 +12,13 @@ from canvas_robot.ros.processes import NodeProcesses, node_environment
 from tests.ros.conftest import TIMEOUT_S
 
 # Only with a parameter set otherwise; the graph of a node with others does not show them.
-SOMETIMES = {"camera/image_raw/compressed", "clock", "policy/proposed"}
+SOMETIMES = {
+    "camera/image_raw/compressed",
+    "clock",
+    "policy/proposed",
+    "wx250s/commands/joint_group",
+    "wx250s/commands/joint_single",
+}
 
 
 def allowed(node: str, kind: str, access: str) -> set[str]:
@@ -46,7 +52,8 @@ def differences(node, name: str) -> list[str]:
 
 
 def test_the_policy_node_may_do_what_it_does(start_policy, monitor):
-    node = start_policy(estop_topic="estop", deadman_topic="deadman", joint_output=True).node
+    topics = {"estop_topic": "estop", "deadman_topic": "deadman"}
+    node = start_policy(joint_output=True, joint_positions=True, **topics).node
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     monitor.wait_for(lambda: not differences(monitor.node, "policy"), TIMEOUT_S)
