@@ -91,7 +91,7 @@ setup(
         "rich>=13",
         "rosbags>=0.10",
         "safetensors>=0.4",
-        "scipy>=1.11",
+        "scipy>=1.17",
         "sentencepiece>=0.2",
         "tokenizers>=0.20",
         "torch>=2.5",

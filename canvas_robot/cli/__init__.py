@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from canvas_robot.allocator import keep_freed_memory
 from canvas_robot.cli import (
     ablate,
     bench,
@@ -64,6 +65,7 @@ def main() -> None:
     A mistake of the user's ends with its message, not with a traceback.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: children are ended
+    keep_freed_memory()
     memory = logging.getLogger("canvas_robot.backbone.memory")  # what a backbone is about to take
     memory.setLevel(logging.INFO)
     memory.addHandler(logging.StreamHandler())

@@ -97,7 +97,9 @@ def catching_up(set_point: SetPoint, measured: Pose, limits: MotionLimits) -> Se
 
     An arm that integrates speeds drifts away from where it is led without that.
     """
-    turn = Rotation.from_matrix(set_point.pose.rotation @ measured.rotation.T).as_rotvec()
+    turn = Rotation.from_matrix(
+        set_point.pose.rotation @ measured.rotation.T, assume_valid=True
+    ).as_rotvec()
     away = np.concatenate([set_point.pose.position - measured.position, turn])
     speed = np.concatenate([set_point.linear, set_point.angular]) + CATCH_UP * away
     speed = np.clip(speed, -limits.speed, limits.speed)

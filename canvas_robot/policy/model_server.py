@@ -12,6 +12,7 @@ from multiprocessing.process import parent_process
 
 import torch
 
+from canvas_robot.allocator import keep_freed_memory
 from canvas_robot.policy.assemble import assemble_policy, warm_up
 from canvas_robot.policy.exchange import Block, Exchange
 from canvas_robot.policy.model_process import Facts
@@ -38,6 +39,7 @@ def serve(connection: Connection, block: Block, settings: PolicySettings, thread
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     exchange = Exchange(connection, block)
     package = logging.getLogger("canvas_robot")
     package.setLevel(logging.INFO)
@@ -74,6 +76,7 @@ def _load(settings: PolicySettings, threads: int) -> tuple[object, Facts]:
         milliseconds,
         torch.get_num_threads(),
         device_bytes,
+        policy.image_sizes,
     )
 
 

@@ -113,6 +113,12 @@ class CanvasPolicy:
         """Control ticks in one action chunk."""
         return self.model.action.horizon
 
+    @property
+    def image_sizes(self) -> dict[str, tuple[int, int]]:
+        """(height, width) in pixels of the pictures that it looks at, by region."""
+        visual = self.binding.regions_by_codec("visual")
+        return {region: self.model.codec(region).image_size for region in visual}
+
     def reset(self, instruction: str) -> None:
         """Starts an episode under an instruction.
 

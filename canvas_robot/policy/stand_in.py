@@ -14,6 +14,7 @@ from canvas_robot.policy.settings import PolicySettings, default_declarations
 from canvas_robot.signals import ActionChunk, Observation
 
 HORIZON = 4
+IMAGE_SIZE = (256, 256)  # of the pictures it is shown: Bridge V2's
 FAULT_EVERY = 20  # the fault of its kind comes with every so many decisions
 
 
@@ -39,6 +40,7 @@ class StandIn:
         self._signal = self.binding.regions[self.binding.action_region()].signal
         self._rows = np.zeros((HORIZON, self.binding.signals[self._signal].size), np.float32)
         self._rows[:, -1] = 1.0
+        self.image_sizes = dict.fromkeys(self.binding.regions_by_codec("visual"), IMAGE_SIZE)
         self._decisions = 0
 
     def reset(self, instruction: str) -> None:

@@ -123,6 +123,7 @@ class ControlLoop:
         self._blocks: dict[HoldReason, str] = {}
         self._guide: Guide | None = None
         self._guided_for: HoldReason | None = None
+        self._pose: tuple[int, Pose] | None = None  # measured, and the stamp of its sample
         self._partings, self._parted_index = 0, -SOON_TICKS
         self._first_index = 0
         self._generation = 0
@@ -330,7 +331,9 @@ class ControlLoop:
             if generation != self._generation:
                 detail = "held or reset while deciding"
                 return Decision(index, stamp_ns, reason=HoldReason.INTERRUPTED, detail=detail)
-            return self._taken(index, stamp_ns, chunk, begun, timings_ms)
+            decision = self._taken(index, stamp_ns, chunk, begun, timings_ms)
+        decision.timings_ms["follow"] = (time.perf_counter() - done) * 1e3
+        return decision
 
     def work(self) -> None:
         """Between ticks, once the decision is out: the model's work that no tick waits for."""
@@ -589,7 +592,11 @@ class ControlLoop:
         return max(now.ros_ns - stamp_ns, by_arrival)
 
     def _measured(self) -> Pose:
-        return pose_from_bridge_state(self._history.newest(self._state_signal))[0]
+        stamp_ns = self._history.newest_stamp_ns(self._state_signal)
+        if self._pose is None or self._pose[0] != stamp_ns:
+            state = self._history.newest(self._state_signal)
+            self._pose = stamp_ns, pose_from_bridge_state(state)[0]
+        return self._pose[1]
 
     def _outside(self, pose: Pose) -> bool:
         """Whether bringing the pose back within the limits would take more than one step."""

@@ -40,6 +40,8 @@ from canvas_robot.signals.pose import bridge_state_from_pose
 
 # Best effort, so that a publisher of either reliability is heard; deep enough for a burst.
 VECTOR_QOS = QoSProfile(depth=50, reliability=qos_profile_sensor_data.reliability)
+PICTURE_QOS = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)
+_PICTURES_EVERY_S = 0.25  # so often at least, that their age is known
 _LONGEST_WAIT_NS = 1_000_000_000  # that a message is believed to have waited
 
 
@@ -56,6 +58,9 @@ class _Polled(CallbackGroup):
 
 class Inputs:
     """Subscriptions of one active period. `poll` takes what has come; `close` destroys them.
+
+    Taking a picture costs about a millisecond: most of those that no tick will see, because newer
+    ones come before it, are not taken.
 
     Args:
         node: owns the subscriptions.
@@ -81,7 +86,8 @@ class Inputs:
         self._strained = strained
         self._lock = threading.Lock()
         self._group = _Polled()
-        self._receivers: list[tuple[Subscription, Callable]] = []
+        self._pictures_s = 0.0  # when they were last taken
+        self._receivers: list[tuple[Subscription, Callable, bool]] = []
         try:
             for signal, source in binding.sources.ros.items():
                 self._subscribe(signal, source, binding, image_transport)
@@ -91,14 +97,20 @@ class Inputs:
 
     def close(self) -> None:
         with self._lock:
-            for subscription, _ in self._receivers:
+            for subscription, *_ in self._receivers:
                 self._node.destroy_subscription(subscription)
             self._receivers = []
 
-    def poll(self) -> None:
-        """Takes all messages that have come, from any thread."""
+    def poll(self, tick_is_near: bool = True) -> None:
+        """Takes the messages that have come, pictures only where a tick is near. Any thread."""
         with self._lock:
-            for subscription, receive in self._receivers:
+            now_s = time.monotonic()
+            pictures = tick_is_near or now_s - self._pictures_s > _PICTURES_EVERY_S
+            if pictures:
+                self._pictures_s = now_s
+            for subscription, receive, large in self._receivers:
+                if large and not pictures:
+                    continue
                 with subscription.handle:
                     while taken := subscription.handle.take_message(subscription.msg_type, False):
                         msg, info = taken
@@ -130,9 +142,9 @@ class Inputs:
 
         if transport == "compressed" and source.depth is None:
             topic = f"{source.topic}/compressed"
-            self._add(CompressedImage, topic, signal, compressed, qos_profile_sensor_data)
+            self._add(CompressedImage, topic, signal, compressed, PICTURE_QOS)
         else:
-            self._add(Image, source.topic, signal, raw, qos_profile_sensor_data)
+            self._add(Image, source.topic, signal, raw, PICTURE_QOS)
 
     def _subscribe_joints(self, signal: str, source: RosJoints) -> None:
         names = (*source.joints, source.finger)
@@ -197,7 +209,8 @@ class Inputs:
         subscription = self._node.create_subscription(
             msg_type, topic, lambda msg: guarded(msg, 0), qos, callback_group=self._group
         )
-        self._receivers.append((subscription, guarded))
+        large = msg_type in (Image, CompressedImage)
+        self._receivers.append((subscription, guarded, large))
 
 
 def _waited_ns(info: dict) -> int:

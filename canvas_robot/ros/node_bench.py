@@ -149,7 +149,7 @@ def _peers(environment: dict[str, str]) -> Iterator[Callable[[], dict[str, dict]
 def _figures(phase: _Phase) -> dict:
     active = [status.values for status in phase.statuses if status.active]
     overhead = [
-        v["poll_ms"] + v["assembly_ms"] + v["publish_ms"]
+        v["poll_ms"] + v["assembly_ms"] + v["follow_ms"] + v["publish_ms"]
         + v["model_ms"] - v["codec_ms"] - v["forward_ms"]
         for v in active
     ]  # fmt: skip
@@ -176,6 +176,7 @@ def _figures(phase: _Phase) -> dict:
         "exchange_ms": float(
             np.median([v["model_ms"] - v["codec_ms"] - v["forward_ms"] for v in active])
         ),
+        "follow_ms": median("follow_ms"),
         "publish_ms": median("publish_ms"),
         "squash_ms": median("squash_ms"),
         "codec_ms": median("codec_ms"),

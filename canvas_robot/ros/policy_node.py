@@ -51,6 +51,7 @@ from canvas_robot.ros.ticker import Ticker
 RCLError = rclpy_implementation.RCLError
 STOP_TIMEOUT_S = 5.0
 REPEAT_LOG_S = 5.0
+PICTURES_AHEAD_NS = 25_000_000  # pictures are taken so long before the tick that sees them
 HOLD_TIME_S = 0.1  # in which joints come to rest where they are
 _CHANGEABLE = ("instruction", "use_sim_time", *RELOADED)
 
@@ -397,7 +398,8 @@ class PolicyNode(LifecycleNode):
         try:
             self._safeguards.look()
             self._move()
-            self._inputs.poll()
+            ticker = self._ticker
+            self._inputs.poll(tick_is_near=ticker is None or ticker.due_within(PICTURES_AHEAD_NS))
         except Exception as error:  # the command clock must outlive any fault of ours
             self.get_logger().error(traceback.format_exc())
             detail = f"between ticks: {type(error).__name__}: {error}"

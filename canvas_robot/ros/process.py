@@ -36,8 +36,10 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
         raise SystemExit(0)
 
     _handle_signals(leave)
+    from canvas_robot.allocator import keep_freed_memory
     from canvas_robot.ros.processes import adopt_transport
 
+    keep_freed_memory()
     adopt_transport()
     import rclpy
     from rclpy.exceptions import ParameterException

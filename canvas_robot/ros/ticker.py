@@ -43,6 +43,7 @@ class Ticker:
         self._awake = threading.Event()
         self._back = threading.Event()
         self.missed = 0
+        self._deadline = 0  # of the tick that runs, or comes next
         threshold = JumpThreshold(
             min_forward=Duration(nanoseconds=1), min_backward=Duration(nanoseconds=-1)
         )
@@ -59,6 +60,10 @@ class Ticker:
         self._jumps.unregister()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def due_within(self, ns: int) -> bool:
+        """Whether the next tick begins so soon, by its clock, or has begun."""
+        return self._deadline - self._now() <= ns
 
     def _on_jump(self, jump) -> None:
         if jump.delta.nanoseconds < 0:
@@ -78,7 +83,7 @@ class Ticker:
                 if not self._wait_until(1):  # a simulation clock reads 0 until its first message
                     continue
                 origin, index = self._now(), 0
-            deadline = origin + index * self._period_ns
+            deadline = self._deadline = origin + index * self._period_ns
             if not self._wait_until(deadline):
                 continue
             self._tick(index, deadline)

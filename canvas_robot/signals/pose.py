@@ -78,12 +78,12 @@ def matrix_from_quaternion(xyzw: np.ndarray) -> np.ndarray:
 
 def quaternion_from_matrix(rotation: np.ndarray) -> np.ndarray:
     """ROS quaternion (x, y, z, w), w >= 0, of a rotation; inverse of `matrix_from_quaternion`."""
-    return Rotation.from_matrix(rotation).as_quat(canonical=True)
+    return Rotation.from_matrix(rotation, assume_valid=True).as_quat(canonical=True)
 
 
 def angle_between(first: np.ndarray, second: np.ndarray) -> float:
     """Smallest angle in radians, in [0, pi], that takes one (3, 3) rotation to the other."""
-    return float(Rotation.from_matrix(first.T @ second).magnitude())
+    return float(Rotation.from_matrix(first.T @ second, assume_valid=True).magnitude())
 
 
 def bridge_state_from_pose(pose: Pose, gripper: float) -> np.ndarray:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from canvas_robot.policy.assemble import assemble_policy
+from canvas_robot.policy.codecs.squash import squash
 from canvas_robot.policy.exchange import BLOCK_BYTES, Block, Exchange, ExchangeError
 from canvas_robot.policy.model_process import (
     DEATHS,
@@ -22,8 +23,9 @@ from canvas_robot.policy.model_process import (
     ModelRefusedError,
 )
 from canvas_robot.policy.settings import STAND_INS, PolicySettings, default_declarations
+from canvas_robot.policy.squashing import Squashing
 from canvas_robot.policy.stand_in import FAULT_EVERY
-from canvas_robot.signals import Observation, TickHistory
+from canvas_robot.signals import Frames, Observation, TickHistory
 
 PATIENCE_S = 60.0
 
@@ -251,3 +253,53 @@ def test_more_than_the_memory_holds_is_refused(ends):
         first.send(np.zeros(BLOCK_BYTES + 1, np.uint8))
     first.send("still there")
     assert second.receive() == "still there"
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_squashed_pictures_are_those_that_the_policy_would_make(data):
+    """Whatever is shown again, in whatever order of windows; each is squashed once."""
+    size, rng = (24, 16), np.random.default_rng(data.draw(st.integers(0, 99)))
+    squashing = Squashing({"front": size})
+    taken = rng.integers(0, 256, (6, 48, 64, 3), np.uint8)
+    first = 0
+    for tick in range(data.draw(st.integers(1, 4))):
+        first = data.draw(st.integers(first, 5))
+        shown = [first, *data.draw(st.lists(st.integers(first, 5), max_size=3).map(sorted))]
+        frames = Frames(taken[shown], np.array(shown) + 1, np.zeros(len(shown), bool))
+        other = Frames(taken[:1], np.array([1]), np.zeros(1, bool))
+        got = squashing.observation(Observation(tick, tick, {"front": frames, "state": other}))
+        assert got.frames["state"] is other
+        np.testing.assert_array_equal(
+            got.frames["front"].values, [squash(taken[i], size) for i in shown]
+        )
+        np.testing.assert_array_equal(got.frames["front"].stamps_ns, frames.stamps_ns)
+
+
+def test_pictures_of_another_episode_are_looked_at_anew():
+    squashing, stamps = Squashing({"front": (2, 2)}), np.array([1])
+
+    def shown(level: int) -> np.ndarray:
+        frames = Frames(np.full((1, 4, 4, 3), level, np.uint8), stamps, np.zeros(1, bool))
+        return squashing.observation(Observation(0, 1, {"front": frames})).frames["front"].values
+
+    assert (shown(7) == 7).all()
+    squashing.reset()
+    assert (shown(9) == 9).all()
+
+
+def test_large_pictures_lead_to_the_same_decisions(started):
+    """Squashed on this side or on the other."""
+    process, policy = started(PolicySettings()), assemble_policy(PolicySettings())
+    rng, history = np.random.default_rng(1), TickHistory(policy.schema, policy.binding)
+    process.reset("touch the red cube")
+    policy.reset("touch the red cube")
+    for _ in range(2):
+        sample = {
+            "image": rng.integers(0, 256, (480, 640, 3), np.uint8),
+            "state": np.float32([0.2, 0.0, 0.1, 0.0, 0.0, 0.0, 1.0]),
+        }
+        observation = history.observe(sample)
+        ours, theirs = process.act(observation), policy.act(observation)
+        np.testing.assert_array_equal(ours.values, theirs.values)
+        assert 0.0 < ours.timings_ms["squash"] <= ours.timings_ms["codec"]

@@ -186,7 +186,9 @@ def test_a_decision_says_which_samples_it_used_when_they_came_and_how_long_it_to
     decision = bench.tick()
     assert decision.stamps_ns == {"visual": bench.ros_ns, "proprio": bench.ros_ns - 12}
     assert decision.arrivals_ns == {"visual": bench.ros_ns, "proprio": bench.ros_ns - 5}
-    assert set(decision.timings_ms) == {"assembly", "model", "squash", "codec", "forward"}
+    assert set(decision.timings_ms) == {
+        *("assembly", "model", "squash", "codec", "forward", "follow"),
+    }
 
 
 def test_while_active_a_delta_acts_on_the_previous_target(bench, policy, monkeypatch):
