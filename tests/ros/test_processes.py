@@ -20,7 +20,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
+from typer.testing import CliRunner
 
+from canvas_robot.cli import app
+from canvas_robot.data.bridge import BridgeV2
+from canvas_robot.data.rlds import write_rlds
 from canvas_robot.kinematics import Arm
 from canvas_robot.ros.images import image_from_msg
 from canvas_robot.ros.messages import joints_from_msg, pose_to_msg, stamp_ns
@@ -30,6 +34,7 @@ from canvas_robot.sim.reach import ReachTask
 from tests.ros.conftest import JOINTS, TIMEOUT_S
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+SAMPLE, CLIP = SHARED / "bridge_sample/bridge_dataset/1.0.0", SHARED / "clips/bridge_real_1.mp4"
 START_TIMEOUT_S = 90.0
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason="needs the real recordings in ../shared/data"
@@ -156,40 +161,34 @@ def test_nodes_end_with_the_process_that_started_them(domain_id, monitor, tmp_pa
     assert monitor.wait_for(lambda: not ours & set(monitor.node.get_node_names()), 30)
 
 
-@needs_shared
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("bridge_sample/bridge_dataset/1.0.0", "--episode", "-1", "--rate", "6"),
-        (
-            "clips/bridge_real_1.mp4",
-            "--fixed-joints",
-            "--instruction",
-            "put the spoon on the towel",
-            "--rate",
-            "2",
-        ),
-    ],
-    ids=["all episodes of the Bridge sample", "the real clip"],
-)
-def test_real_recordings_get_a_command_a_tick_equal_to_the_policy_called_directly(
-    arguments, domain_id, tmp_path
-):
-    source, *options = arguments
-    replay = cli(
-        "replay",
-        str(SHARED / source),
-        *options,
-        "--launch",
-        "--verify",
-        "--out",
-        str(tmp_path),
-        env=node_environment(domain_id),
-    )
-    output, _ = replay.communicate(timeout=280)
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert replay.returncode == 0, output
+# ---------------------------------------------------------------- replay, its node in a process
+
+
+@pytest.fixture
+def replay(domain_id, tmp_path, monkeypatch):
+    """Runs `canvas-robot replay`: its exit code, what it printed, and its report."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain_id))
+
+    def run(source: Path, *options: str) -> tuple[int, str, dict]:
+        words = ("replay", str(source), *options, "--launch", "--out", str(tmp_path))
+        result = CliRunner(env={"COLUMNS": "120"}).invoke(app, words)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+        return result.exit_code, result.output, json.loads((tmp_path / "report.json").read_text())
+
+    return run
+
+
+@pytest.fixture
+def few_episodes(tmp_path) -> Path:
+    """The first two of the Bridge sample, as a data set."""
+    sample = BridgeV2(SAMPLE, "train")
+    return write_rlds([sample[number] for number in range(2)], tmp_path / "few")
+
+
+def check_equal(replayed: tuple[int, str, dict]) -> None:
+    """A command for every recorded step, each equal to the policy called directly."""
+    code, output, report = replayed
+    assert code == 0, output
     assert report["active_ticks"] == report["expected_ticks"] == report["ticks"]
     assert report["hold_ticks"] == report["missed_ticks"] == 0
     agreed = report["details"]["ticks equal to calling the policy directly"]
@@ -197,37 +196,41 @@ def test_real_recordings_get_a_command_a_tick_equal_to_the_policy_called_directl
 
 
 @needs_shared
-def test_a_video_with_recorded_states_is_replayed_with_them(domain_id, tmp_path):
+@pytest.mark.parametrize(
+    "whole", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(300)])]
+)
+def test_real_episodes_get_a_command_a_tick_equal_to_the_policy_called_directly(
+    whole, request, replay
+):
+    source = SAMPLE if whole else request.getfixturevalue("few_episodes")
+    replayed = replay(source, "--episode", "-1", "--rate", "6", "--verify")
+    check_equal(replayed)
+    assert replayed[2]["details"]["recordings"] == (25 if whole else 2)
+
+
+@needs_shared
+def test_a_real_clip_gets_a_command_a_tick_equal_to_the_policy_called_directly(replay):
+    goal = ("--instruction", "put the spoon on the towel")
+    check_equal(replay(CLIP, "--fixed-joints", *goal, "--rate", "2", "--verify"))
+
+
+@needs_shared
+def test_a_video_with_recorded_states_is_replayed_with_them(replay, tmp_path):
     states = np.tile(np.float32([0.3, 0.0, 0.1, 0.0, 0.0, 0.1, 1.0]), (37, 1))
     states[:, 1] += np.linspace(0.0, 0.1, 37, dtype=np.float32)
     np.save(tmp_path / "states.npy", states)
-    replay = cli(
-        "replay",
-        str(SHARED / "clips/bridge_real_1.mp4"),
-        *("--state", str(tmp_path / "states.npy"), "--rate", "3", "--launch", "--verify"),
-        *("--out", str(tmp_path)),
-        env=node_environment(domain_id),
+    code, output, _ = replay(
+        CLIP, "--state", str(tmp_path / "states.npy"), "--rate", "3", "--verify"
     )
-    output, _ = replay.communicate(timeout=110)
-    assert replay.returncode == 0, output
+    assert code == 0, output
     assert "37 of 37" in output
 
 
 @needs_shared
-def test_a_video_without_an_arm_state_holds_and_says_so(domain_id, tmp_path):
-    replay = cli(
-        "replay",
-        str(SHARED / "clips/bridge_real_1.mp4"),
-        "--launch",
-        "--rate",
-        "4",
-        "--out",
-        str(tmp_path),
-        env=node_environment(domain_id),
-    )
-    output, _ = replay.communicate(timeout=110)
-    assert replay.returncode == 1
+def test_a_video_without_an_arm_state_holds_and_says_so(replay):
+    code, output, report = replay(CLIP, "--rate", "4")
+    assert code == 1
     assert (
         "the node has no arm state and will hold" in output and "no sample yet of 'state'" in output
     )
-    assert json.loads((tmp_path / "report.json").read_text())["active_ticks"] == 0
+    assert report["active_ticks"] == 0
