@@ -11,9 +11,9 @@ from canvas_robot.ros.node_bench import BINDING, SCHEMA, bench_node, measure_nod
 
 MODEL = {"schema": SCHEMA, "binding": BINDING}
 STAND_IN = {**MODEL, "stand_in": "constant", "stand_in_ms": 5.0}
-MOST_LOST = (
-    0.001  # of the probe's pictures: a machine that stops it for a third of a second loses one
-)
+# Of the pictures at the probe: a busy machine stops it for a moment; with too little shared memory,
+# a seventh and more are lost.
+MOST_LOST = 0.02
 
 
 @pytest.fixture(autouse=True)

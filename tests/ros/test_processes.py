@@ -12,6 +12,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -25,6 +26,7 @@ from typer.testing import CliRunner
 from canvas_robot.cli import app
 from canvas_robot.data.bridge import BridgeV2
 from canvas_robot.data.rlds import write_rlds
+from canvas_robot.data.video import read_video
 from canvas_robot.kinematics import Arm
 from canvas_robot.ros.images import image_from_msg
 from canvas_robot.ros.messages import joints_from_msg, pose_to_msg, stamp_ns
@@ -92,10 +94,21 @@ def cli(*arguments: str, **options) -> subprocess.Popen:
     )
 
 
-def test_the_demo_runs_both_nodes_and_writes_its_report(domain_id, tmp_path):
-    words = ("demo", "--seconds", "6", "--checkpoint", "", "--out", str(tmp_path))
-    demo = cli(*words, env=node_environment(domain_id))
-    output, _ = demo.communicate(timeout=120)
+@pytest.fixture
+def command(domain_id, monkeypatch):
+    """Runs `canvas-robot` in this process, nodes in their own: exit code and what it printed."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain_id))
+
+    def run(*words: str) -> tuple[int, str]:
+        result = CliRunner(env={"COLUMNS": "120"}).invoke(app, words)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+        return result.exit_code, result.output
+
+    return run
+
+
+def test_the_demo_runs_both_nodes_and_writes_its_report(command, tmp_path):
+    _, output = command("demo", "--seconds", "6", "--checkpoint", "", "--out", str(tmp_path))
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["trained"] is False
     assert report["active_ticks"] >= 20, output
@@ -106,10 +119,9 @@ def test_the_demo_runs_both_nodes_and_writes_its_report(domain_id, tmp_path):
         assert (tmp_path / name).stat().st_size > 1000, name
 
 
-def test_the_demo_plays_one_episode_after_the_other(domain_id, tmp_path):
+def test_the_demo_plays_one_episode_after_the_other(command, tmp_path):
     words = ("demo", "--task", "reach", "--episodes", "2", "--episode", "90000")
-    demo = cli(*words, "--out", str(tmp_path), env=node_environment(domain_id))
-    output, _ = demo.communicate(timeout=120)
+    _, output = command(*words, "--out", str(tmp_path))
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["trained"] is True, output
     episodes = report["details"]["episodes"]
@@ -161,19 +173,16 @@ def test_nodes_end_with_the_process_that_started_them(domain_id, monitor, tmp_pa
     assert monitor.wait_for(lambda: not ours & set(monitor.node.get_node_names()), 30)
 
 
-# ---------------------------------------------------------------- replay, its node in a process
+# ---------------------------------------------------------------- replay
 
 
 @pytest.fixture
-def replay(domain_id, tmp_path, monkeypatch):
-    """Runs `canvas-robot replay`: its exit code, what it printed, and its report."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain_id))
+def replay(command, tmp_path):
+    """Runs `canvas-robot replay` and a node: exit code, what it printed, its report."""
 
     def run(source: Path, *options: str) -> tuple[int, str, dict]:
-        words = ("replay", str(source), *options, "--launch", "--out", str(tmp_path))
-        result = CliRunner(env={"COLUMNS": "120"}).invoke(app, words)
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
-        return result.exit_code, result.output, json.loads((tmp_path / "report.json").read_text())
+        told = command("replay", str(source), *options, "--launch", "--out", str(tmp_path))
+        return *told, json.loads((tmp_path / "report.json").read_text())
 
     return run
 
@@ -214,21 +223,32 @@ def test_a_real_clip_gets_a_command_a_tick_equal_to_the_policy_called_directly(r
     check_equal(replay(CLIP, "--fixed-joints", *goal, "--rate", "2", "--verify"))
 
 
+@pytest.fixture
+def short_clip(tmp_path) -> Path:
+    """The first dozen pictures of the real clip."""
+    pictures, fps = read_video(CLIP)
+    path, (height, width) = tmp_path / "short.mp4", pictures.shape[1:3]
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+    for picture in pictures[:12]:
+        video.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    video.release()
+    return path
+
+
 @needs_shared
-def test_a_video_with_recorded_states_is_replayed_with_them(replay, tmp_path):
-    states = np.tile(np.float32([0.3, 0.0, 0.1, 0.0, 0.0, 0.1, 1.0]), (37, 1))
-    states[:, 1] += np.linspace(0.0, 0.1, 37, dtype=np.float32)
+def test_a_video_with_recorded_states_is_replayed_with_them(replay, short_clip, tmp_path):
+    states = np.tile(np.float32([0.3, 0.0, 0.1, 0.0, 0.0, 0.1, 1.0]), (12, 1))
+    states[:, 1] += np.linspace(0.0, 0.1, 12, dtype=np.float32)
     np.save(tmp_path / "states.npy", states)
-    code, output, _ = replay(
-        CLIP, "--state", str(tmp_path / "states.npy"), "--rate", "3", "--verify"
-    )
+    options = ("--state", str(tmp_path / "states.npy"), "--rate", "3", "--verify")
+    code, output, _ = replay(short_clip, *options)
     assert code == 0, output
-    assert "37 of 37" in output
+    assert "12 of 12" in output
 
 
 @needs_shared
-def test_a_video_without_an_arm_state_holds_and_says_so(replay):
-    code, output, report = replay(CLIP, "--rate", "4")
+def test_a_video_without_an_arm_state_holds_and_says_so(replay, short_clip):
+    code, output, report = replay(short_clip, "--rate", "4")
     assert code == 1
     assert (
         "the node has no arm state and will hold" in output and "no sample yet of 'state'" in output
