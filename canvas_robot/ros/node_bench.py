@@ -203,10 +203,22 @@ def _figures(phase: _Phase) -> dict:
         "holds": len(holds),
         "missed_ticks": phase.statuses[-1].values["missed_ticks"]
         - phase.statuses[0].values["missed_ticks"],
+        "unaccounted_ticks": unaccounted(phase.statuses),
         "commands": len(phase.motions),
         "memory_growth_mb": phase.grown_mb,
         "stop_s": phase.stop_s,
     }
+
+
+def unaccounted(statuses: list[Status]) -> int:
+    """Ticks of the grid, first to last, that were neither told of nor counted as missed."""
+    told = [status.values for status in statuses if status.values["index"] >= 0]
+    if not told:
+        return 0
+    first, last = told[0], told[-1]
+    missed = last["missed_ticks"] - first["missed_ticks"]
+    grid = last["index"] - first["index"] + 1
+    return grid - len({values["index"] for values in told}) - missed
 
 
 def _arrivals(values: dict) -> list[tuple[str, int]]:

@@ -1,5 +1,6 @@
 """Pictures without a display, before any test imports MuJoCo; environments that are made up."""
 
+import gc
 import importlib
 import os
 from pathlib import Path
@@ -7,6 +8,15 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+@pytest.fixture(scope="module")
+def little_to_collect():
+    """Some benches collect garbage before each timing: what is there already is left out."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from canvas_robot.evaluation.attention_bench import (
 )
 from canvas_robot.schema import ATTENTION_TYPES, compile_plan
 
+pytestmark = pytest.mark.usefixtures("little_to_collect")
+
 
 @pytest.mark.parametrize("rows", [8, 16, 32, 256, 512, 8192])
 @pytest.mark.parametrize("fn", ATTENTION_TYPES)

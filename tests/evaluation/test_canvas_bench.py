@@ -13,6 +13,7 @@ from canvas_robot.evaluation.canvas_bench import (
 )
 
 SMALL = (2, 4, 4, 2)
+pytestmark = pytest.mark.usefixtures("little_to_collect")
 
 
 @pytest.mark.parametrize("topology", canvas_bench.TOPOLOGIES)

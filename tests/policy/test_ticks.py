@@ -26,7 +26,7 @@ from canvas_robot.schema import (
 from tests.policy.test_runner import make_transformer, randomise_loops
 
 WIDTH = 32
-TICKS = 16
+TICKS = 13  # all periods that are drawn meet again at tick 12
 SMALL = EdgeOptions(
     top_k=2, window=(1, 1, 1), latents=3, random_keys=2, routed_keys=4, state_size=4
 )

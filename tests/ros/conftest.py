@@ -37,6 +37,11 @@ JOINTS = (
 RESET = np.append(TABLE_RESET, FINGER_RESET)
 TIMEOUT_S = 30.0
 PATIENCE_S = 5.0  # a decision is followed this long: machines that test are slow
+FOLLOWING = {
+    "autostart": True,
+    "instruction": "touch the red cube",
+    "decision_timeout": PATIENCE_S,
+}
 
 torch.set_num_threads(1)  # as the node does: rounding depends on it
 # A shell without job control starts background jobs with Ctrl-C ignored, and children inherit that.
@@ -46,10 +51,15 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 _domains = itertools.count(os.getpid() % 90)
 
 
+def new_domain() -> int:
+    """A ROS domain of nobody else, below those that the demo draws from."""
+    return 1 + next(_domains) % 100
+
+
 @pytest.fixture
 def domain_id() -> int:
-    """A ROS domain of this test's own, below those that the demo draws from."""
-    return 1 + next(_domains) % 100
+    """A ROS domain of this test's own."""
+    return new_domain()
 
 
 @pytest.fixture
@@ -163,8 +173,6 @@ def start_policy(domain_id):
 @pytest.fixture
 def active_policy(start_policy, robot, monitor):
     """An active policy node that follows an instruction on good input."""
-    node = start_policy(
-        autostart=True, instruction="touch the red cube", decision_timeout=PATIENCE_S
-    )
+    node = start_policy(**FOLLOWING)
     assert monitor.wait_for(lambda: sum(s.active for s in monitor.statuses) >= 2, TIMEOUT_S)
     return node

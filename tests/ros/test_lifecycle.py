@@ -107,7 +107,7 @@ def cycle(node, activate: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "walks", [3, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
+    "walks", [10, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])]
 )
 def test_random_walks_end_where_ros_2_says(start_policy, robot, monitor, walks):
     node = start_policy(**STAND_IN).node

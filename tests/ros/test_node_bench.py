@@ -9,9 +9,14 @@ from typer.testing import CliRunner
 
 from canvas_robot.cli import app
 from canvas_robot.ros import node_bench
-from canvas_robot.ros.node_bench import BINDING, SCHEMA, bench_node, measure_node
+from canvas_robot.ros.monitor import Status
+from canvas_robot.ros.node_bench import BINDING, SCHEMA, bench_node, measure_node, unaccounted
 
-STAND_IN = {"schema": SCHEMA, "binding": BINDING, "stand_in": "constant", "stand_in_ms": 5.0}
+MODEL = {"schema": SCHEMA, "binding": BINDING}
+STAND_IN = {**MODEL, "stand_in": "constant", "stand_in_ms": 5.0}
+# Of the pictures at the probe: a busy machine stops it for a moment; with too little shared memory,
+# a seventh and more are lost.
+MOST_LOST = 0.02
 
 
 @pytest.fixture(autouse=True)
@@ -23,18 +28,32 @@ def own_domain(monkeypatch):
 def check(figures: dict, seconds: float) -> None:
     numbers = [value for value in figures.values() if isinstance(value, float)]
     assert numbers and all(math.isfinite(number) for number in numbers)
+    assert figures["unaccounted_ticks"] == 0
     ticks = figures["decisions"] + figures["missed_ticks"] + figures["holds"]
     assert ticks >= 0.8 * seconds * 5
     assert figures["commands"] > 0 and figures["pictures"] > seconds * 30
+    assert figures["lost"] <= MOST_LOST * figures["pictures"]
     assert figures["overhead_p50_ms"] <= figures["overhead_p99_ms"]
     assert figures["memory_growth_mb"] < 40
+
+
+def test_a_tick_that_nobody_told_of_and_none_counted_is_unaccounted():
+    def status(index: int, missed: int) -> Status:
+        return Status("", {"index": index, "missed_ticks": missed}, 0.0)
+
+    hold = status(-1, 0)  # between two ticks
+    assert unaccounted([]) == unaccounted([hold]) == 0
+    told = [status(3, 0), status(4, 0), hold, status(6, 1), status(7, 1)]
+    assert unaccounted(told) == 0
+    assert unaccounted([*told, status(9, 1)]) == 1
 
 
 @pytest.mark.timeout(120)
 def test_the_figures_of_a_stand_in_add_up():
     figures = measure_node(STAND_IN, 5.0)
     check(figures, 5.0)
-    assert figures["squash_ms"] == 0.0 and 5.0 <= figures["forward_ms"]
+    assert 0 < figures["squash_ms"] == figures["codec_ms"]  # it has no other codec
+    assert 5.0 <= figures["forward_ms"]
 
 
 def test_the_model_runs_on_the_device_asked_for_and_the_stand_in_on_none(monkeypatch):
@@ -58,3 +77,10 @@ def test_the_figures_of_both_runs_add_up():
     check(figures, 20.0)
     check(figures["stand_in"], 20.0)
     assert 0 < figures["squash_ms"] < figures["codec_ms"] and figures["forward_ms"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_in_ten_minutes_no_tick_is_lost_and_memory_stays_flat():
+    """What the seconds above say, over 18,000 pictures of each camera and 3,000 ticks."""
+    check(measure_node(MODEL, 600.0), 600.0)

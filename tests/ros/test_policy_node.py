@@ -295,7 +295,7 @@ def test_joints_lead_where_the_poses_do(start_policy, robot, monitor):
 )
 def test_a_configure_that_fails_half_way_leaves_nothing_behind(start_policy, monitor, wrong):
     good = {"binding": "", "joint_output": False, "execution": "first"}
-    node = start_policy(**wrong).node
+    node = start_policy(stand_in="constant", **wrong).node
     for _ in range(2):
         assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     node.set_parameters([Parameter(name, value=good.get(name, "")) for name in wrong])
@@ -604,7 +604,13 @@ def test_a_model_that_is_killed_holds_until_another_one_is_there(start_policy, r
     ],
 )
 def test_what_a_model_does_wrong_is_held_and_told(start_policy, robot, monitor, kind, reason, text):
-    start_policy(autostart=True, stand_in=kind, instruction="touch it", decision_timeout=PATIENCE_S)
+    start_policy(
+        autostart=True,
+        stand_in=kind,
+        instruction="touch it",
+        control_rate=20.0,  # every 20th decision fails
+        decision_timeout=PATIENCE_S,
+    )
     assert held(monitor, text)
     status = next(s for s in monitor.statuses if text in s.message)
     assert status.values["reason"] == reason

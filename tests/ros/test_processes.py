@@ -12,6 +12,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -20,7 +21,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_srvs.srv import Trigger
+from typer.testing import CliRunner
 
+from canvas_robot.cli import app
+from canvas_robot.data.bridge import BridgeV2
+from canvas_robot.data.rlds import write_rlds
+from canvas_robot.data.video import read_video
 from canvas_robot.kinematics import Arm
 from canvas_robot.ros.images import image_from_msg
 from canvas_robot.ros.messages import joints_from_msg, pose_to_msg, stamp_ns
@@ -30,6 +36,7 @@ from canvas_robot.sim.reach import ReachTask
 from tests.ros.conftest import JOINTS, TIMEOUT_S
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+SAMPLE, CLIP = SHARED / "bridge_sample/bridge_dataset/1.0.0", SHARED / "clips/bridge_real_1.mp4"
 START_TIMEOUT_S = 90.0
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason="needs the real recordings in ../shared/data"
@@ -87,10 +94,21 @@ def cli(*arguments: str, **options) -> subprocess.Popen:
     )
 
 
-def test_the_demo_runs_both_nodes_and_writes_its_report(domain_id, tmp_path):
-    words = ("demo", "--seconds", "6", "--checkpoint", "", "--out", str(tmp_path))
-    demo = cli(*words, env=node_environment(domain_id))
-    output, _ = demo.communicate(timeout=120)
+@pytest.fixture
+def command(domain_id, monkeypatch):
+    """Runs `canvas-robot` in this process, nodes in their own: exit code and what it printed."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain_id))
+
+    def run(*words: str) -> tuple[int, str]:
+        result = CliRunner(env={"COLUMNS": "120"}).invoke(app, words)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+        return result.exit_code, result.output
+
+    return run
+
+
+def test_the_demo_runs_both_nodes_and_writes_its_report(command, tmp_path):
+    _, output = command("demo", "--seconds", "6", "--checkpoint", "", "--out", str(tmp_path))
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["trained"] is False
     assert report["active_ticks"] >= 20, output
@@ -101,10 +119,9 @@ def test_the_demo_runs_both_nodes_and_writes_its_report(domain_id, tmp_path):
         assert (tmp_path / name).stat().st_size > 1000, name
 
 
-def test_the_demo_plays_one_episode_after_the_other(domain_id, tmp_path):
+def test_the_demo_plays_one_episode_after_the_other(command, tmp_path):
     words = ("demo", "--task", "reach", "--episodes", "2", "--episode", "90000")
-    demo = cli(*words, "--out", str(tmp_path), env=node_environment(domain_id))
-    output, _ = demo.communicate(timeout=120)
+    _, output = command(*words, "--out", str(tmp_path))
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["trained"] is True, output
     episodes = report["details"]["episodes"]
@@ -156,40 +173,31 @@ def test_nodes_end_with_the_process_that_started_them(domain_id, monitor, tmp_pa
     assert monitor.wait_for(lambda: not ours & set(monitor.node.get_node_names()), 30)
 
 
-@needs_shared
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("bridge_sample/bridge_dataset/1.0.0", "--episode", "-1", "--rate", "6"),
-        (
-            "clips/bridge_real_1.mp4",
-            "--fixed-joints",
-            "--instruction",
-            "put the spoon on the towel",
-            "--rate",
-            "2",
-        ),
-    ],
-    ids=["all episodes of the Bridge sample", "the real clip"],
-)
-def test_real_recordings_get_a_command_a_tick_equal_to_the_policy_called_directly(
-    arguments, domain_id, tmp_path
-):
-    source, *options = arguments
-    replay = cli(
-        "replay",
-        str(SHARED / source),
-        *options,
-        "--launch",
-        "--verify",
-        "--out",
-        str(tmp_path),
-        env=node_environment(domain_id),
-    )
-    output, _ = replay.communicate(timeout=280)
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert replay.returncode == 0, output
+# ---------------------------------------------------------------- replay
+
+
+@pytest.fixture
+def replay(command, tmp_path):
+    """Runs `canvas-robot replay` and a node: exit code, what it printed, its report."""
+
+    def run(source: Path, *options: str) -> tuple[int, str, dict]:
+        told = command("replay", str(source), *options, "--launch", "--out", str(tmp_path))
+        return *told, json.loads((tmp_path / "report.json").read_text())
+
+    return run
+
+
+@pytest.fixture
+def few_episodes(tmp_path) -> Path:
+    """The first two of the Bridge sample, as a data set."""
+    sample = BridgeV2(SAMPLE, "train")
+    return write_rlds([sample[number] for number in range(2)], tmp_path / "few")
+
+
+def check_equal(replayed: tuple[int, str, dict]) -> None:
+    """A command for every recorded step, each equal to the policy called directly."""
+    code, output, report = replayed
+    assert code == 0, output
     assert report["active_ticks"] == report["expected_ticks"] == report["ticks"]
     assert report["hold_ticks"] == report["missed_ticks"] == 0
     agreed = report["details"]["ticks equal to calling the policy directly"]
@@ -197,37 +205,52 @@ def test_real_recordings_get_a_command_a_tick_equal_to_the_policy_called_directl
 
 
 @needs_shared
-def test_a_video_with_recorded_states_is_replayed_with_them(domain_id, tmp_path):
-    states = np.tile(np.float32([0.3, 0.0, 0.1, 0.0, 0.0, 0.1, 1.0]), (37, 1))
-    states[:, 1] += np.linspace(0.0, 0.1, 37, dtype=np.float32)
-    np.save(tmp_path / "states.npy", states)
-    replay = cli(
-        "replay",
-        str(SHARED / "clips/bridge_real_1.mp4"),
-        *("--state", str(tmp_path / "states.npy"), "--rate", "3", "--launch", "--verify"),
-        *("--out", str(tmp_path)),
-        env=node_environment(domain_id),
-    )
-    output, _ = replay.communicate(timeout=110)
-    assert replay.returncode == 0, output
-    assert "37 of 37" in output
+@pytest.mark.parametrize(
+    "whole", [False, pytest.param(True, marks=[pytest.mark.slow, pytest.mark.timeout(300)])]
+)
+def test_real_episodes_get_a_command_a_tick_equal_to_the_policy_called_directly(
+    whole, request, replay
+):
+    source = SAMPLE if whole else request.getfixturevalue("few_episodes")
+    replayed = replay(source, "--episode", "-1", "--rate", "6", "--verify")
+    check_equal(replayed)
+    assert replayed[2]["details"]["recordings"] == (25 if whole else 2)
 
 
 @needs_shared
-def test_a_video_without_an_arm_state_holds_and_says_so(domain_id, tmp_path):
-    replay = cli(
-        "replay",
-        str(SHARED / "clips/bridge_real_1.mp4"),
-        "--launch",
-        "--rate",
-        "4",
-        "--out",
-        str(tmp_path),
-        env=node_environment(domain_id),
-    )
-    output, _ = replay.communicate(timeout=110)
-    assert replay.returncode == 1
+def test_a_real_clip_gets_a_command_a_tick_equal_to_the_policy_called_directly(replay):
+    goal = ("--instruction", "put the spoon on the towel")
+    check_equal(replay(CLIP, "--fixed-joints", *goal, "--rate", "2", "--verify"))
+
+
+@pytest.fixture
+def short_clip(tmp_path) -> Path:
+    """The first dozen pictures of the real clip."""
+    pictures, fps = read_video(CLIP)
+    path, (height, width) = tmp_path / "short.mp4", pictures.shape[1:3]
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+    for picture in pictures[:12]:
+        video.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    video.release()
+    return path
+
+
+@needs_shared
+def test_a_video_with_recorded_states_is_replayed_with_them(replay, short_clip, tmp_path):
+    states = np.tile(np.float32([0.3, 0.0, 0.1, 0.0, 0.0, 0.1, 1.0]), (12, 1))
+    states[:, 1] += np.linspace(0.0, 0.1, 12, dtype=np.float32)
+    np.save(tmp_path / "states.npy", states)
+    options = ("--state", str(tmp_path / "states.npy"), "--rate", "3", "--verify")
+    code, output, _ = replay(short_clip, *options)
+    assert code == 0, output
+    assert "12 of 12" in output
+
+
+@needs_shared
+def test_a_video_without_an_arm_state_holds_and_says_so(replay, short_clip):
+    code, output, report = replay(short_clip, "--rate", "4")
+    assert code == 1
     assert (
         "the node has no arm state and will hold" in output and "no sample yet of 'state'" in output
     )
-    assert json.loads((tmp_path / "report.json").read_text())["active_ticks"] == 0
+    assert report["active_ticks"] == 0

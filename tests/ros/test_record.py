@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -15,26 +17,25 @@ from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.resources import config_path
 from canvas_robot.ros.bag import BagError, is_bag, verify_bag
 from canvas_robot.ros.decisions import COMMAND_STATUS, DECISION_STATUS
+from canvas_robot.ros.monitor import Monitor
 from canvas_robot.ros.record import Recorder, RecordError, input_topics
 from canvas_robot.signals import load_binding
-from tests.ros.conftest import TIMEOUT_S
+from tests.ros.conftest import FOLLOWING, TIMEOUT_S, NodeInThread, Robot, new_domain
 
 WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
 
 
-@pytest.fixture
-def bag(active_policy, robot, monitor, domain_id, tmp_path):
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
     """A recording of some decisions, the first of them after a new instruction."""
-    folder, stop = tmp_path / "bag", threading.Event()
-    with Recorder(folder, WIDOWX, "raw", "policy", domain_id) as recorder:
-
-        def record() -> None:
-            while not stop.is_set():
-                recorder.spin_for(0.1)
-
-        thread = threading.Thread(target=record)
-        thread.start()
-        try:
+    domain, folder = new_domain(), tmp_path_factory.mktemp("recorded") / "bag"
+    with (
+        Monitor(domain) as monitor,
+        closing(Robot(domain)) as robot,
+        closing(NodeInThread(domain, **FOLLOWING)),
+    ):
+        assert monitor.wait_for(lambda: sum(s.active for s in monitor.statuses) >= 2, TIMEOUT_S)
+        with Recorder(folder, WIDOWX, "raw", "policy", domain) as recorder, recording(recorder):
             inputs = ("/camera/image_raw", "/joint_states")
             assert monitor.wait_for(
                 lambda: all(recorder.counts[topic] >= 5 for topic in inputs), TIMEOUT_S
@@ -51,10 +52,25 @@ def bag(active_policy, robot, monitor, domain_id, tmp_path):
             assert monitor.wait_for(
                 lambda: recorder.counts["/policy/status"] >= seen + 20, TIMEOUT_S
             )
-        finally:
-            stop.set()
-            thread.join()
     return folder
+
+
+@contextmanager
+def recording(recorder: Recorder) -> Iterator[None]:
+    """A thread in which a recorder records."""
+    stop = threading.Event()
+
+    def record() -> None:
+        while not stop.is_set():
+            recorder.spin_for(0.1)
+
+    thread = threading.Thread(target=record)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_decisions_made_again_from_a_bag_are_bit_for_bit_as_recorded(bag):
