@@ -159,9 +159,9 @@ def require_same_signals(folder: Path, trained: Binding, used: Binding, rate_hz:
 
 
 def _meanings(binding: Binding) -> dict[str, object]:
-    """What each signal's numbers mean: of vectors everything but the age limit, else the kind."""
+    """What each signal's numbers mean: of vectors all but the limits of time, else the kind."""
     return {
-        name: msgspec.structs.replace(signal, max_age_s=1.0)
+        name: msgspec.structs.replace(signal, max_age_s=1.0, max_skew_s=None)
         if isinstance(signal, VectorSignal)
         else type(signal).__name__
         for name, signal in binding.signals.items()

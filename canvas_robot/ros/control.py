@@ -402,6 +402,8 @@ class ControlLoop:
                 observation = self._observe(index, stamp_ns)
             except NotReadyError as error:
                 return self._hold(index, stamp_ns, HoldReason.WAITING_FOR_INPUT, str(error))
+            if skewed := self._skewed(observation):
+                return self._hold(index, stamp_ns, HoldReason.STALE_INPUT, skewed)
             generation = self._generation
             begun = self._follow.begun(self._now().steady_ns)
         assembled = time.perf_counter()
@@ -807,6 +809,23 @@ class ControlLoop:
                     f"expected at most {limit} s{self._why(signal)}"
                 )
         return "; ".join(old)
+
+    def _skewed(self, observation: Observation) -> str:
+        """What is too old beside what is seen with it, in words; empty where nothing is."""
+        stamps = {
+            region: int(observation.frames[region].stamps_ns[-1])
+            for region in self._history.refreshed(observation.tick)
+        }
+        newest, told = max(stamps.values(), default=0), []
+        for region, stamp in stamps.items():
+            limit = self._binding.signals[self._binding.regions[region].signal].max_skew_s
+            if limit is not None and newest - stamp > limit * 1e9:
+                told.append(
+                    f"region {region!r}: its sample is {(newest - stamp) / 1e9:.3f} s older than "
+                    f"the newest seen with it, expected at most {limit} s; synchronise the sources, or "
+                    f"raise max_skew_s in the binding"
+                )
+        return "; ".join(told)
 
     def _why(self, signal: str) -> str:
         """What is known of why nothing comes; empty where that is nothing, or said already."""

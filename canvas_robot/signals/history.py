@@ -166,6 +166,10 @@ class History:
         self._held = held
         return Observation(tick, stamp_ns, {name: frames for name, (_, frames) in held.items()})
 
+    def refreshed(self, tick: int) -> list[str]:
+        """The regions that take new frames at a control tick."""
+        return [n for n, spec in self._specs.items() if refresh_tick(tick, spec.period) == tick]
+
     def _frames(self, region: str, stamp_ns: int) -> Frames:
         spec, signal = self._specs[region], self._binding.regions[region].signal
         stream = self._streams[signal]

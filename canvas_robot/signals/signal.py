@@ -27,13 +27,16 @@ class ImageSignal(_Declared, tag="image"):
 
     sizes: accepted (H, W) in pixels; the size must not change between two resets.
     max_age_s: age in seconds beyond which a sample must not be acted on.
+    max_skew_s: by how many seconds its stamp may lag behind the newest sample that is acted on with
+        it; left out: by any.
     """
 
     sizes: tuple[tuple[int, int], ...]
     max_age_s: float = 0.5
+    max_skew_s: float | None = None
 
     def __post_init__(self) -> None:
-        _require_positive("max_age_s", self.max_age_s)
+        _check_times(self)
         if not self.sizes or any(h < 1 or w < 1 for h, w in self.sizes):
             raise SignalError(f"sizes: expected at least one positive (H, W), got {self.sizes}")
 
@@ -66,7 +69,7 @@ class VectorSignal(_Declared, tag="vector"):
     frame: coordinate frame of the components.
     representation: "absolute", or "delta" for a change from the previous target.
     rotation: order and convention of the Euler angles among the components, if any.
-    max_age_s: age in seconds beyond which a sample must not be acted on.
+    max_age_s, max_skew_s: as of ImageSignal.
     """
 
     names: tuple[str, ...]
@@ -77,9 +80,10 @@ class VectorSignal(_Declared, tag="vector"):
     representation: Literal["absolute", "delta"] = "absolute"
     rotation: str | None = None
     max_age_s: float = 0.5
+    max_skew_s: float | None = None
 
     def __post_init__(self) -> None:
-        _require_positive("max_age_s", self.max_age_s)
+        _check_times(self)
         for field in ("units", "low", "high"):
             if len(getattr(self, field)) != len(self.names):
                 raise SignalError(
@@ -142,6 +146,12 @@ class TextSignal(_Declared, tag="text"):
 
 
 Signal = ImageSignal | VectorSignal | TextSignal
+
+
+def _check_times(signal: ImageSignal | VectorSignal) -> None:
+    _require_positive("max_age_s", signal.max_age_s)
+    if signal.max_skew_s is not None:
+        _require_positive("max_skew_s", signal.max_skew_s)
 
 
 def _require_positive(name: str, value: float) -> None:

@@ -327,7 +327,7 @@ def test_warming_up_takes_its_time_and_leaves_no_instruction(make_policy):
 def test_a_robot_may_have_another_camera_and_other_ages(saved, trained, samples):
     binding = trained.binding
     image = msgspec.structs.replace(binding.signals["image"], sizes=((480, 640),), max_age_s=2.0)
-    state = msgspec.structs.replace(binding.signals["state"], max_age_s=2.0)
+    state = msgspec.structs.replace(binding.signals["state"], max_age_s=2.0, max_skew_s=0.1)
     signals = {**binding.signals, "image": image, "state": state}
     loaded = load_checkpoint(saved, binding=msgspec.structs.replace(binding, signals=signals))
     assert loaded.binding.signals["image"] == image

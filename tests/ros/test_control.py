@@ -554,6 +554,26 @@ def test_target_and_measured_pose_that_parted_hold_then_start_from_the_measured_
     np.testing.assert_allclose(at(following)[:6], moving.state[:6], atol=1e-6)
 
 
+def test_a_sample_that_lags_behind_what_is_seen_with_it_holds(trained_for, policy, monkeypatch):
+    """Each is young enough by itself; only where the binding says so."""
+    image = msgspec.structs.replace(WIDOWX.signals["image"], max_skew_s=0.05)
+    strict = msgspec.structs.replace(WIDOWX, signals={**WIDOWX.signals, "image": image})
+    for binding, lag_ns, reason in (
+        (strict, 60_000_000, HoldReason.STALE_INPUT),
+        (strict, 50_000_000, None),
+        (WIDOWX, 60_000_000, None),
+    ):
+        monkeypatch.setattr(policy, "binding", binding)
+        bench = Bench(policy)
+        bench.loop.instruct("touch it")
+        bench.wait()
+        bench.sample("image", stamp_ns=bench.ros_ns - lag_ns)
+        bench.sample("state")
+        decision = bench.tick()
+        assert decision.reason is reason
+        assert ("'visual': its sample is 0.060 s older" in decision.detail) == (reason is not None)
+
+
 def parted(bench) -> Decision:
     """The arm follows a decision, then is found elsewhere."""
     bench.measure()

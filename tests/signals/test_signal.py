@@ -152,6 +152,10 @@ def test_text_that_is_too_long_or_not_printable_is_refused(text, message):
             ),
             "max_age_s: expected a finite number > 0, got -1.0",
         ),
+        (
+            lambda: ImageSignal(sizes=((4, 4),), max_skew_s=0.0),
+            "max_skew_s: expected a finite number > 0, got 0.0",
+        ),
     ],
 )
 def test_a_declaration_checks_itself(make, message):
