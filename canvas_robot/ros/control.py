@@ -822,8 +822,8 @@ class ControlLoop:
             if limit is not None and newest - stamp > limit * 1e9:
                 told.append(
                     f"region {region!r}: its sample is {(newest - stamp) / 1e9:.3f} s older than "
-                    f"the newest seen with it, expected at most {limit} s; synchronise the sources, or "
-                    f"raise max_skew_s in the binding"
+                    f"the newest seen with it, expected at most {limit} s; synchronise the "
+                    f"sources, or raise max_skew_s in the binding"
                 )
         return "; ".join(told)
 

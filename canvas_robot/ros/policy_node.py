@@ -6,6 +6,7 @@ It creates, destroys, converts and delegates; deciding lives in `canvas_robot.ro
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import threading
 import time
@@ -222,6 +223,8 @@ class PolicyNode(LifecycleNode):
             self._on_clock_stopped,
             self._on_clock_jumped,
         )
+        gc.collect()
+        gc.freeze()  # what is there is not searched for garbage while the arm moves
         self._command_clock = CommandClock(settings.command_rate_hz, self._on_command_due)
         self._ticker.start()
         self._command_clock.start()
@@ -273,6 +276,7 @@ class PolicyNode(LifecycleNode):
         hold()  # what a last tick decided is not followed after the next activation
         self._inputs.close()
         self._inputs = None
+        gc.unfreeze()
 
     def _create_topics(self, made: ExitStack) -> None:
         session = self._session
