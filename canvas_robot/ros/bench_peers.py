@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from canvas_robot.ros.process import orphaned
+
 CAMERAS = ("camera/image_raw", "wrist_camera/image_raw")
 CAMERA_HZ, JOINT_HZ, COMMAND_HZ = 30.0, 100.0, 50.0
 SIZE = (480, 640)
@@ -21,15 +23,19 @@ _POLL_S = 0.2
 
 
 class _Stop:
-    """Whether SIGTERM has come."""
+    """Whether SIGTERM has come, or the bench has ended without one."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self._asked = False
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    @property
+    def asked(self) -> bool:
+        return self._asked or orphaned()
+
     def _stop(self, number: int, frame) -> None:
-        self.asked = True
+        self._asked = True
 
 
 def _due(stop: _Stop, rate_hz: float, call: Callable[[int], None], late_ms: list[float]) -> None:

@@ -55,7 +55,7 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
-            while not stopping and rclpy.ok() and not _orphaned():
+            while not stopping and rclpy.ok() and not orphaned():
                 executor.spin_once(timeout_sec=_POLL_S)
         finally:
             node.shut_down()
@@ -71,7 +71,7 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
     return 0
 
 
-def _orphaned() -> bool:
+def orphaned() -> bool:
     """Whether the process that started this one, and asked to be outlived by nobody, has ended."""
     parent = os.environ.get(PARENT_VARIABLE)
     return parent is not None and parent != str(os.getppid())

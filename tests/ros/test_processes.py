@@ -107,8 +107,10 @@ def command(domain_id, monkeypatch):
     return run
 
 
-def test_the_demo_runs_both_nodes_and_writes_its_report(command, tmp_path):
-    _, output = command("demo", "--seconds", "6", "--checkpoint", "", "--out", str(tmp_path))
+def test_the_demo_runs_both_nodes_and_writes_its_report(domain_id, tmp_path):
+    words = ("demo", "--seconds", "6", "--checkpoint", "", "--out", str(tmp_path))
+    demo = cli(*words, env=node_environment(domain_id))
+    output, _ = demo.communicate(timeout=120)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["trained"] is False
     assert report["active_ticks"] >= 20, output
