@@ -266,6 +266,7 @@ class ControlLoop:
             self._follow.course = self._slow_stop = None
             self._end_guide()
             self._history.clear()
+            self._pose = None
             self._faults, self._lapses = {}, {}
             for arrivals in self._arrivals.values():
                 arrivals.clear()
