@@ -45,7 +45,7 @@ from canvas_robot.signals.pose import bridge_state_from_pose
 
 # Best effort, so that a publisher of either reliability is heard; deep enough for a burst.
 VECTOR_QOS = QoSProfile(depth=50, reliability=qos_profile_sensor_data.reliability)
-PICTURE_QOS = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)
+NEWEST_QOS = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)
 _PICTURES_EVERY_S = 0.25  # so often at least, that their age is known
 _LONGEST_WAIT_NS = 1_000_000_000  # that a message is believed to have waited
 
@@ -67,7 +67,7 @@ class _Receiver:
     subscription: Subscription
     receive: Callable
     watch: QosWatch
-    large: bool
+    newest_only: bool
     number: int = 0  # that its publisher gave to the newest message
 
     def skipped(self, info: dict) -> int:
@@ -83,8 +83,8 @@ class _Receiver:
 class Inputs:
     """Subscriptions of one active period. `poll` takes what has come; `close` destroys them.
 
-    Taking a picture costs about a millisecond: most of those that no tick will see, because newer
-    ones come before it, are not taken.
+    Taking a picture costs about a millisecond. Where only the newest counts, most of those that no
+    tick will see are not taken.
 
     Args:
         node: owns the subscriptions.
@@ -93,6 +93,7 @@ class Inputs:
         loop: receives samples, faults and silences.
         image_transport: "raw" or "compressed".
         strained: called with what is wrong where a joint's effort is above the binding's limit.
+        newest_only: signals of pictures of which no tick looks back at older ones.
     """
 
     def __init__(
@@ -103,11 +104,12 @@ class Inputs:
         loop: ControlLoop,
         image_transport: str,
         strained: Callable[[str], None] = lambda detail: None,
+        newest_only: frozenset[str] = frozenset(),
     ) -> None:
         self.joints: np.ndarray | None = None  # newest measured, arm (rad) then finger (m)
         self._node, self._arm, self._loop = node, arm, loop
         self._effort_limit = binding.robot.effort_limit if binding.robot is not None else None
-        self._strained = strained
+        self._strained, self._newest_only = strained, newest_only
         self._lock = threading.Lock()
         self._group = _Polled()
         self._pictures_s = 0.0  # when they were last taken
@@ -127,7 +129,7 @@ class Inputs:
             self._receivers = []
 
     def poll(self, tick_is_near: bool = True) -> None:
-        """Takes the messages that have come, pictures only where a tick is near. Any thread.
+        """Takes the messages that have come, some pictures only where a tick is near. Any thread.
 
         And what the middleware says of them.
         """
@@ -137,7 +139,7 @@ class Inputs:
             if pictures:
                 self._pictures_s = now_s
             for receiver in self._receivers:
-                if receiver.large and not pictures:
+                if receiver.newest_only and not pictures:
                     continue
                 subscription, came = receiver.subscription, False
                 with subscription.handle:
@@ -173,11 +175,12 @@ class Inputs:
         def compressed(msg: CompressedImage, waited_ns: int) -> None:
             sampled(image_from_compressed_msg(msg), stamp_ns(msg.header.stamp), waited_ns)
 
+        qos = NEWEST_QOS if signal in self._newest_only else qos_profile_sensor_data
         if transport == "compressed" and source.depth is None:
             topic = f"{source.topic}/compressed"
-            self._add(CompressedImage, topic, signal, compressed, PICTURE_QOS)
+            self._add(CompressedImage, topic, signal, compressed, qos)
         else:
-            self._add(Image, source.topic, signal, raw, PICTURE_QOS)
+            self._add(Image, source.topic, signal, raw, qos)
 
     def _subscribe_joints(self, signal: str, source: RosJoints) -> None:
         names = (*source.joints, source.finger)
@@ -249,8 +252,8 @@ class Inputs:
             qos_overriding_options=INPUT_OVERRIDES,
         )
         watch = QosWatch(subscription, signal, self._loop)
-        large = msg_type in (Image, CompressedImage)
-        self._receivers.append(_Receiver(signal, subscription, guarded, watch, large))
+        newest_only = signal in self._newest_only
+        self._receivers.append(_Receiver(signal, subscription, guarded, watch, newest_only))
 
 
 def _waited_ns(info: dict) -> int:
@@ -278,6 +281,17 @@ def check_sources(binding: Binding, arm: Arm, schema: CanvasSchema) -> None:
             )
         if isinstance(source, RosFields):
             FieldReader(source)
+
+
+def newest_only(binding: Binding, schema: CanvasSchema) -> frozenset[str]:
+    """The signals of pictures of which every region shows one frame."""
+    frames: dict[str, int] = {}
+    for region in binding.regions_by_codec("visual"):
+        signal = binding.regions[region].signal
+        if region not in binding.future_regions(schema):
+            count = schema.layout.region_spec(region).size[0]
+            frames[signal] = max(frames.get(signal, 0), count)
+    return frozenset(signal for signal, count in frames.items() if count == 1)
 
 
 class PosePairing:

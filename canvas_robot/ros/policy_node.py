@@ -31,7 +31,7 @@ from canvas_robot.ros.decisions import Decision, HoldReason, Instant, Motion, Re
 from canvas_robot.ros.drivers import Drivers
 from canvas_robot.ros.guards import Guards
 from canvas_robot.ros.hands import Hands
-from canvas_robot.ros.inputs import Inputs
+from canvas_robot.ros.inputs import Inputs, newest_only
 from canvas_robot.ros.messages import stamp_from_ns
 from canvas_robot.ros.outputs import Outputs
 from canvas_robot.ros.parameters import (
@@ -203,6 +203,7 @@ class PolicyNode(LifecycleNode):
             session.loop,
             session.settings.image_transport,
             functools.partial(self._block, HoldReason.EFFORT),
+            newest_only(session.binding, session.model.schema),
         )
 
     def _start(self, inputs: Inputs, instruction: str) -> None:

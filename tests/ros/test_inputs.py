@@ -14,8 +14,9 @@ from sensor_msgs.msg import Image, JointState
 from canvas_robot.kinematics.arm import Arm
 from canvas_robot.resources import config_path
 from canvas_robot.ros.images import image_to_msg
-from canvas_robot.ros.inputs import Inputs, PosePairing
+from canvas_robot.ros.inputs import Inputs, PosePairing, newest_only
 from canvas_robot.ros.messages import joints_to_msg
+from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import load_binding
 from canvas_robot.signals.pose import Pose
 from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S
@@ -74,6 +75,19 @@ class Counting:
         self.passed[signal] += messages
 
 
+def test_only_the_newest_counts_of_a_camera_whose_regions_show_one_frame():
+    one = load_binding(config_path("bindings", "widowx.yaml"))
+    tiny, real = (
+        CanvasSchema.from_json(config_path("schemas", name))
+        for name in ("widowx_tiny.json", "widowx_bridge_2b.json")
+    )
+    assert newest_only(one, tiny) == {"image"}
+    assert newest_only(one, real) == frozenset()  # five frames
+    two = load_binding(config_path("bindings", "widowx_two_cameras.yaml"))
+    schema = CanvasSchema.from_json(config_path("schemas", "widowx_two_cameras_tiny.json"))
+    assert newest_only(two, schema) == {"image", "wrist_image"}
+
+
 @pytest.fixture
 def listening(domain_id):
     """Inputs over DDS, what they tell, and publishers of their two topics."""
@@ -81,7 +95,8 @@ def listening(domain_id):
     rclpy.init(context=context, domain_id=domain_id)
     node = rclpy.create_node("listener", context=context)
     binding = load_binding(config_path("bindings", "widowx.yaml"))
-    inputs = Inputs(node, binding, Arm.load("wx250s"), told, "raw")
+    newest = frozenset({"image"})
+    inputs = Inputs(node, binding, Arm.load("wx250s"), told, "raw", newest_only=newest)
     publishers = (
         node.create_publisher(Image, "camera/image_raw", 10),
         node.create_publisher(JointState, "joint_states", 10),
