@@ -138,6 +138,8 @@ class NodeInThread:
 
     def _do(self, call):
         """What a call returns, made by the executor: as a service would, between other calls."""
+        if threading.current_thread() is self._thread:  # the node's own
+            return call()
         done, task = threading.Event(), self.executor.create_task(call)
         task.add_done_callback(lambda _: done.set())
         assert done.wait(TIMEOUT_S)
