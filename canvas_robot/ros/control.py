@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,22 +37,15 @@ from canvas_robot.ros.decisions import (
     Reaction,
 )
 from canvas_robot.ros.following import Course, Following
+from canvas_robot.ros.intake import Intake
 from canvas_robot.ros.reactions import reactions_of
-from canvas_robot.signals import (
-    ActionChunk,
-    History,
-    NotReadyError,
-    Observation,
-    SignalError,
-    StampError,
-)
+from canvas_robot.signals import ActionChunk, NotReadyError, Observation
 from canvas_robot.signals.binding import RosJoints, RosPose
 from canvas_robot.signals.pose import Pose, bridge_state_from_pose, pose_from_bridge_state
 
 # An arm that parts from its target so often, each time soon after the last, is blocked: pushing on
 # from where it stands would only press harder.
 PARTINGS, SOON_TICKS = 3, 15
-FUTURE_TOLERANCE_NS = 100_000_000  # a stamp further ahead of the clock than this is a fault
 
 
 def _told(error: Exception) -> str:
@@ -73,12 +65,6 @@ LED_THROUGH = {
 
 class GuideError(RuntimeError):
     """The arm must not be led now; the text says why."""
-
-
-@dataclass(frozen=True)
-class _Arrival:
-    stamp_ns: int
-    at: Instant
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,15 +118,7 @@ class ControlLoop:
             if region not in future
         }
         self._lock = threading.Lock()
-        self._history = History(policy.schema, policy.binding)
-        self._arrivals = {signal: deque[_Arrival](maxlen=256) for signal in self._history.signals}
-        self._faults: dict[str, str] = {}
-        self._silent: dict[str, tuple[str, str]] = {}  # by event: the signal, and what it lacks
-        self._lapses: dict[str, str] = {}  # the same since the last tick, though it may be over
-        self._samples, self._refused, self._used = Counter(), Counter(), Counter()
-        self._skipped = Counter()
-        self._seen_stamps: dict[str, set[int]] = {signal: set() for signal in self._arrivals}
-        self._last_faults: dict[str, str] = {}
+        self._intake = Intake(policy.schema, policy.binding, warn)
         self._instruction: str | None = None
         self._pending: str | None = None
         self._refusal = ""  # of this tick
@@ -174,70 +152,40 @@ class ControlLoop:
         """
         now = self._now()
         with self._lock:
-            if stamp_ns == self._history.newest_stamp_ns(signal):
-                return  # the same sample again
-            try:
-                if stamp_ns > now.ros_ns + FUTURE_TOLERANCE_NS:
-                    raise StampError(
-                        f"signal {signal!r}: expected a stamp no later than the clock "
-                        f"{now.ros_ns} ns, got {stamp_ns} ns; "
-                        f"synchronise the clocks or set use_sim_time on both sides"
-                    )
-                self._history.push(signal, stamp_ns, value)
-            except (SignalError, StampError) as error:
-                self._note_fault(signal, str(error))
-                return
-            came = Instant(max(now.ros_ns - waited_ns, stamp_ns), now.steady_ns - waited_ns)
-            self._arrivals[signal].append(_Arrival(stamp_ns, came))
-            self._samples[signal] += 1
-            self._last_faults.pop(signal, None)
+            self._intake.take(signal, stamp_ns, value, now, waited_ns)
 
     def fault(self, signal: str, detail: str) -> None:
         """Notes that a message of a signal could not be read; the arm is held at the next tick."""
         with self._lock:
-            self._note_fault(signal, detail)
+            self._intake.fault(signal, detail)
 
     def silent(self, signal: str, event: str, detail: str) -> None:
         """Notes that a topic of a signal says less than was asked of it; the arm is held at the
         next tick, and until `heard` of the same event.
         """
         with self._lock:
-            if event not in self._silent:
-                self._warn(f"input silent: {detail}")
-            self._silent[event] = (signal, detail)
-            self._lapses[event] = self._last_faults[signal] = detail
+            self._intake.silent(signal, event, detail)
 
     def heard(self, event: str) -> None:
         """What `silent` noted is over."""
         with self._lock:
-            self._silent.pop(event, None)
+            self._intake.heard(event)
 
     def skipped(self, signal: str, messages: int) -> None:
         """Notes messages of a signal that were published and not taken."""
         with self._lock:
-            self._skipped[signal] += messages
+            self._intake.skipped(signal, messages)
 
     def unheard(self, signal: str, detail: str) -> None:
         """Notes that a publisher of a signal does not reach us. It holds nothing: others may."""
         with self._lock:
-            self._warn(f"input not heard: {detail}")
-            self._last_faults[signal] = detail
+            self._intake.unheard(signal, detail)
 
     def inputs(self) -> dict[str, InputState]:
         """How each signal comes in."""
         now = self._now()
         with self._lock:
-            return {
-                signal: InputState(
-                    self._samples[signal],
-                    self._refused[signal],
-                    self._superseded(signal),
-                    self._skipped[signal],
-                    self._age_s(signal, now),
-                    self._last_faults.get(signal, ""),
-                )
-                for signal in self._arrivals
-            }
+            return self._intake.states(now)
 
     def pictures(self) -> dict[str, np.ndarray]:
         """The newest picture of each region that a camera fills, (H, W, 3) uint8 RGB.
@@ -246,9 +194,9 @@ class ControlLoop:
         """
         with self._lock:
             return {
-                region: self._history.newest(signal)
+                region: self._intake.newest(signal)
                 for region, signal in self._cameras.items()
-                if self._arrivals[signal]
+                if self._intake.has_come(signal)
             }
 
     def instruct(self, instruction: str) -> None:
@@ -265,11 +213,8 @@ class ControlLoop:
             self._disengage()
             self._follow.course = self._slow_stop = None
             self._end_guide()
-            self._history.clear()
+            self._intake.clear()
             self._pose = None
-            self._faults, self._lapses = {}, {}
-            for arrivals in self._arrivals.values():
-                arrivals.clear()
 
     def block(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision | None:
         """Stops the motion until `unblock`: the hold, or None where this reason stood already."""
@@ -403,7 +348,7 @@ class ControlLoop:
                 observation = self._observe(index, stamp_ns)
             except NotReadyError as error:
                 return self._hold(index, stamp_ns, HoldReason.WAITING_FOR_INPUT, str(error))
-            if skewed := self._skewed(observation):
+            if skewed := self._intake.skewed(observation):
                 return self._hold(index, stamp_ns, HoldReason.STALE_INPUT, skewed)
             generation = self._generation
             begun = self._follow.begun(self._now().steady_ns)
@@ -488,10 +433,10 @@ class ControlLoop:
         timings_ms: dict[str, float],
     ) -> Decision:
         """What a chunk that has just been decided leads to: it is followed, or the arm is held."""
-        if silence := self._silence({}):
+        if silence := self._intake.silence:
             return self._hold(index, stamp_ns, HoldReason.STALE_INPUT, silence)
         now = self._now()
-        late = self._stale(now)
+        late = self._intake.stale(now)
         if not late:
             course = self._course_of(index, chunk, now)
             late = course.end if now.steady_ns > course.until_ns else ""
@@ -514,7 +459,7 @@ class ControlLoop:
             chunk=chunk,
             stamps_ns=stamps,
             arrivals_ns={
-                region: self._arrival_ns(region, stamp) for region, stamp in stamps.items()
+                region: self._intake.arrival_ns(region, stamp) for region, stamp in stamps.items()
             },
             timings_ms={**timings_ms, **chunk.timings_ms},
         )
@@ -527,22 +472,8 @@ class ControlLoop:
             reason = guiding or next(iter(self._blocks))
             detail = self._blocks[reason]
             return self._hold(index, stamp_ns, reason, detail)
-        faults, self._faults = self._faults, {}
-        if faults:
-            return self._hold(index, stamp_ns, HoldReason.BAD_INPUT, "; ".join(faults.values()))
-        waiting = [signal for signal, arrivals in self._arrivals.items() if not arrivals]
-        if waiting:
-            told = [f"{signal!r}{self._why(signal)}" for signal in waiting]
-            return self._hold(
-                index,
-                stamp_ns,
-                HoldReason.WAITING_FOR_INPUT,
-                "; ".join(filter(None, (f"no sample yet of {', '.join(told)}", self._silence({})))),
-            )
-        lapses, self._lapses = self._lapses, {}
-        stale = "; ".join(filter(None, (self._silence(lapses), self._stale(self._now()))))
-        if stale:
-            return self._hold(index, stamp_ns, HoldReason.STALE_INPUT, stale)
+        if trouble := self._intake.trouble(self._now()):
+            return self._hold(index, stamp_ns, *trouble)
         if self._instruction is None:
             return self._hold(
                 index,
@@ -585,31 +516,13 @@ class ControlLoop:
             self._blocks[HoldReason.PARTED] = detail
         return self._hold(index, stamp_ns, HoldReason.PARTED, detail)
 
-    def _observe(self, index: int, stamp_ns: int):
+    def _observe(self, index: int, stamp_ns: int) -> Observation:
         if self._follow.target is None:
-            self._history.reset(stamp_ns)
+            self._intake.begin(stamp_ns)
             self._first_index = index
-        observation = self._history.observe(index - self._first_index, stamp_ns)
+        observation = self._intake.observe(index - self._first_index, stamp_ns)
         self._follow.engage(self._measured())
-        self._note_seen(observation)
         return observation
-
-    def _note_seen(self, observation: Observation) -> None:
-        """Counts the samples that this observation is the first to hold."""
-        for signal, before in self._seen_stamps.items():
-            stamps = {
-                int(stamp)
-                for region, frames in observation.frames.items()
-                if self._binding.regions[region].signal == signal
-                for stamp in frames.stamps_ns
-            }
-            self._used[signal] += len(stamps - before)
-            self._seen_stamps[signal] = stamps
-
-    def _superseded(self, signal: str) -> int:
-        arrivals = self._arrivals[signal]
-        waiting = bool(arrivals) and arrivals[-1].stamp_ns not in self._seen_stamps[signal]
-        return max(self._samples[signal] - self._used[signal] - waiting, 0)
 
     def _hold(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision:
         """Disengages, with the reaction that is declared for the reason."""
@@ -680,8 +593,7 @@ class ControlLoop:
         now = self._now()
         if not by_stamp:  # whatever the robot's clock says
             now = Instant(0, now.steady_ns)
-        age_s = self._age_s(self._state_signal, now)
-        if age_s > self._binding.signals[self._state_signal].max_age_s:
+        if self._intake.is_old(self._state_signal, now):
             return None
         measured = self._measured()
         return None if self._outside(measured) else self._follow.stay(measured)
@@ -693,12 +605,11 @@ class ControlLoop:
         against = [reason for reason in self._blocks if reason not in LED_THROUGH]
         if against:
             return f"{against[0]}: {self._blocks[against[0]]}"
-        age_s = self._age_s(self._state_signal, now)
-        if age_s > self._binding.signals[self._state_signal].max_age_s:
-            signal = self._state_signal
+        signal = self._state_signal
+        if self._intake.is_old(signal, now):
+            age_s = self._intake.age_s(signal, now)
             return f"the measured pose is not known: signal {signal!r} is {age_s:.2f} s old"
-        silences = [told for signal, told in self._silent.values() if signal == self._state_signal]
-        return "; ".join(silences)
+        return self._intake.silence_of(signal)
 
     def _begin_guide(
         self, now: Instant, reason: HoldReason, make: Callable[..., Guide]
@@ -757,7 +668,7 @@ class ControlLoop:
             return Course(index, 0, now.ros_ns, chunk_ns, "its action chunk has come to its end")
         # By how much the picture of each region may lag, because the schema says so.
         aged = max(
-            self._picture_age_ns(region, chunk.stamps_ns[region], now)
+            self._intake.picture_age_ns(region, chunk.stamps_ns[region], now)
             - chunk.ages.get(region, 0) * tick_ns
             for region in seen
         )
@@ -772,17 +683,10 @@ class ControlLoop:
             index, image_ns, now.ros_ns, chunk_ns, f"decision {index}: its action chunk has ended"
         )
 
-    def _picture_age_ns(self, region: str, stamp_ns: int, now: Instant) -> int:
-        """Age of a region's picture, by its stamp or since it came on the steady clock."""
-        arrivals = self._arrivals[self._binding.regions[region].signal]
-        came = next((a.at.steady_ns for a in reversed(arrivals) if a.stamp_ns == stamp_ns), None)
-        by_arrival = now.steady_ns - came if came is not None else 0
-        return max(now.ros_ns - stamp_ns, by_arrival)
-
     def _measured(self) -> Pose:
-        stamp_ns = self._history.newest_stamp_ns(self._state_signal)
+        stamp_ns = self._intake.newest_stamp_ns(self._state_signal)
         if self._pose is None or self._pose[0] != stamp_ns:
-            state = self._history.newest(self._state_signal)
+            state = self._intake.newest(self._state_signal)
             self._pose = stamp_ns, pose_from_bridge_state(state)[0]
         return self._pose[1]
 
@@ -793,63 +697,6 @@ class ControlLoop:
         except OutsideError:
             return True
         return False
-
-    def _silence(self, lapses: dict[str, str]) -> str:
-        """What is silent, in words, with lapses that may be over; empty where nothing is."""
-        standing = {event: detail for event, (_, detail) in self._silent.items()}
-        return "; ".join({**lapses, **standing}.values())
-
-    def _stale(self, now: Instant) -> str:
-        """What is too old, in words; empty where nothing is."""
-        old = []
-        for signal in self._arrivals:
-            age, limit = self._age_s(signal, now), self._binding.signals[signal].max_age_s
-            if age > limit:
-                old.append(
-                    f"signal {signal!r}: newest sample is {age:.2f} s old, "
-                    f"expected at most {limit} s{self._why(signal)}"
-                )
-        return "; ".join(old)
-
-    def _skewed(self, observation: Observation) -> str:
-        """What is too old beside what is seen with it, in words; empty where nothing is."""
-        stamps = {
-            region: int(observation.frames[region].stamps_ns[-1])
-            for region in self._history.refreshed(observation.tick)
-        }
-        newest, told = max(stamps.values(), default=0), []
-        for region, stamp in stamps.items():
-            limit = self._binding.signals[self._binding.regions[region].signal].max_skew_s
-            if limit is not None and newest - stamp > limit * 1e9:
-                told.append(
-                    f"region {region!r}: its sample is {(newest - stamp) / 1e9:.3f} s older than "
-                    f"the newest seen with it, expected at most {limit} s; synchronise the "
-                    f"sources, or raise max_skew_s in the binding"
-                )
-        return "; ".join(told)
-
-    def _why(self, signal: str) -> str:
-        """What is known of why nothing comes; empty where that is nothing, or said already."""
-        fault = self._last_faults.get(signal, "")
-        said = any(fault == detail for _, detail in self._silent.values())
-        return f" ({fault})" if fault and not said else ""
-
-    def _age_s(self, signal: str, now: Instant) -> float:
-        """Age of the newest sample: by stamp or by arrival on the steady clock, the larger."""
-        if not self._arrivals[signal]:
-            return float("inf")
-        newest = self._arrivals[signal][-1]
-        return max(now.ros_ns - newest.stamp_ns, now.steady_ns - newest.at.steady_ns) / 1e9
-
-    def _arrival_ns(self, region: str, stamp_ns: int) -> int:
-        arrivals = self._arrivals[self._binding.regions[region].signal]
-        return next((a.at.ros_ns for a in reversed(arrivals) if a.stamp_ns == stamp_ns), stamp_ns)
-
-    def _note_fault(self, signal: str, detail: str) -> None:
-        if signal not in self._faults:
-            self._warn(f"input refused: {detail}")
-        self._refused[signal] += 1
-        self._faults[signal] = self._last_faults[signal] = detail
 
     def _find_state_signal(self) -> str:
         """The signal of measured end-effector poses.

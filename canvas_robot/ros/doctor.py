@@ -21,8 +21,8 @@ from std_msgs.msg import Float64
 from canvas_robot.kinematics.arm import Arm
 from canvas_robot.kinematics.limiter import motion_limits_of
 from canvas_robot.kinematics.rule import OutsideError, compose, limits_of
-from canvas_robot.ros.control import FUTURE_TOLERANCE_NS
 from canvas_robot.ros.inputs import Inputs
+from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS
 from canvas_robot.ros.listener import Listener
 from canvas_robot.ros.qos import check_overrides
 from canvas_robot.signals import Binding, BindingError, ImageSignal, SignalError
