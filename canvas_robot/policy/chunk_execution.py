@@ -8,9 +8,14 @@ is counted, never estimated. NumPy only; no clock, no robot.
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Protocol, final
 
 import numpy as np
+
+from canvas_robot.signals import GoingOn
+
+REMEMBERED = 10  # decisions, of which the one in which most steps began foretells the next
 
 
 class ChunkExecution(Protocol):
@@ -39,8 +44,14 @@ class ChunkExecution(Protocol):
     def unattended(self) -> int:
         """How many steps follow one another without a decision between them."""
 
-    def decided(self, chunk: np.ndarray, begun: int) -> None:
-        """Takes a decision: its rows (horizon, size), and `begun` as of when it was observed."""
+    def going_on(self, begun: int) -> GoingOn | None:
+        """What a decision that counts so many steps as begun may go on with; None for nothing."""
+
+    def decided(self, chunk: np.ndarray, begun: int, continues: bool = False) -> None:
+        """Takes a decision: its rows (horizon, size), and `begun` as of when it was observed.
+
+        continues: whether it was drawn to go on with what `going_on` said.
+        """
 
     def step(self) -> np.ndarray | None:
         """Begins the next step: its action (size,), or None where no decision reaches so far."""
@@ -54,6 +65,9 @@ class _Counted:
 
     def __init__(self) -> None:
         self.begun = 0
+
+    def going_on(self, begun: int) -> GoingOn | None:
+        return None
 
     def _begin(self, action: np.ndarray | None) -> np.ndarray | None:
         if action is not None:
@@ -75,7 +89,7 @@ class First(_Counted):
     def reset(self) -> None:
         self.begun, self._next = 0, None
 
-    def decided(self, chunk: np.ndarray, begun: int) -> None:
+    def decided(self, chunk: np.ndarray, begun: int, continues: bool = False) -> None:
         self._next = chunk[0]
 
     def step(self) -> np.ndarray | None:
@@ -106,7 +120,7 @@ class Receding(_Counted):
     def reset(self) -> None:
         self.begun, self._left = 0, []
 
-    def decided(self, chunk: np.ndarray, begun: int) -> None:
+    def decided(self, chunk: np.ndarray, begun: int, continues: bool = False) -> None:
         self._left = list(chunk[: self._steps])
 
     def step(self) -> np.ndarray | None:
@@ -133,7 +147,7 @@ class TemporalEnsemble(_Counted):
     def reset(self) -> None:
         self.begun, self._chunks = 0, []
 
-    def decided(self, chunk: np.ndarray, begun: int) -> None:
+    def decided(self, chunk: np.ndarray, begun: int, continues: bool = False) -> None:
         self._chunks.append((begun, chunk))
 
     def step(self) -> np.ndarray | None:
@@ -147,40 +161,60 @@ class TemporalEnsemble(_Counted):
 
 @final
 class RealTimeChunking(_Counted):
-    """Goes on with the old chunk while the next one is decided, then passes over to it softly.
+    """Goes on with the old chunk while the next one is decided, then passes over to the new one.
 
-    The new chunk's rows for steps that have begun meanwhile are passed over. Where old and new both
-    say something, the old weighs w = c (e^c - 1) / (e - 1), c falling from nearly 1 at the first
-    step that is left to 0 behind the old chunk's last: the weights with which real-time chunking
-    guides a denoising head towards the old chunk. A regression head has nothing to guide, so the
-    rows themselves are mixed. Source: Black et al. 2025, Real-Time Execution of Action Chunking
-    Flow Policies (arXiv 2506.07339), equation 5.
+    The new chunk's rows for steps that have begun meanwhile are passed over. A head that can is
+    told what goes on, and its chunk, drawn to go on with that, is taken as it is. Any other head's
+    is mixed with the old one where both say something, the old weighing as `soft_mask` says. How
+    many steps will have begun is foretold for the drawing only: as many as in the one of the last
+    ten decisions in which most did. Source: Black et al. 2025, Real-Time Execution of Action
+    Chunking Flow Policies (arXiv 2506.07339), algorithm 1.
     """
 
     wants_decision = True
 
     def __init__(self) -> None:
         super().__init__()
-        self._left: list[np.ndarray] = []
+        self._rows: list[np.ndarray] = []
+        self._first = 0  # the step of the first of them: the last that began, or the next
+        self._passed: deque[int] = deque(maxlen=REMEMBERED)
 
     def reset(self) -> None:
-        self.begun, self._left = 0, []
+        self.begun, self._first, self._rows = 0, 0, []
 
-    def decided(self, chunk: np.ndarray, begun: int) -> None:
-        new = list(chunk[self.begun - begun :])
-        overlap = min(len(self._left), len(new))
-        for i, weight in enumerate(_weights_of_old(overlap)):
-            new[i] = (weight * self._left[i] + (1.0 - weight) * new[i]).astype(chunk.dtype)
-        if new:  # else it came too late to say anything
-            self._left = new
+    def going_on(self, begun: int) -> GoingOn | None:
+        rows = self._rows[begun - self._first :]
+        return GoingOn(np.stack(rows), max(self._passed, default=1)) if rows else None
+
+    def decided(self, chunk: np.ndarray, begun: int, continues: bool = False) -> None:
+        passed, at = self.begun - begun, self.begun - self._first
+        if self._rows[begun - self._first :]:
+            self._passed.append(passed)
+        new = list(chunk[passed:])
+        if not new:  # it came too late to say anything
+            return
+        if not continues:
+            left = self._rows[at:]
+            for i, weight in enumerate(soft_mask(min(len(left), len(new)), 0)):
+                new[i] = (weight * left[i] + (1.0 - weight) * new[i]).astype(chunk.dtype)
+        last_begun = self._rows[max(at - 1, 0) : at]
+        self._rows, self._first = last_begun + new, self.begun - len(last_begun)
 
     def step(self) -> np.ndarray | None:
-        return self._begin(self._left.pop(0) if self._left else None)
+        at = self.begun - self._first
+        return self._begin(self._rows[at] if at < len(self._rows) else None)
 
 
-def _weights_of_old(overlap: int) -> np.ndarray:
-    remaining = np.arange(overlap, 0, -1) / (overlap + 1)
-    return remaining * np.expm1(remaining) / math.expm1(1.0)
+def soft_mask(rows: int, frozen: int) -> np.ndarray:
+    """How much each of the rows of an old chunk binds the new one, (rows,).
+
+    1 for those that are frozen; then c (e^c - 1) / (e - 1), c falling from nearly 1 in equal steps
+    to nearly 0 at the last. Source: as `RealTimeChunking`, equation 5.
+    """
+    fixed = min(frozen, rows)
+    free = rows - fixed
+    remaining = np.arange(free, 0, -1) / (free + 1)
+    return np.append(np.ones(fixed), remaining * np.expm1(remaining) / math.expm1(1.0))
 
 
 EXECUTIONS = ("first", "receding", "temporal_ensemble", "rtc")

@@ -21,7 +21,7 @@ from canvas_robot.policy.protocol import Imagined
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.policy.squashing import Squashing
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import ActionChunk, Binding, Observation
+from canvas_robot.signals import ActionChunk, Binding, GoingOn, Observation
 
 # A process is forked from one that has only imported the libraries: that takes seconds, once.
 _FORKED = multiprocessing.get_context("forkserver")
@@ -137,9 +137,9 @@ class ModelProcess:
         self._ask("reset", instruction)
         self._squashing.reset()
 
-    def act(self, observation: Observation) -> ActionChunk:
+    def act(self, observation: Observation, going_on: GoingOn | None = None) -> ActionChunk:
         """Decides on one observation. Pictures are squashed here, so that less crosses over."""
-        chunk = self._ask("act", self._squashing.observation(observation))
+        chunk = self._ask("act", self._squashing.observation(observation), going_on)
         for stage in ("squash", "codec"):
             spent = chunk.timings_ms.get(stage, 0.0)
             chunk.timings_ms[stage] = spent + self._squashing.milliseconds

@@ -17,6 +17,7 @@ from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import (
     ActionChunk,
     Binding,
+    GoingOn,
     Observation,
     Statistics,
     TickHistory,
@@ -79,12 +80,15 @@ class PlainPolicy:
     def imagined(self, seconds: float) -> None:
         """It predicts no pictures."""
 
-    def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
+    def act(
+        self, observation: Observation | Mapping[str, np.ndarray], going_on: GoingOn | None = None
+    ) -> ActionChunk:
         """Decides on one observation.
 
         Args:
             observation: what a `History` made for this tick; or one sample by signal name, taken to
                 be of the next control tick since `reset`, as of CanvasPolicy.act.
+            going_on: passed over: this network is a regression.
         Returns:
             The action chunk, (horizon, size) in the action signal's units.
         Raises:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from canvas_robot.backbone.loading import Backbone, load_backbone
+from canvas_robot.policy.codecs.action_diffusion import DiffusionActionCodec
 from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.imagination import Imagination
 from canvas_robot.policy.model import CanvasModel, ModelInputs
@@ -26,6 +27,7 @@ from canvas_robot.signals import (
     ActionChunk,
     Binding,
     Frames,
+    GoingOn,
     Observation,
     Statistics,
     TickHistory,
@@ -150,7 +152,9 @@ class CanvasPolicy:
         self._seen.clear()
         self._own_history.clear()
 
-    def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
+    def act(
+        self, observation: Observation | Mapping[str, np.ndarray], going_on: GoingOn | None = None
+    ) -> ActionChunk:
         """Decides on one observation. What did not change since the last one is not computed anew.
 
         Args:
@@ -158,6 +162,8 @@ class CanvasPolicy:
                 example {"image": (H, W, 3) uint8, "state": (7,) float}), taken to be of the next
                 control tick since `reset`: the policy then keeps the history itself. Names that no
                 region samples are passed over.
+            going_on: what is carried out meanwhile. A diffusion head draws a chunk that goes on
+                with it; any other passes it over.
         Returns:
             The action chunk, (horizon, size) in the action signal's units.
         Raises:
@@ -169,7 +175,7 @@ class CanvasPolicy:
         if not isinstance(observation, Observation):
             observation = self._own_history.observe(observation)
         try:
-            return self._decided(observation)
+            return self._decided(observation, going_on)
         except BaseException:
             self._start_over()  # what was left half done must never be acted on
             raise
@@ -217,7 +223,7 @@ class CanvasPolicy:
             return None
         return Imagination(self.model, self.schema, self._ticks)
 
-    def _decided(self, observation: Observation) -> ActionChunk:
+    def _decided(self, observation: Observation, going_on: GoingOn | None) -> ActionChunk:
         started, squash_ms = time.perf_counter(), self._seen.squash_ms
         with torch.inference_mode():
             changed = self._changed(observation)
@@ -231,7 +237,10 @@ class CanvasPolicy:
             )
             region, modulator = self.model.action_region, self._ticks.modulator
             tokens = self.model.output_tokens(rows, region, modulator)
-            values = self.model.action.to_units(self.model.action.decode(tokens)[0])
+            head = self.model.action
+            continues = going_on if isinstance(head, DiffusionActionCodec) else None
+            drawn = head.decode(tokens) if continues is None else head.go_on(tokens, continues)
+            values = head.to_units(drawn[0])
         done = time.perf_counter()
         self._goal, self._observation = self.instruction, observation
         acted = {region: label for region, label in self._ticks.acted_on.items() if label}
@@ -246,6 +255,7 @@ class CanvasPolicy:
             },
             {region: int(frames.stamps_ns[-1]) for region, (_, frames) in acted.items()},
             {region: observation.tick - tick for region, (tick, _) in acted.items()},
+            continues,
         )
 
     @property

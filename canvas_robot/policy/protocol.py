@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import ActionChunk, Binding, Observation
+from canvas_robot.signals import ActionChunk, Binding, GoingOn, Observation
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,14 @@ class Policy(Protocol):
         """Starts an episode under an instruction."""
         ...
 
-    def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
-        """Decides on one observation."""
+    def act(
+        self, observation: Observation | Mapping[str, np.ndarray], going_on: GoingOn | None = None
+    ) -> ActionChunk:
+        """Decides on one observation.
+
+        going_on: what is carried out meanwhile; a head that can draws a chunk that goes on with it,
+        all others pass it over (`ActionChunk.continues` says which).
+        """
         ...
 
     def work(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from canvas_robot.policy.settings import PolicySettings, default_declarations
-from canvas_robot.signals import ActionChunk, Observation
+from canvas_robot.signals import ActionChunk, GoingOn, Observation
 
 HORIZON = 4
 IMAGE_SIZE = (256, 256)  # of the pictures it is shown: Bridge V2's
@@ -57,8 +57,10 @@ class StandIn:
     def imagined(self, seconds: float) -> None:
         """It predicts no pictures."""
 
-    def act(self, observation: Observation | Mapping[str, np.ndarray]) -> ActionChunk:
-        """No motion, after the set time; or the fault."""
+    def act(
+        self, observation: Observation | Mapping[str, np.ndarray], going_on: GoingOn | None = None
+    ) -> ActionChunk:
+        """No motion, after the set time, whatever goes on; or the fault."""
         started = time.perf_counter()
         self._decisions += 1
         rows = self._rows.copy()

@@ -352,12 +352,13 @@ class ControlLoop:
                 return self._hold(index, stamp_ns, HoldReason.STALE_INPUT, skewed)
             generation = self._generation
             begun = self._follow.begun(self._now().steady_ns)
+            going_on = self._follow.execution.going_on(begun)
         assembled = time.perf_counter()
         fresh, self._model_is_fresh = self._model_is_fresh, False
         try:
             if afresh and not fresh:
                 self._policy.reset(instruction)
-            chunk = self._policy.act(observation)
+            chunk = self._policy.act(observation, going_on)
         except Exception as error:  # whatever the model raises, the arm is held
             with self._lock:
                 return self._hold(index, stamp_ns, HoldReason.MODEL_ERROR, _told(error))
@@ -444,9 +445,7 @@ class ControlLoop:
             detail = f"after {timings_ms['model'] / 1e3:.3f} s of deciding: {late}"
             return self._hold(index, stamp_ns, HoldReason.OVERRUN, detail)
         try:
-            command = self._follow.take(
-                chunk.values, begun, course, self._measured(), now.steady_ns
-            )
+            command = self._follow.take(chunk, begun, course, self._measured(), now.steady_ns)
         except ValueError as error:
             return self._hold(index, stamp_ns, HoldReason.BAD_ACTION, str(error))
         stamps = chunk.stamps_ns

@@ -19,7 +19,7 @@ from canvas_robot.policy.protocol import Policy
 from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.decisions import Decision, Instant
 from canvas_robot.ros.sim_episodes import most_periods
-from canvas_robot.signals import ActionChunk, Observation
+from canvas_robot.signals import ActionChunk, GoingOn, Observation
 from canvas_robot.sim.physics import WidowXSim
 from canvas_robot.sim.running_episode import RunningEpisode
 from canvas_robot.sim.scene import Scene
@@ -54,8 +54,8 @@ class _Delayed:
     def __getattr__(self, name: str):
         return getattr(self._policy, name)
 
-    def act(self, observation: Observation) -> ActionChunk:
-        chunk = self._policy.act(observation)
+    def act(self, observation: Observation, going_on: GoingOn | None = None) -> ActionChunk:
+        chunk = self._policy.act(observation, going_on)
         self._wait()
         return chunk
 

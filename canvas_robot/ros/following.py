@@ -18,6 +18,7 @@ from canvas_robot.kinematics.limiter import SetPoint, catching_up, motion_limits
 from canvas_robot.kinematics.rule import Command, compose, limits_of
 from canvas_robot.policy.chunk_execution import ChunkExecution
 from canvas_robot.ros.decisions import Instant, Motion
+from canvas_robot.signals import ActionChunk
 from canvas_robot.signals.binding import Binding
 from canvas_robot.signals.pose import Pose
 
@@ -101,19 +102,19 @@ class Following:
         return begun - 1 if begun and now_ns < half_due_ns else begun
 
     def take(
-        self, chunk: np.ndarray, begun: int, course: Course, measured: Pose, now_ns: int
+        self, chunk: ActionChunk, begun: int, course: Course, measured: Pose, now_ns: int
     ) -> Command | None:
         """Follows a decision from now on; the command of the step that begins at once, if one does.
 
-        chunk: (horizon, 7); begun: of when it was observed. Raises ValueError
-        for an action that is not finite or leads outside; the caller holds then.
+        begun: of when it was observed. Raises ValueError for an action that is not finite or leads
+        outside; the caller holds then.
         """
-        if not np.isfinite(chunk).all():
+        if not np.isfinite(chunk.values).all():
             raise ValueError(
-                f"action: expected finite numbers, got {np.asarray(chunk).tolist()}; "
+                f"action: expected finite numbers, got {chunk.values.tolist()}; "
                 f"hold the robot and check the policy"
             )
-        self.execution.decided(chunk, begun)
+        self.execution.decided(chunk.values, begun, chunk.continues is not None)
         if self.course is None:
             self._stream.start(measured, now_ns / 1e9)
             self._step_due_ns = now_ns

@@ -10,7 +10,7 @@ from canvas_robot.signals.normalisation import (
     save_statistics,
 )
 from canvas_robot.signals.pose import Pose
-from canvas_robot.signals.records import ActionChunk, Frames, Observation
+from canvas_robot.signals.records import ActionChunk, Frames, GoingOn, Observation
 from canvas_robot.signals.signal import ImageSignal, Signal, SignalError, TextSignal, VectorSignal
 from canvas_robot.signals.tick_history import TickHistory
 
@@ -19,6 +19,7 @@ __all__ = [
     "Binding",
     "BindingError",
     "Frames",
+    "GoingOn",
     "History",
     "ImageSignal",
     "Normaliser",

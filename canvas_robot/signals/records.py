@@ -44,6 +44,26 @@ class Observation:
 
 
 @dataclass(frozen=True, eq=False)
+class GoingOn:
+    """What is carried out while the next chunk is decided.
+
+    rows: (n, size) float32 in the action signal's units; row j is for control tick `tick` + j of
+        the decision to come.
+    frozen: how many of them will have begun when it comes, as far as can be told.
+    """
+
+    rows: np.ndarray
+    frozen: int
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or self.frozen < 0:
+            raise ValueError(
+                f"GoingOn: expected rows (n, size) and 0 or more frozen, "
+                f"got {self.rows.shape} and {self.frozen}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
 class ActionChunk:
     """What the policy decides at one control tick.
 
@@ -53,6 +73,7 @@ class ActionChunk:
         "squash", pictures to the codec's size; "forward", tokens to actions.
     stamps_ns: by observed region, the newest sample's stamp of what was acted on.
     ages: by observed region, ticks since what was acted on was observed.
+    continues: what was going on that it was drawn to go on with; None where it was decided without.
     """
 
     name: str
@@ -61,6 +82,7 @@ class ActionChunk:
     timings_ms: dict[str, float] = field(default_factory=dict)
     stamps_ns: dict[str, int] = field(default_factory=dict)
     ages: dict[str, int] = field(default_factory=dict)
+    continues: GoingOn | None = None
 
     @property
     def horizon(self) -> int:

@@ -16,7 +16,13 @@ from canvas_robot.policy.model import CanvasModel, ModelError, ModelInputs
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.resources import config_path
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import History, StatisticsError, VectorSignal, binding_from_yaml
+from canvas_robot.signals import (
+    GoingOn,
+    History,
+    StatisticsError,
+    VectorSignal,
+    binding_from_yaml,
+)
 from canvas_robot.signals.codecs import CODEC_DECLARATIONS, RegionBinding
 
 TINY = config_path("schemas", "widowx_tiny.json")
@@ -342,6 +348,28 @@ def test_every_codec_runs_trains_and_comes_back_from_a_checkpoint(
     loaded = load_checkpoint(save_checkpoint(policy, tmp_path / "checkpoint"))
     loaded.reset("lift")
     assert np.array_equal(loaded.act(samples(0)).values, values)
+
+
+def test_a_diffusion_head_goes_on_with_what_is_carried_out_and_a_regression_passes_it_over(
+    small_schema, widowx, bridge, samples
+):
+    going_on = GoingOn(np.full((2, 7), 0.01, np.float32), 1)
+    drawing = CanvasPolicy.untrained(*with_more_outputs(small_schema(), widowx), bridge, loops=1)
+    regression = CanvasPolicy.untrained(small_schema(), widowx, bridge, loops=1)
+
+    def decided(policy, *given):
+        policy.reset("lift")
+        return policy.act(samples(0), *given)
+
+    chunk, again = decided(drawing, going_on), decided(drawing, going_on)
+    alone = decided(drawing)
+    assert chunk.continues is going_on and alone.continues is None
+    assert np.array_equal(chunk.values, again.values)
+    assert not np.allclose(chunk.values[0], alone.values[0])
+    assert all(p.grad is None for p in drawing.model.parameters())
+    passed_over = decided(regression, going_on)
+    assert passed_over.continues is None
+    assert np.array_equal(passed_over.values, decided(regression).values)
 
 
 def test_weights_stay_with_their_region_whatever_the_bindings_order(small_schema, widowx, bridge):

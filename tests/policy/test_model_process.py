@@ -26,7 +26,8 @@ from canvas_robot.policy.model_process import (
 from canvas_robot.policy.settings import STAND_INS, PolicySettings, default_declarations
 from canvas_robot.policy.squashing import Squashing
 from canvas_robot.policy.stand_in import FAULT_EVERY
-from canvas_robot.signals import Frames, Observation, TickHistory
+from canvas_robot.resources import config_path
+from canvas_robot.signals import Frames, GoingOn, Observation, TickHistory
 
 PATIENCE_S = 60.0
 
@@ -328,3 +329,21 @@ def test_large_pictures_lead_to_the_same_decisions(started):
         ours, theirs = process.act(observation), policy.act(observation)
         np.testing.assert_array_equal(ours.values, theirs.values)
         assert 0.0 < ours.timings_ms["squash"] <= ours.timings_ms["codec"]
+
+
+def test_what_goes_on_crosses_over_and_comes_back_with_the_chunk_that_goes_on_with_it(
+    started, tmp_path
+):
+    binding = tmp_path / "drawing.yaml"
+    text = config_path("bindings", "widowx.yaml").read_text()
+    binding.write_text(text.replace("codec: action,", "codec: action_diffusion,"))
+    drawing = PolicySettings(binding=str(binding))
+    process, policy = started(drawing), assemble_policy(drawing)
+    observation = TickHistory(policy.schema, policy.binding).observe(sample(0))
+    going_on = GoingOn(np.full((3, 7), 0.01, np.float32), 2)
+    process.reset("touch the red cube")
+    policy.reset("touch the red cube")
+    ours, theirs = process.act(observation, going_on), policy.act(observation, going_on)
+    np.testing.assert_array_equal(ours.values, theirs.values)
+    np.testing.assert_array_equal(ours.continues.rows, going_on.rows)
+    assert ours.continues.frozen == 2

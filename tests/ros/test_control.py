@@ -141,7 +141,7 @@ def acts(policy, monkeypatch, *actions) -> None:
     """Makes the model decide these actions in turn, the last one for ever."""
     queue = list(actions)
 
-    def act(observation) -> ActionChunk:
+    def act(observation, going_on=None) -> ActionChunk:
         action = queue.pop(0) if len(queue) > 1 else queue[0]
         stamps = {"visual": int(observation.frames["visual"].stamps_ns[-1])}
         rows = np.tile(np.float32(action), (4, 1))
@@ -168,7 +168,7 @@ def test_on_good_input_each_tick_carries_a_command_composed_of_the_policys_own_c
     seen = []
     act = policy.act
     monkeypatch.setattr(
-        policy, "act", lambda observation: seen.append(observation) or act(observation)
+        policy, "act", lambda observation, *_: seen.append(observation) or act(observation)
     )
     target = pose_from_bridge_state(HOME)[0]
     for tick in range(4):
@@ -473,7 +473,7 @@ def test_a_silence_that_ends_before_the_next_tick_holds_that_one(moving):
 def test_a_silence_that_begins_while_deciding_drops_the_decision(moving, policy, monkeypatch):
     act = policy.act
 
-    def silent_meanwhile(observation):
+    def silent_meanwhile(observation, going_on=None):
         moving.loop.silent("image", "/camera deadline", "/camera: no message")
         return act(observation)
 
@@ -603,7 +603,7 @@ def test_an_arm_that_parts_now_and_then_starts_afresh_each_time(moving, policy, 
 
 
 def raising(error: Exception):
-    def act(observation):
+    def act(observation, going_on=None):
         raise error
 
     return act
@@ -628,7 +628,7 @@ def test_an_action_that_is_not_finite_holds(moving, policy, monkeypatch, value):
 def test_a_model_slower_than_the_age_of_its_inputs_allows_holds(moving, policy, monkeypatch):
     act = policy.act
 
-    def slow(observation):
+    def slow(observation, going_on=None):
         moving.wait(600_000_000)
         return act(observation)
 
@@ -642,7 +642,7 @@ def test_a_slow_model_is_in_time_where_new_samples_came_meanwhile(policy, monkey
     bench, act = Bench(policy, timeout_s=1.0), policy.act
     bench.loop.instruct("touch the red cube")
 
-    def slow(observation):
+    def slow(observation, going_on=None):
         bench.wait(600_000_000)
         bench.sample()
         return act(observation)
@@ -654,7 +654,7 @@ def test_a_slow_model_is_in_time_where_new_samples_came_meanwhile(policy, monkey
 def test_a_reset_while_deciding_drops_the_decision(moving, policy, monkeypatch):
     act = policy.act
     with monkeypatch.context() as patch:
-        patch.setattr(policy, "act", lambda o: moving.loop.reset() or act(o))
+        patch.setattr(policy, "act", lambda o, *_: moving.loop.reset() or act(o))
         decision = moving.step()
     assert_holds(decision, HoldReason.INTERRUPTED)
     assert decision.command is None
@@ -744,7 +744,7 @@ def test_after_a_hold_the_target_starts_from_the_measured_pose(moving, policy, m
 def test_after_a_hold_the_policy_sees_nothing_from_before_it(moving, policy, monkeypatch):
     seen = []
     act = policy.act
-    monkeypatch.setattr(policy, "act", lambda o: seen.append(o.frames["proprio"]) or act(o))
+    monkeypatch.setattr(policy, "act", lambda o, *_: seen.append(o.frames["proprio"]) or act(o))
     moving.step()
     moving.loop.fault("image", "cannot be read")
     assert_holds(moving.step(), HoldReason.BAD_INPUT)
@@ -763,7 +763,7 @@ def test_a_lasting_fault_of_the_model_stops_the_arm_once_then_is_silent(
         acts(policy, monkeypatch, np.full(7, np.nan))
     else:
 
-        def slow(observation):
+        def slow(observation, going_on=None):
             moving.wait(600_000_000)
             moving.sample("state")
 
@@ -850,7 +850,7 @@ def test_the_timeout_runs_on_the_steady_clock_though_the_robots_clock_stands(mov
 def test_a_decision_whose_picture_is_too_old_already_is_not_followed(bench, policy, monkeypatch):
     act = policy.act
 
-    def slow(observation):
+    def slow(observation, going_on=None):
         bench.wait(450_000_000)
         return act(observation)
 
@@ -874,7 +874,7 @@ def test_a_picture_that_the_schema_keeps_for_some_ticks_may_be_older_by_these(
 ):
     act = policy.act
 
-    def kept(observation):
+    def kept(observation, going_on=None):
         chunk = act(observation)
         return dataclasses.replace(chunk, ages={**chunk.ages, "visual": 2})
 
@@ -895,7 +895,7 @@ def test_a_hold_ends_the_motion(moving):
 def test_a_hold_between_ticks_drops_what_the_model_is_deciding(moving, policy, monkeypatch):
     act = policy.act
 
-    def slow(observation):
+    def slow(observation, going_on=None):
         moving.steady_ns += 410_000_000
         assert_holds(moving.loop.motion(), HoldReason.TIMEOUT)
         moving.sample()
@@ -934,7 +934,7 @@ def test_two_blocks_must_both_be_undone(moving):
 def test_a_block_while_deciding_drops_the_decision(moving, policy, monkeypatch):
     act = policy.act
 
-    def estop(observation):
+    def estop(observation, going_on=None):
         assert moving.loop.block(1, moving.ros_ns, HoldReason.ESTOP, "stop").command is not None
         return act(observation)
 
@@ -958,7 +958,7 @@ def test_an_arm_without_limits_of_motion_is_refused(policy, monkeypatch, missing
 def chunks(policy, monkeypatch, bench, delay_ns: int = 0, *, broken: float | None = None) -> None:
     """Decisions after `delay_ns`, in which the arm follows the last one: step n is dx = n mm."""
 
-    def act(observation) -> ActionChunk:
+    def act(observation, going_on=None) -> ActionChunk:
         rows = np.zeros((4, 7), np.float32)
         rows[:, 0] = (bench.loop.steps + np.arange(4)) / 1e3
         during(bench, delay_ns)
@@ -1018,6 +1018,42 @@ def test_while_a_decision_is_made_the_last_one_goes_on_and_no_step_is_lost_or_do
     assert steps >= 4
     np.testing.assert_allclose(way[-1], HOME[0] + sum(range(steps)) / 1e3, atol=steps / 1e3 + 1e-6)
     assert way == sorted(way)
+
+
+@pytest.mark.parametrize("execution, delay_ticks", [("rtc", 1), ("rtc", 0), ("receding", 1)])
+def test_a_policy_is_told_what_goes_on_and_a_chunk_drawn_to_go_on_is_not_mixed(
+    policy, monkeypatch, execution, delay_ticks
+):
+    """Decision k says dx = k mm of every step, and is told what is left of the one before."""
+    bench = Bench(policy, timeout_s=5.0, execution=execution)
+    bench.loop.instruct("touch the red cube")
+    told, after = [], []
+
+    def act(observation, going_on=None) -> ActionChunk:
+        told.append(going_on)
+        rows = np.zeros((4, 7), np.float32)
+        rows[:, 0] = len(told) / 1e3
+        during(bench, delay_ticks * TICK)
+        stamps = {"visual": int(observation.frames["visual"].stamps_ns[-1])}
+        return ActionChunk("action", observation.tick, rows, stamps_ns=stamps, continues=going_on)
+
+    monkeypatch.setattr(policy, "act", act)
+    bench.sample()
+    for _ in range(3):
+        decision = bench.tick()
+        assert decision.reason is None, decision.detail
+        during(bench, TICK)
+        after.append(bench.state[0])
+    if execution == "receding":
+        assert told == [None]  # its rows are carried out before the next decision
+        return
+    # A step begins just before each picture: it counts as not begun, and is frozen with the others.
+    assert told[0] is None and [going_on.frozen for going_on in told[1:]] == [1, delay_ticks + 1]
+    assert [len(going_on.rows) for going_on in told[1:]] == [3, 3 - delay_ticks]
+    for k, going_on in enumerate(told[1:], start=1):
+        np.testing.assert_allclose(going_on.rows[:, 0], k / 1e3, rtol=1e-6)
+    steps = [[1.0, 1.0, 2.0], [1.0, 1.0 + 1.0, 2.0 + 2.0]][delay_ticks]
+    np.testing.assert_allclose(np.diff([HOME[0], *after]) * 1e3, steps, atol=0.1)
 
 
 def test_a_chunk_with_one_number_that_is_not_finite_is_not_followed_at_all(policy, monkeypatch):

@@ -129,8 +129,8 @@ def recording(policy: CanvasPolicy) -> list[torch.Tensor]:
     canvases: list[torch.Tensor] = []
     decide = policy.act
 
-    def act(observation):
-        chunk = decide(observation)
+    def act(observation, going_on=None):
+        chunk = decide(observation, going_on)
         canvases.append(policy.last_canvas[0])
         return chunk
 
@@ -143,9 +143,9 @@ def observations(model: ModelProcess) -> list[Observation]:
     asked: list[Observation] = []
     decide = model.act
 
-    def act(observation):
+    def act(observation, going_on=None):
         asked.append(observation)
-        return decide(observation)
+        return decide(observation, going_on)
 
     model.act = act
     return asked

@@ -509,7 +509,7 @@ def test_compressed_pictures_are_read_where_they_are_asked_for(start_policy, rob
 
 
 def test_a_fault_of_the_models_holds_and_does_not_end_the_node(active_policy, monitor, monkeypatch):
-    def fail(observation):
+    def fail(observation, going_on=None):
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from canvas_robot.signals import ActionChunk, Frames
+from canvas_robot.signals import ActionChunk, Frames, GoingOn
 
 
 def test_frames_of_unequal_or_no_length_are_refused():
@@ -15,6 +15,12 @@ def test_frames_of_unequal_or_no_length_are_refused():
     )
     with pytest.raises(ValueError, match="got values 0, stamps 0, missing 0"):
         Frames(np.zeros((0, 7)), stamps[:0], missing[:0])
+
+
+@pytest.mark.parametrize("shape, frozen", [((7,), 1), ((2, 7), -1)])
+def test_what_goes_on_is_rows_and_a_count(shape, frozen):
+    with pytest.raises(ValueError, match=r"GoingOn: expected rows \(n, size\) and 0 or more froz"):
+        GoingOn(np.zeros(shape, np.float32), frozen)
 
 
 def test_a_chunk_is_an_array_of_its_values_and_a_copy_of_them():

@@ -5,14 +5,18 @@ Where several chunks are right, a regression gives their middle; this draws one 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import nn
 
+from canvas_robot.policy.chunk_execution import soft_mask
 from canvas_robot.policy.codecs.codec import CodecSite, OutputCodec
-from canvas_robot.signals import Normaliser
+from canvas_robot.signals import GoingOn, Normaliser
 
 _TIME_WIDTH = 32
+STRONGEST_GUIDANCE = 5.0  # beta of Black et al. 2025
 
 
 class DiffusionActionCodec(OutputCodec):
@@ -73,6 +77,51 @@ class DiffusionActionCodec(OutputCodec):
             x = x + self._velocity(x, at, condition) / self.euler_steps
         return x
 
+    def go_on(self, tokens: torch.Tensor, going_on: GoingOn) -> torch.Tensor:
+        """As `decode`, guided towards a chunk that goes on with what is carried out.
+
+        At every Euler step the chunk at the path's end is estimated, its difference from the rows
+        that go on, weighed by `soft_mask`, is carried back through the network to x, and x is led
+        there: pseudo-inverse guidance, real-time chunking (Black et al. 2025, Real-Time Execution
+        of Action Chunking Flow Policies, arXiv:2506.07339, equations 2 to 5). Rows without weight
+        are free, and with none at all it is `decode`. It leaves no gradient anywhere.
+        """
+        towards, weights = self._towards(going_on)
+        condition = self.condition(self.steps(tokens))
+        with torch.inference_mode(False):  # what is differentiated must not come out of it
+            condition = condition.detach().clone()
+            x = self.noise.expand(tokens.shape[0], -1, -1).clone()
+            for i in range(self.euler_steps):
+                s = i / self.euler_steps
+                velocity = self._guided_velocity(x, s, condition, towards, weights)
+                x = x + velocity / self.euler_steps
+        return x
+
+    def _towards(self, going_on: GoingOn) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows that go on, normalised (horizon, size), and their weights (horizon, 1)."""
+        rows = going_on.rows[: self.horizon]
+        towards, weights = torch.zeros_like(self.noise), self.noise.new_zeros(self.horizon, 1)
+        towards[: len(rows)] = self.from_units(rows).to(towards)
+        mask = soft_mask(len(going_on.rows), going_on.frozen)[: self.horizon]
+        weights[: len(rows), 0] = torch.from_numpy(mask).to(weights)
+        return towards, weights
+
+    def _guided_velocity(
+        self,
+        x: torch.Tensor,
+        s: float,
+        condition: torch.Tensor,
+        towards: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> torch.Tensor:
+        """The velocity at x_s, and what leads it towards the rows that go on."""
+        x = x.detach().requires_grad_()
+        velocity = self._velocity(x, x.new_full((x.shape[0],), s), condition)
+        chunk = x + (1 - s) * velocity
+        error = weights * (towards - chunk.detach())
+        (back,) = torch.autograd.grad(chunk, x, error)
+        return velocity.detach() + _guidance(s) * back
+
     def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Squared error of the velocity at one random point of the path of each sample."""
         noise = torch.randn_like(targets)
@@ -85,3 +134,12 @@ class DiffusionActionCodec(OutputCodec):
         time = get_timestep_embedding(at * 1000, _TIME_WIDTH).to(x.dtype)
         given = torch.cat([condition.flatten(1), x.flatten(1), time], dim=1)
         return self.network(given).view_as(x)
+
+
+def _guidance(s: float) -> float:
+    """How strongly x_s is led: (1 - s) / (s r^2), r^2 = (1 - s)^2 / (s^2 + (1 - s)^2), bounded.
+
+    Without the bound it would be infinite at both ends of the path.
+    """
+    unbounded = (s**2 + (1 - s) ** 2) / (s * (1 - s)) if 0 < s < 1 else math.inf
+    return min(STRONGEST_GUIDANCE, unbounded)
