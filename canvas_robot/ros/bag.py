@@ -19,6 +19,7 @@ from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.ros.decisions import DECISION_STATUS
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.messages import values_from_msg
+from canvas_robot.ros.status import going_on_from
 from canvas_robot.signals import Binding, History
 
 
@@ -139,7 +140,8 @@ def _repeat(
         if not (known and begun):
             missing, begun = missing + 1, False  # up to the next reset
             continue
-        chunk = policy.act(history.observe(values["tick"], values["stamp_ns"]))
+        observation = history.observe(values["tick"], values["stamp_ns"])
+        chunk = policy.act(observation, going_on_from(values))
         policy.work()
         recorded = np.float32(values["action_chunk"])
         if np.array_equal(recorded, chunk.values):

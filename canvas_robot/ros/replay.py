@@ -24,6 +24,7 @@ from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.ros.images import image_to_msg
 from canvas_robot.ros.messages import joints_to_msg, pose_to_msg, stamp_from_ns
 from canvas_robot.ros.monitor import Monitor, Status
+from canvas_robot.ros.status import going_on_from
 from canvas_robot.signals import History
 from canvas_robot.signals.binding import Binding, RosFields, RosImage, RosJoints
 from canvas_robot.signals.pose import pose_from_bridge_state
@@ -286,7 +287,8 @@ def direct_actions(policy: CanvasPolicy, replayed: Replayed) -> list[np.ndarray]
                     value = recording.states[fed]
                 history.push(signal, int(replayed.stamps_ns[fed]), value)
             fed += 1
-        chunks.append(policy.act(history.observe(tick, stamp_ns)).values)
+        observation = history.observe(tick, stamp_ns)
+        chunks.append(policy.act(observation, going_on_from(status.values)).values)
     return chunks
 
 

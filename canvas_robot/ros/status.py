@@ -16,6 +16,7 @@ from canvas_robot.ros.decisions import (
     Motion,
 )
 from canvas_robot.ros.messages import values_to_msg
+from canvas_robot.signals import GoingOn
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,24 @@ def decision_status(
     if decision.chunk is not None:
         values |= {f"age_ticks.{r}": age for r, age in decision.chunk.ages.items()}
         values["action_chunk"] = np.asarray(decision.chunk.values, np.float64).tolist()
+        values |= _going_on(decision.chunk.continues)
     level = DiagnosticStatus.OK if active else DiagnosticStatus.WARN
     return _status(identity, DECISION_STATUS, level, decision.detail, values)
+
+
+def _going_on(continues: GoingOn | None) -> dict[str, object]:
+    """What a decision was drawn to go on with, if it was; without it, it cannot be made again."""
+    if continues is None:
+        return {}
+    rows = np.asarray(continues.rows, np.float64).tolist()
+    return {"going_on": rows, "going_on_frozen": continues.frozen}
+
+
+def going_on_from(values: dict[str, object]) -> GoingOn | None:
+    """What a status says that its decision was drawn to go on with: the inverse of `_going_on`."""
+    if "going_on" not in values:
+        return None
+    return GoingOn(np.float32(values["going_on"]), int(values["going_on_frozen"]))
 
 
 def command_status(

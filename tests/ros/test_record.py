@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -17,6 +18,7 @@ from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.resources import config_path
 from canvas_robot.ros.bag import BagError, is_bag, verify_bag
 from canvas_robot.ros.decisions import COMMAND_STATUS, DECISION_STATUS
+from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.monitor import Monitor
 from canvas_robot.ros.record import Recorder, RecordError, input_topics
 from canvas_robot.signals import load_binding
@@ -27,12 +29,16 @@ WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
+    return recorded(tmp_path_factory.mktemp("recorded") / "bag")
+
+
+def recorded(folder: Path, **parameters) -> Path:
     """A recording of some decisions, the first of them after a new instruction."""
-    domain, folder = new_domain(), tmp_path_factory.mktemp("recorded") / "bag"
+    domain = new_domain()
     with (
         Monitor(domain) as monitor,
         closing(Robot(domain)) as robot,
-        closing(NodeInThread(domain, **FOLLOWING)),
+        closing(NodeInThread(domain, **FOLLOWING, **parameters)),
     ):
         assert monitor.wait_for(lambda: sum(s.active for s in monitor.statuses) >= 2, TIMEOUT_S)
         with Recorder(folder, WIDOWX, "raw", "policy", domain) as recorder, recording(recorder):
@@ -80,6 +86,21 @@ def test_decisions_made_again_from_a_bag_are_bit_for_bit_as_recorded(bag):
     assert verified.equal + verified.missing == verified.decisions
     other = verify_bag(bag, assemble_policy(PolicySettings(seed=99)))
     assert other.equal == 0 and "actions differ by up to" in other.first
+
+
+def test_decisions_that_went_on_with_others_are_made_again_from_what_went_on(tmp_path):
+    """A diffusion head under real-time chunking: a bag says of each decision what it was told."""
+    binding = tmp_path / "drawing.yaml"
+    text = config_path("bindings", "widowx.yaml").read_text()
+    binding.write_text(text.replace("codec: action,", "codec: action_diffusion,"))
+    folder = recorded(tmp_path / "bag", binding=str(binding), execution="rtc")
+    guided = 0
+    with Reader(folder) as reader:
+        for connection, _, data in reader.messages():
+            if connection.topic == "/policy/status":
+                guided += "going_on" in values_from_msg(deserialize_message(data, DiagnosticStatus))
+    verified = verify_bag(folder, assemble_policy(PolicySettings(binding=str(binding))))
+    assert guided >= 3 and verified.equal >= 5 and verified.first == ""
 
 
 def test_a_bag_holds_inputs_commands_and_both_kinds_of_status(bag):
