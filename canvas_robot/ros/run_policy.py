@@ -136,6 +136,8 @@ class Goals:
                 self._end(_Result.DEACTIVATED, decision.detail)
             elif decision.refusal and self._loop.instruction != run.instruction:
                 self._end(_Result.REFUSED, decision.refusal)
+            elif decision.reason is not None and (ended := self._loop.ended):
+                self._end(_Result.DEACTIVATED, ended)
             elif decision.reason is not None and (blocked := self._loop.blocked):
                 self._end(_Result.STOPPED, blocked)
 
