@@ -204,6 +204,11 @@ class ControlLoop:
         with self._lock:
             self._pending = instruction
 
+    def refused(self, why: str) -> None:
+        """Notes that an instruction was refused before it came here; the next tick says so."""
+        with self._lock:
+            self._refusal = why
+
     def reset(self) -> None:
         """Starts over at the next tick: no history, target from the measured pose.
 
@@ -244,6 +249,13 @@ class ControlLoop:
         """Why the node is to deactivate itself; until `rearm` the arm is held. "": it is not."""
         with self._lock:
             return ": ".join(self._ended) if self._ended is not None else ""
+
+    @property
+    def blocked(self) -> str:
+        """What stops the motion until it is let go, and why; "" where nothing does."""
+        with self._lock:
+            standing = self._ended or next(iter(self._blocks.items()), ())
+            return ": ".join(standing)
 
     def rearm(self) -> None:
         """Somebody activates: what led to a deactivation stands no more."""
@@ -329,7 +341,8 @@ class ControlLoop:
     def tick(self, index: int, stamp_ns: int) -> Decision:
         """Decides for control tick `index` of the grid at `stamp_ns`."""
         decision = self._decide(index, stamp_ns)
-        refusal, self._refusal = self._refusal, ""
+        with self._lock:
+            refusal, self._refusal = self._refusal, ""
         return dataclasses.replace(decision, refusal=refusal) if refusal else decision
 
     def _decide(self, index: int, stamp_ns: int) -> Decision:

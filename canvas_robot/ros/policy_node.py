@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
@@ -52,6 +53,9 @@ from canvas_robot.ros.status import (
 from canvas_robot.ros.tally import Tally
 from canvas_robot.ros.ticker import Ticker
 
+if TYPE_CHECKING:
+    from canvas_robot.ros.run_policy import Goals
+
 RCLError = rclpy_implementation.RCLError
 STOP_TIMEOUT_S = 5.0
 REPEAT_LOG_S = 5.0
@@ -69,6 +73,7 @@ _OF_A_SESSION = (
     "_canvas_picture",
     "_shown",
     "_safeguards",
+    "_goals",
     "_made",
 )
 
@@ -113,6 +118,7 @@ class PolicyNode(LifecycleNode):
         self._session: Session | None = None
         self._inputs = self._ticker = self._command_clock = None
         self._drivers = self._outputs = self._safeguards = self._canvas_picture = None
+        self._goals: Goals | None = None  # None where its package is not installed
         self._shown: HoldReason | None = None  # of the hold that is drawn
         self._made = ExitStack()  # what configure made, to be undone
         self._speaking = threading.RLock()  # commands leave in the order in which they are made
@@ -314,9 +320,28 @@ class PolicyNode(LifecycleNode):
             settings.teleop_topic,
         )
         made.callback(hands.close)
+        self._goals = self._offer_goals(session)
+        if self._goals is not None:
+            made.callback(self._goals.close)
         instruction = self.create_subscription(String, "~/instruction", self._on_instruction, 1)
         made.callback(self.destroy_subscription, instruction)
         made.callback(self.destroy_service, self.create_service(Trigger, "~/reset", self._on_reset))
+
+    def _offer_goals(self, session: Session) -> Goals | None:
+        try:
+            from canvas_robot.ros.run_policy import Goals
+        except ImportError as error:
+            self.get_logger().info(f"no action ~/run_policy: {error}")
+            return None
+        return Goals(
+            self,
+            session.loop,
+            session.binding,
+            session.identity.camera,
+            self._publish,
+            lambda: self._ticker is not None,
+            self._warn,
+        )
 
     def shut_down(self) -> None:
         """Holds and releases everything, from any state; for the end of the process."""
@@ -328,8 +353,8 @@ class PolicyNode(LifecycleNode):
     def _on_set_parameters(self, parameters) -> SetParametersResult:
         """Once configured, the instruction changes at once, and the policy at ~/reload."""
         for parameter in parameters:
-            if parameter.name == "instruction" and self._ticker is not None:
-                self._session.loop.instruct(parameter.value)
+            if parameter.name == "instruction":
+                self._instruct(parameter.value)
             elif parameter.name.startswith(f"{QOS_PREFIX}."):
                 continue  # it is declared with its topic, read-only from then on
             elif self._session is not None and parameter.name not in _CHANGEABLE:
@@ -338,8 +363,14 @@ class PolicyNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _on_instruction(self, msg: String) -> None:
-        if self._ticker is not None:
-            self._session.loop.instruct(msg.data)
+        self._instruct(msg.data)
+
+    def _instruct(self, instruction: str) -> None:
+        if self._ticker is None:
+            return
+        if self._goals is not None:
+            self._goals.superseded()
+        self._session.loop.instruct(instruction)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._ticker is not None
@@ -400,6 +431,8 @@ class PolicyNode(LifecycleNode):
         except BaseException:
             model.close()
             raise
+        if self._goals is not None:
+            self._goals.reloaded()
         instruction = session.loop.instruction
         if active:
             self._stop(HoldReason.INTERRUPTED, "the policy is exchanged for another")
@@ -509,6 +542,8 @@ class PolicyNode(LifecycleNode):
             identity = self._session.identity
             self._tally.decided(decision, publish_ms)
             self._last_decision = decision
+            if self._goals is not None:
+                self._goals.told(decision)
             if decision.reaction is Reaction.DEACTIVATE:
                 self._deactivation.trigger()
             if decision.reason is not None:

@@ -25,6 +25,8 @@ DISTRIBUTIONS = {
 }
 # Messages of drivers: imported where a parameter asks for them, and refused where they are missing.
 OF_DRIVERS = {"control_msgs", "moveit_msgs", "interbotix_xs_msgs"}
+# Our own, built beside the package; without them there is no action.
+INTERFACES = "canvas_robot_interfaces"
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def test_every_third_party_import_is_declared(package_xml, setup_py):
     ros = {element.text for element in package_xml.iter("exec_depend")}
     extras = [name for extra in setup_py.extras_require.values() for name in extra]
     pip = {_name(requirement) for requirement in [*setup_py.install_requires, *extras]}
-    known = sys.stdlib_module_names | {"canvas_robot"} | ros | OF_DRIVERS
+    known = sys.stdlib_module_names | {"canvas_robot"} | ros | OF_DRIVERS | {INTERFACES}
     undeclared = {
         f"{path.relative_to(ROOT)}: {name}"
         for folder in ("canvas_robot", "launch")
@@ -122,6 +124,36 @@ def test_config_launch_and_marker_are_installed_where_ros_looks(installed):
     for path in [*_files("config"), *_files("launch", "*.launch.py")]:
         expected[f"{SHARE}/{path.relative_to(ROOT)}"] = path
     assert installed == expected
+
+
+def test_the_interfaces_are_a_package_of_the_same_version_that_generates_messages(package_xml):
+    theirs = ElementTree.parse(ROOT / "interfaces/package.xml").getroot()
+    assert theirs.get("format") == "3"
+    assert theirs.findtext("name") == INTERFACES
+    assert theirs.findtext("export/build_type") == "ament_cmake"
+    assert theirs.findtext("member_of_group") == "rosidl_interface_packages"
+    for same in ("version", "maintainer", "license"):
+        assert theirs.findtext(same) == package_xml.findtext(same)
+
+
+def test_every_interface_is_generated_and_can_be_read():
+    from rosbags.typesys import get_types_from_msg
+
+    cmake = (ROOT / "interfaces/CMakeLists.txt").read_text()
+    assert f"project({INTERFACES})" in cmake
+    generated = set(re.findall(r'"(\w+/\w+\.\w+)"', cmake))
+    files = _files("interfaces/action")
+    assert generated == {f"action/{path.name}" for path in files}
+    for path in files:
+        parts = path.read_text().split("\n---\n")
+        assert len(parts) == 3
+        for part in parts:
+            assert get_types_from_msg(part, f"{INTERFACES}/msg/Part")
+
+
+def test_the_interfaces_are_no_part_of_the_python_package(setup_py, installed):
+    assert not [name for name in setup_py.packages if "interfaces" in name]
+    assert not [path for path in installed.values() if ROOT / "interfaces" in path.parents]
 
 
 def test_every_file_of_the_package_is_packaged(setup_py):

@@ -1,4 +1,4 @@
-"""Messages of drivers that no wheel brings, generated and compiled from their definitions.
+"""Messages that no wheel brings, generated and compiled from their definitions: drivers', and ours.
 
 Run with a folder, this makes importable packages there by the ROS 2 wheels' own generators, so that
 tests speak them over DDS as with the real packages. `add_to_path` does that, in another process.
@@ -74,14 +74,18 @@ DEFINITIONS = {
         """,
     },
 }
+DRIVERS = tuple(DEFINITIONS)
+INTERFACES = "canvas_robot_interfaces"
+_ACTION = Path(__file__).parents[2] / "interfaces" / "action" / "RunPolicy.action"
+DEFINITIONS[INTERFACES] = {"action/RunPolicy.action": _ACTION.read_text()}
 PREFIX = Path(sys.prefix)
 PYTHON_HEADERS = Path(sysconfig.get_paths()["include"])
 IMPLEMENTATIONS = ("rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c")
 
 
-def missing() -> list[str]:
+def missing(packages: tuple[str, ...] = DRIVERS) -> list[str]:
     """Packages that are not installed."""
-    return [name for name in DEFINITIONS if importlib.util.find_spec(name) is None]
+    return [name for name in packages if importlib.util.find_spec(name) is None]
 
 
 def why_not() -> str:
@@ -94,13 +98,13 @@ def why_not() -> str:
     return ", ".join(what for what, there in needed.items() if not there)
 
 
-def add_to_path(folder: Path) -> None:
+def add_to_path(folder: Path, packages: tuple[str, ...] = DRIVERS) -> None:
     """Makes what is missing in a folder and lets this process import it."""
-    packages = missing()
-    if packages:
+    made = missing(packages)
+    if made:
         environment = {**os.environ, "AMENT_PREFIX_PATH": str(PREFIX)}
-        subprocess.run([sys.executable, __file__, folder, *packages], check=True, env=environment)
-    for package in packages:
+        subprocess.run([sys.executable, __file__, folder, *made], check=True, env=environment)
+    for package in made:
         sys.path.append(str(folder / package / "python"))
         # By their names, under which the middleware asks for them, they are found once loaded.
         for implementation in IMPLEMENTATIONS:
