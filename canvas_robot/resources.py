@@ -45,11 +45,14 @@ def config_path(kind: str, name: str) -> Path:
 def resolve_config(kind: str, reference: str) -> Path:
     """A user's path if it exists, else the shipped file of that name; raises FileNotFoundError."""
     path = Path(reference).expanduser()
-    return (
-        path
-        if path.is_file()
-        else config_path(kind, path.name if path.name == reference else reference)
-    )
+    if path.is_file():
+        return path
+    folder = config_root() / kind
+    if path.name != reference:
+        names = sorted(shipped.name for shipped in folder.glob("*"))
+        raise FileNotFoundError(f"{reference}: no such file; by name there are {names}")
+    named = [reference, *(f"{reference}{ending}" for ending in (".yaml", ".json"))]
+    return config_path(kind, next((n for n in named if (folder / n).is_file()), reference))
 
 
 def checkpoint_folder(reference: str | Path) -> Path:

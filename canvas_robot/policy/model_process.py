@@ -32,6 +32,7 @@ _SPAWNED = multiprocessing.get_context("spawn")
 DECISION_TIMEOUT_S = 10.0  # a model that takes longer hangs
 DEATHS, SOON_S = 3, 60.0  # so many within so short a time: it is not started again
 _JOIN_S = 5.0
+_LOOK_S = 0.1  # between two looks whether a load is given up
 
 
 class ModelError(RuntimeError):
@@ -87,6 +88,7 @@ class ModelProcess:
         threads: CPU threads of the model; 0: torch's own choice.
         log: receives (level of `logging`, line).
         timeout_s: longest time that a request may take.
+        is_given_up: asked while it loads; once it is, nobody waits any longer.
     Raises:
         ModelError: it could not be loaded; the text is the loader's.
     """
@@ -97,6 +99,7 @@ class ModelProcess:
         threads: int,
         log: Callable[[int, str], None],
         timeout_s: float = DECISION_TIMEOUT_S,
+        is_given_up: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings, self._threads = settings, threads
         self._log, self._timeout_s = log, timeout_s
@@ -106,7 +109,7 @@ class ModelProcess:
         self._why = ""
         self._worker: _Worker | None = _Worker(settings, threads, log)
         try:
-            self.facts = self._worker.load()
+            self.facts = self._worker.load(is_given_up)
             self._squashing = Squashing(self.facts.image_sizes)
         except BaseException as error:
             self.close()
@@ -205,7 +208,7 @@ class ModelProcess:
     def _revive(self) -> None:
         worker = _Worker(self._settings, self._threads, self._log)
         try:
-            worker.load()
+            worker.load(lambda: self._closed)
         except (_Lost, ModelError) as error:
             self._why = f"the model's process could not be started again: {error}"
             worker.end()
@@ -249,7 +252,10 @@ class _Worker:
         line = next((one for one in status.splitlines() if one.startswith("VmRSS:")), "VmRSS: 0 kB")
         return int(line.split()[1]) * 1024
 
-    def load(self) -> Facts:
+    def load(self, is_given_up: Callable[[], bool]) -> Facts:
+        while not self._exchange.connection.poll(_LOOK_S):
+            if is_given_up():
+                raise ModelError("loading was given up")
         return self._answer(None)
 
     def ask(self, request: tuple, timeout_s: float) -> object:

@@ -54,10 +54,11 @@ def _told(error: Exception) -> str:
     return str(error) if told else f"{type(error).__name__}: {error}"
 
 
+_THEN_START = "~/start goes on with the policy"
 # Reasons to hold the policy through which the arm may be led otherwise, and what they say.
 LED_THROUGH = {
-    HoldReason.HOME: "sent to the binding's home; ~/start goes on with the policy",
-    HoldReason.PARK: "sent to the binding's park; ~/start goes on with the policy",
+    HoldReason.HOME: f"sent to the binding's home; {_THEN_START}",
+    HoldReason.PARK: f"sent to the binding's park; {_THEN_START}",
     HoldReason.TELEOPERATED: "somebody leads the arm; the policy goes on when that ends",
     HoldReason.STOPPED: "",
 }
@@ -221,10 +222,18 @@ class ControlLoop:
             self._intake.clear()
             self._pose = None
 
+    def begin(self, instruction: str) -> None:
+        """Starts over under an instruction, or under none where it is refused."""
+        self.reset()
+        with self._lock:
+            self._instruction, self._pending = None, instruction
+
     def block(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision | None:
         """Stops the motion until `unblock`: the hold, or None where this reason stood already."""
         with self._lock:
             standing = reason in self._blocks and self._guide is None
+            if not standing:
+                self._blocks.pop(reason, None)  # the last that came is told first
             self._blocks[reason] = detail
             return None if standing else self._hold(index, stamp_ns, reason, detail)
 
@@ -254,8 +263,8 @@ class ControlLoop:
     def blocked(self) -> str:
         """What stops the motion until it is let go, and why; "" where nothing does."""
         with self._lock:
-            standing = self._ended or next(iter(self._blocks.items()), ())
-            return ": ".join(standing)
+            standing = self._ended or self._foremost
+            return ": ".join(standing) if standing is not None else ""
 
     def rearm(self) -> None:
         """Somebody activates: what led to a deactivation stands no more."""
@@ -285,7 +294,10 @@ class ControlLoop:
         """
         now, held = self._now(), None
         with self._lock:
-            if why_not := self._not_guidable(now):
+            why_not = self._not_guidable(now)
+            if not why_not and HoldReason.STOPPED in self._blocks:
+                why_not = f"{HoldReason.STOPPED}: {self._blocks[HoldReason.STOPPED]}"
+            if why_not:
                 raise GuideError(why_not)
             if not isinstance(self._guide, Teleoperation):
                 held = self._begin_guide(now, HoldReason.TELEOPERATED, Teleoperation)
@@ -480,10 +492,7 @@ class ControlLoop:
         if self._ended is not None:
             return self._hold(index, stamp_ns, *self._ended)
         if self._blocks:
-            guiding = self._guided_for if self._guide is not None else None
-            reason = guiding or next(iter(self._blocks))
-            detail = self._blocks[reason]
-            return self._hold(index, stamp_ns, reason, detail)
+            return self._hold(index, stamp_ns, *self._foremost)
         if trouble := self._intake.trouble(self._now()):
             return self._hold(index, stamp_ns, *trouble)
         if self._instruction is None:
@@ -494,6 +503,17 @@ class ControlLoop:
                 "publish one on ~/instruction or set the parameter",
             )
         return None
+
+    @property
+    def _foremost(self) -> tuple[HoldReason, str] | None:
+        """What is told of all that stops the motion: who leads the arm, an emergency stop, or the
+        last that came.
+        """
+        if self._guide is not None:
+            return self._guided_for, self._blocks[self._guided_for]
+        if HoldReason.ESTOP in self._blocks:
+            return HoldReason.ESTOP, self._blocks[HoldReason.ESTOP]
+        return next(reversed(self._blocks.items()), None)
 
     def _motion_hold(self, index: int, stamp_ns: int) -> Decision | None:
         measured = self._measured()
@@ -631,19 +651,23 @@ class ControlLoop:
             self._follow.guide(make, self._measured(), now.steady_ns),
             reason,
         )
+        self._blocks.pop(reason, None)
         self._blocks[reason] = LED_THROUGH[reason]
         return held
 
     def _guided(self, now: Instant) -> Motion | Decision:
         """The guide's next set-point, or the hold at its end."""
         if why_not := self._not_guidable(now):
+            self._give_up_guide(why_not)
             return self._hold(-1, now.ros_ns, HoldReason.STALE_INPUT, why_not)
         measured, reason = self._measured(), self._guided_for
         motion = self._follow.guided(self._guide, measured, now)
         if motion is None:
             self._end_guide()
             command = self._stay()
-            detail = self._blocks.get(reason, "nobody leads the arm any more")
+            detail = "nobody leads the arm any more"
+            if reason in self._blocks:
+                detail = self._blocks[reason] = f"is at the binding's {reason}; {_THEN_START}"
             return Decision(
                 -1,
                 now.ros_ns,
@@ -655,8 +679,15 @@ class ControlLoop:
             )
         if parted(motion.set_point.pose, measured, self._robot.part_m, self._robot.part_rad):
             detail = "the arm does not follow where it is led"
+            self._give_up_guide(detail)
             return self._hold(-1, now.ros_ns, HoldReason.PARTED, detail)
         return motion
+
+    def _give_up_guide(self, why: str) -> None:
+        """Whoever asked for a pose is told that it was not reached."""
+        if self._guided_for in (HoldReason.HOME, HoldReason.PARK):
+            told = f"did not reach the binding's {self._guided_for}: {why}; {_THEN_START}"
+            self._blocks[self._guided_for] = told
 
     def _end_guide(self) -> None:
         """What somebody's hand did leaves nothing behind; a pose that was gone to keeps the arm."""

@@ -113,7 +113,8 @@ class Guards:
     def _on_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         for reason in _STARTED_FROM:
             self._unblock(reason)
-        response.success, response.message = True, "going on from the measured pose"
+        told = "no stop stands; an active node goes on from the measured pose"
+        response.success, response.message = True, told
         return response
 
     def _on_stop(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

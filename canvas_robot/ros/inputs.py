@@ -47,6 +47,7 @@ from canvas_robot.signals.pose import bridge_state_from_pose
 VECTOR_QOS = QoSProfile(depth=50, reliability=qos_profile_sensor_data.reliability)
 NEWEST_QOS = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)
 _PICTURES_EVERY_S = 0.25  # so often at least, that their age is known
+_OVER_LIMIT_RAD = 0.2
 _LONGEST_WAIT_NS = 1_000_000_000  # that a message is believed to have waited
 
 
@@ -189,11 +190,23 @@ class Inputs:
             positions = joints_from_msg(msg, names)
             if self._effort_limit is not None:
                 self._look_at_efforts(msg, source.joints)
+            self._look_at_limits(source.joints, positions[:-1])
             self.joints = positions
             state = self._arm.measured_state(positions[:-1], float(positions[-1]))
             self._loop.sample(signal, stamp_ns(msg.header.stamp), state, waited_ns)
 
         self._add(JointState, source.topic, signal, receive, VECTOR_QOS)
+
+    def _look_at_limits(self, names: tuple[str, ...], positions: np.ndarray) -> None:
+        """A joint far outside its limits is one whose zero was lost, by a whole turn perhaps."""
+        over = np.maximum(self._arm.lower - positions, positions - self._arm.upper)
+        worst = int(np.argmax(over))
+        if over[worst] > _OVER_LIMIT_RAD:
+            raise MessageError(
+                f"JointState: expected {names[worst]} from {self._arm.lower[worst]:.2f} to "
+                f"{self._arm.upper[worst]:.2f} rad, the limits of the arm's model, or "
+                f"{_OVER_LIMIT_RAD} further, got {positions[worst]:.2f}; set the joint's zero anew"
+            )
 
     def _look_at_efforts(self, msg: JointState, names: tuple[str, ...]) -> None:
         above = {

@@ -8,18 +8,20 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import re
 import threading
 import time
 import traceback
+from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.task import Future
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -29,7 +31,7 @@ from canvas_robot.policy.model_process import ModelProcess, prepare
 from canvas_robot.ros.canvas_picture import CanvasPicture
 from canvas_robot.ros.command_clock import CommandClock
 from canvas_robot.ros.decisions import Decision, HoldReason, Instant, Motion, Reaction
-from canvas_robot.ros.drivers import Drivers
+from canvas_robot.ros.drivers import Drivers, check_drivers
 from canvas_robot.ros.guards import Guards
 from canvas_robot.ros.hands import Hands
 from canvas_robot.ros.inputs import Inputs, newest_only
@@ -42,6 +44,7 @@ from canvas_robot.ros.parameters import (
     read_settings,
     unknown_parameters,
 )
+from canvas_robot.ros.process import is_stopping
 from canvas_robot.ros.qos import QOS_PREFIX, check_overrides, untaken_overrides
 from canvas_robot.ros.session import Session, open_session
 from canvas_robot.ros.status import (
@@ -52,6 +55,7 @@ from canvas_robot.ros.status import (
 )
 from canvas_robot.ros.tally import Tally
 from canvas_robot.ros.ticker import Ticker
+from canvas_robot.signals import SignalError
 
 if TYPE_CHECKING:
     from canvas_robot.ros.run_policy import Goals
@@ -59,6 +63,9 @@ if TYPE_CHECKING:
 RCLError = rclpy_implementation.RCLError
 STOP_TIMEOUT_S = 5.0
 REPEAT_LOG_S = 5.0
+NAP_S = 0.005  # that a loading policy keeps services waiting at most, again and again
+_SHOWN = 200  # characters of an instruction in the log
+_LINES_KNOWN = 1000  # of the log, that are not repeated
 PICTURES_AHEAD_NS = 25_000_000  # pictures are taken so long before the tick that sees them
 HOLD_TIME_S = 0.1  # in which joints come to rest where they are
 _CHANGEABLE = ("instruction", "use_sim_time", *RELOADED)
@@ -72,7 +79,6 @@ _OF_A_SESSION = (
     "_outputs",
     "_canvas_picture",
     "_shown",
-    "_safeguards",
     "_goals",
     "_made",
 )
@@ -103,6 +109,14 @@ class ReloadError(RuntimeError):
     """What was loaded has no place any more."""
 
 
+class _Nap:
+    """To be awaited by a coroutine that has to wait: the executor calls it without a pause."""
+
+    def __await__(self):
+        time.sleep(NAP_S)
+        yield
+
+
 class PolicyNode(LifecycleNode):
     """The lifecycle node.
 
@@ -120,21 +134,28 @@ class PolicyNode(LifecycleNode):
         self._drivers = self._outputs = self._safeguards = self._canvas_picture = None
         self._goals: Goals | None = None  # None where its package is not installed
         self._shown: HoldReason | None = None  # of the hold that is drawn
-        self._made = ExitStack()  # what configure made, to be undone
+        self._made = ExitStack()  # what a session needs, to be undone
+        self._lasting = ExitStack()  # what outlives an exchange of sessions, to be undone
         self._speaking = threading.RLock()  # commands leave in the order in which they are made
         self._reloading = False
         self._last_log: dict[str, float] = {}
         self._tally: Tally | None = None
         self._last_decision: Decision | None = None
         self._deactivation = self.create_guard_condition(self._on_deactivation_due)
-        self.create_service(Trigger, "~/reload", self._on_reload)  # it outlives what it exchanges
+        # In a group of its own: while a policy loads, all else is answered.
+        self.create_service(
+            Trigger,
+            "~/reload",
+            self._on_reload,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )
         self.add_on_set_parameters_callback(self._on_set_parameters)
         start, configure = (
             self.get_parameter(name).value for name in ("autostart", "autoconfigure")
         )
         transitions = [self.trigger_configure] if start or configure else []
         for transition in [*transitions, *([self.trigger_activate] if start else [])]:
-            if transition() != TransitionCallbackReturn.SUCCESS:
+            if is_stopping() or transition() != TransitionCallbackReturn.SUCCESS:
                 raise AutostartError(
                     f"{'autostart' if start else 'autoconfigure'}: the node could not start; see "
                     f"above"
@@ -147,7 +168,10 @@ class PolicyNode(LifecycleNode):
         try:
             return super()._LifecycleNodeMixin__on_change_state(request, response)
         except RCLError as error:
-            self.get_logger().error(f"transition refused: {error}")
+            asked = request.transition.label or f"number {request.transition.id}"
+            state = self._state_machine.current_state[1]
+            self.get_logger().error(f"transition refused: {asked} is none of state {state}")
+            self.get_logger().debug(str(error))
             response.success = False
             return response
 
@@ -155,17 +179,25 @@ class PolicyNode(LifecycleNode):
     def on_configure(self, state) -> TransitionCallbackReturn:
         settings = read_settings(self)
         check_overrides(self)
+        check_drivers(settings)
         model = self._load(settings)
         try:
             self._open(open_session(settings, model, self._instant, self._warn))
         except BaseException:
             model.close()
             raise
+        try:
+            self._heed(settings)
+        except BaseException:
+            self._release()
+            raise
         return TransitionCallbackReturn.SUCCESS
 
     def _load(self, settings: Settings) -> ModelProcess:
         self.get_logger().info(f"loading {settings.policy.describe()}")
-        model = ModelProcess(settings.policy, settings.threads, self._log_model)
+        model = ModelProcess(
+            settings.policy, settings.threads, self._log_model, is_given_up=is_stopping
+        )
         trained = "trained" if model.trained else "UNTRAINED: its actions mean nothing"
         facts = model.facts
         self.get_logger().info(
@@ -216,13 +248,12 @@ class PolicyNode(LifecycleNode):
         """Ticks and commands, from the measured pose."""
         session = self._session
         binding, settings = session.binding, session.settings
-        session.loop.reset()
-        session.loop.instruct(instruction)
+        session.loop.begin(instruction)
         self._inputs = inputs
         for line in untaken_overrides(self):
             self.get_logger().error(f"ignored: {line}")
         self._drivers.begin()
-        self._safeguards.look_at_drivers()
+        self._safeguards.look()  # what stood while nobody looked may stand no more
         self._ticker = Ticker(
             self.get_clock(),
             binding.tick_ns,
@@ -235,7 +266,7 @@ class PolicyNode(LifecycleNode):
         self._command_clock = CommandClock(settings.command_rate_hz, self._on_command_due)
         self._ticker.start()
         self._command_clock.start()
-        self.get_logger().info(f"active at {binding.control_rate_hz} Hz: {instruction!r}")
+        self.get_logger().info(f"active at {binding.control_rate_hz} Hz: {instruction[:_SHOWN]!r}")
 
     @_logged
     def on_deactivate(self, state) -> TransitionCallbackReturn:
@@ -247,7 +278,7 @@ class PolicyNode(LifecycleNode):
 
     @_logged
     def on_cleanup(self, state) -> TransitionCallbackReturn:
-        self._made.close()
+        self._release()
         return TransitionCallbackReturn.SUCCESS
 
     @_logged
@@ -285,6 +316,25 @@ class PolicyNode(LifecycleNode):
         self._inputs = None
         gc.unfreeze()
 
+    def _heed(self, settings: Settings) -> None:
+        """Listens to what stops the arm, whichever session runs: a reload must lose none of it."""
+        with ExitStack() as lasting:
+            self._safeguards = Guards(
+                self,
+                self._block,
+                lambda reason: self._session.loop.unblock(reason),
+                lambda: self._outputs.rivals(),
+                lambda: self._drivers.look(),
+                settings.estop_topic,
+                settings.deadman_topic,
+            )
+            lasting.callback(self._safeguards.close)
+            instruction = self.create_subscription(String, "~/instruction", self._on_instruction, 1)
+            lasting.callback(self.destroy_subscription, instruction)
+            reset = self.create_service(Trigger, "~/reset", self._on_reset)
+            lasting.callback(self.destroy_service, reset)
+            self._lasting = lasting.pop_all()
+
     def _create_topics(self, made: ExitStack) -> None:
         session = self._session
         settings = session.settings
@@ -300,16 +350,6 @@ class PolicyNode(LifecycleNode):
         )
         made.callback(self._outputs.close)
         self._canvas_picture, self._shown = CanvasPicture(session.binding), None
-        self._safeguards = Guards(
-            self,
-            self._block,
-            session.loop.unblock,
-            self._outputs.rivals,
-            self._drivers.look,
-            settings.estop_topic,
-            settings.deadman_topic,
-        )
-        made.callback(self._safeguards.close)
         hands = Hands(
             self,
             session.loop,
@@ -323,9 +363,6 @@ class PolicyNode(LifecycleNode):
         self._goals = self._offer_goals(session)
         if self._goals is not None:
             made.callback(self._goals.close)
-        instruction = self.create_subscription(String, "~/instruction", self._on_instruction, 1)
-        made.callback(self.destroy_subscription, instruction)
-        made.callback(self.destroy_service, self.create_service(Trigger, "~/reset", self._on_reset))
 
     def _offer_goals(self, session: Session) -> Goals | None:
         try:
@@ -346,6 +383,10 @@ class PolicyNode(LifecycleNode):
     def shut_down(self) -> None:
         """Holds and releases everything, from any state; for the end of the process."""
         self._stop()
+        self._release()
+
+    def _release(self) -> None:
+        self._lasting.close()
         self._made.close()
 
     # ------------------------------------------------------------------ callbacks
@@ -354,6 +395,8 @@ class PolicyNode(LifecycleNode):
         """Once configured, the instruction changes at once, and the policy at ~/reload."""
         for parameter in parameters:
             if parameter.name == "instruction":
+                if refusal := self._refusal_of(parameter.value):
+                    return SetParametersResult(successful=False, reason=refusal)
                 self._instruct(parameter.value)
             elif parameter.name.startswith(f"{QOS_PREFIX}."):
                 continue  # it is declared with its topic, read-only from then on
@@ -361,6 +404,19 @@ class PolicyNode(LifecycleNode):
                 reason = f"{parameter.name} is read at configure; clean the node up first"
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
+
+    def _refusal_of(self, instruction: str) -> str:
+        """Why the binding does not accept an instruction; "" where it does, or it is blank."""
+        if self._session is None:
+            return ""
+        binding = self._session.binding
+        signal = binding.regions[binding.goal_region()].signal
+        try:
+            if instruction.strip():
+                binding.signals[signal].checked(signal, instruction)
+        except SignalError as error:
+            return str(error)
+        return ""
 
     def _on_instruction(self, msg: String) -> None:
         self._instruct(msg.data)
@@ -390,7 +446,10 @@ class PolicyNode(LifecycleNode):
         self._reloading = True
         try:
             settings = read_settings(self)
-            model = await self._loaded_beside(settings)
+            loading = self._loaded_beside(settings)
+            while not loading.done():
+                await _Nap()
+            model = loading.result()
             self._exchange(session, settings, model)
             response.success = True
             response.message = f"running {settings.policy.describe()}"
@@ -408,8 +467,8 @@ class PolicyNode(LifecycleNode):
         return response
 
     def _loaded_beside(self, settings: Settings) -> Future:
-        """Resolves to the model's process once it is warm; the executor goes on meanwhile."""
-        loaded = Future(executor=self.executor)
+        """Resolves to the model's process once it is warm."""
+        loaded: Future = Future()
 
         def load() -> None:
             try:
@@ -665,8 +724,10 @@ class PolicyNode(LifecycleNode):
             logger.info(line)
 
     def _warn(self, line: str) -> None:
-        """Logs a line, and the same line again at most every REPEAT_LOG_S."""
-        now, kind = time.monotonic(), ":".join(line.split(":")[:2])
+        """Logs a line, and the same one but for its numbers at most every REPEAT_LOG_S."""
+        now, kind = time.monotonic(), re.sub(r"\d+", "", line)
+        if len(self._last_log) > _LINES_KNOWN:
+            self._last_log.clear()
         if now - self._last_log.get(kind, -REPEAT_LOG_S) >= REPEAT_LOG_S:
             self._last_log[kind] = now
             self.get_logger().warning(line)

@@ -13,6 +13,14 @@ SWITCH_INTERVAL_S = 5e-4  # how long one thread may keep another from its deadli
 _POLL_S = 0.1  # how long a signal may wait for the executor
 
 
+_stopping: list[int] = []  # signals that asked this process to end
+
+
+def is_stopping() -> bool:
+    """Whether SIGINT or SIGTERM has asked this process to end."""
+    return bool(_stopping)
+
+
 class NodeClass(Protocol):
     """A node that can be made without arguments and knows how to end."""
 
@@ -27,10 +35,10 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
     A signal that comes while libraries load ends the process at once; later ones let the node shut
     down while it can still publish.
     """
-    stopping = []
+    _stopping.clear()
 
     def stop(received: int, frame) -> None:
-        stopping.append(received)
+        _stopping.append(received)
 
     def leave(received: int, frame) -> None:
         raise SystemExit(0)
@@ -55,13 +63,15 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
-            while not stopping and rclpy.ok() and not orphaned():
+            while not is_stopping() and rclpy.ok() and not orphaned():
                 executor.spin_once(timeout_sec=_POLL_S)
         finally:
             node.shut_down()
             executor.shutdown()
             node.destroy_node()
     except (ValueError, ParameterException) as error:
+        if is_stopping():
+            return 0  # it was asked to end while it loaded
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:

@@ -10,7 +10,6 @@ from canvas_robot.policy.chunk_execution import make_execution
 from canvas_robot.policy.model_process import ModelProcess
 from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.decisions import Instant
-from canvas_robot.ros.drivers import check_drivers
 from canvas_robot.ros.foresight import Foresight
 from canvas_robot.ros.inputs import check_sources
 from canvas_robot.ros.joint_commands import JointCommands
@@ -50,7 +49,6 @@ def open_session(
     binding, robot = model.binding, model.binding.robot
     if robot is None:
         raise BindingError("binding: expected a robot, the arm to command; it declares none")
-    check_drivers(settings)
     arm = Arm.load(robot.arm)
     check_sources(binding, arm, model.schema)
     loop = ControlLoop(

@@ -1237,6 +1237,51 @@ def test_a_stopped_arm_may_be_led_and_stops_again_when_it_is_told_to(moving):
     assert led(moving, 3) == [None] * 3
 
 
+def test_a_hand_does_not_move_an_arm_that_was_stopped(moving):
+    moving.loop.block(-1, moving.ros_ns, HoldReason.STOPPED, "~/start goes on")
+    with pytest.raises(GuideError, match="stopped: ~/start goes on"):
+        moving.loop.teleoperate(np.zeros(6))
+    moving.loop.unblock(HoldReason.STOPPED)
+    assert moving.loop.teleoperate(np.zeros(6)).reason == HoldReason.TELEOPERATED
+
+
+def test_of_all_that_stops_the_arm_an_emergency_is_told_and_else_what_came_last(moving):
+    def block(reason: HoldReason) -> HoldReason:
+        moving.loop.block(-1, moving.ros_ns, reason, "no")
+        return moving.step().reason
+
+    assert block(HoldReason.STOPPED) == HoldReason.STOPPED
+    assert block(HoldReason.EFFORT) == HoldReason.EFFORT
+    assert block(HoldReason.ESTOP) == HoldReason.ESTOP
+    assert block(HoldReason.DEADMAN) == HoldReason.ESTOP
+    for reason in (HoldReason.ESTOP, HoldReason.DEADMAN):
+        moving.loop.unblock(reason)
+    moving.loop.unblock(HoldReason.EFFORT)
+    moving.loop.go_to(HoldReason.HOME, AWAY)
+    assert moving.step().reason == HoldReason.HOME
+    assert block(HoldReason.STOPPED) == HoldReason.STOPPED
+
+
+def test_a_pose_that_was_reached_and_one_that_was_not_are_told_apart(moving):
+    moving.loop.go_to(HoldReason.HOME, AWAY)
+    led(moving, 200)
+    assert "is at the binding's home; ~/start" in moving.step().detail
+    moving.loop.go_to(HoldReason.PARK, (0.3, -0.1, 0.2, 0.0, 0.0, 0.0))
+    for _ in range(200):  # it does not follow
+        moving.wait(PERIOD)
+        moving.sample("state")
+        moving.loop.motion()
+    assert "did not reach the binding's park: the arm does not follow" in moving.step().detail
+
+
+def test_an_activation_under_an_instruction_that_is_refused_follows_none(moving):
+    moving.loop.begin("so " * 60)
+    moving.step()
+    held = moving.step()
+    assert held.reason == HoldReason.NO_INSTRUCTION
+    assert moving.loop.instructions.refused == 1
+
+
 def test_led_blindly_or_against_an_obstacle_it_holds(moving):
     moving.loop.go_to(HoldReason.HOME, AWAY)
     found = motions(moving, 40)  # no measured pose any more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import cv2
 import numpy as np
@@ -638,6 +639,61 @@ def test_cleaning_up_ends_the_models_process(start_policy):
     assert model.pid is not None
     assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
     assert model.pid is None and node._session is None
+
+
+@pytest.mark.parametrize("how", ["/policy/stop", "estop", "instruction"])
+def test_what_stops_the_arm_is_heard_while_another_policy_loads(
+    start_policy, robot, monitor, monkeypatch, how
+):
+    node = start_policy(
+        autostart=True,
+        stand_in="constant",
+        instruction="touch it",
+        estop_topic="estop",
+        decision_timeout=PATIENCE_S,
+    ).node
+    assert commands_again(monitor)
+    load, loading, go_on = node._load, threading.Event(), threading.Event()
+
+    def slowly(settings):
+        loading.set()
+        assert go_on.wait(TIMEOUT_S)
+        return load(settings)
+
+    monkeypatch.setattr(node, "_load", slowly)
+    client = monitor.node.create_client(Trigger, "/policy/reload")
+    assert monitor.wait_for(client.service_is_ready, TIMEOUT_S)
+    reload = client.call_async(Trigger.Request())
+    assert monitor.wait_for(loading.is_set, TIMEOUT_S)
+    if how == "/policy/stop":
+        assert called(monitor, how).success
+        told = "stopped by ~/stop"
+    elif how == "estop":
+        publisher = monitor.node.create_publisher(Bool, "estop", 1)
+        assert monitor.wait_for(lambda: publisher.get_subscription_count() == 1, TIMEOUT_S)
+        publisher.publish(Bool(data=True))
+        told = "emergency stop by its topic"
+    else:
+        robot.instruction.publish(String(data=" "))
+        told = "publish one on ~/instruction"
+    assert held(monitor, told) and not reload.done()
+    go_on.set()
+    assert monitor.wait_for(reload.done, TIMEOUT_S) and reload.result().success
+    before = len(monitor.statuses)
+    assert monitor.wait_for(lambda: len(monitor.statuses) >= before + 3, TIMEOUT_S)
+    assert not any(s.active for s in monitor.statuses[before:])
+
+
+def test_an_instruction_that_the_binding_refuses_is_no_parameter(start_policy):
+    node = start_policy(autoconfigure=True, stand_in="constant").node
+    (result,) = node.set_parameters([Parameter("instruction", value="touch\n" * 400)])
+    assert not result.successful and "signal" in result.reason
+    assert node.get_parameter("instruction").value == ""
+
+
+def test_a_joint_that_is_a_whole_turn_away_is_not_believed(active_policy, robot, monitor):
+    robot.positions = RESET + np.eye(7)[0] * 2 * np.pi
+    assert held(monitor, "expected waist from -3.14 to 3.14 rad")
 
 
 def test_reload_puts_another_policy_in_the_place_of_the_first(start_policy, robot, monitor):
