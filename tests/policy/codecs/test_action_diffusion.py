@@ -181,6 +181,7 @@ def test_with_every_row_known_and_frozen_the_chunk_comes_close_to_the_old_one():
         assert np.abs(drawn.numpy() - old).max() < 0.25
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_it_is_guided_on_a_gpu_as_on_a_cpu():
     action, tokens = codec(), torch.randn(1, 6, WIDTH)
