@@ -121,6 +121,7 @@ def test_the_demo_runs_both_nodes_and_writes_its_report(domain_id, tmp_path):
         assert (tmp_path / name).stat().st_size > 1000, name
 
 
+@pytest.mark.slow
 def test_the_demo_plays_one_episode_after_the_other(command, tmp_path):
     words = ("demo", "--task", "reach", "--episodes", "2", "--episode", "90000")
     _, output = command(*words, "--out", str(tmp_path))
@@ -219,6 +220,7 @@ def test_real_episodes_get_a_command_a_tick_equal_to_the_policy_called_directly(
     assert replayed[2]["details"]["recordings"] == (25 if whole else 2)
 
 
+@pytest.mark.slow
 @needs_shared
 def test_a_real_clip_gets_a_command_a_tick_equal_to_the_policy_called_directly(replay):
     goal = ("--instruction", "put the spoon on the towel")
@@ -237,6 +239,7 @@ def short_clip(tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @needs_shared
 def test_a_video_with_recorded_states_is_replayed_with_them(replay, short_clip, tmp_path):
     states = np.tile(np.float32([0.3, 0.0, 0.1, 0.0, 0.0, 0.1, 1.0]), (12, 1))
@@ -248,6 +251,7 @@ def test_a_video_with_recorded_states_is_replayed_with_them(replay, short_clip, 
     assert "12 of 12" in output
 
 
+@pytest.mark.slow
 @needs_shared
 def test_a_video_without_an_arm_state_holds_and_says_so(replay, short_clip):
     code, output, report = replay(short_clip, "--rate", "4")

@@ -69,11 +69,11 @@ def active(monitor, since: int = 0) -> bool:
     return any(status.active for status in monitor.statuses[since:])
 
 
-def wait_for_hold(monitor, words: str):
+def wait_for_hold(monitor, words: str, since: int = 0):
     """The first hold whose message says so."""
 
     def found():
-        return [s for s in monitor.statuses if not s.active and words in s.message]
+        return [s for s in monitor.statuses[since:] if not s.active and words in s.message]
 
     assert monitor.wait_for(found, TIMEOUT_S), [s.message for s in monitor.statuses]
     return found()[0]
@@ -203,7 +203,7 @@ def test_a_camera_that_misses_its_deadline_holds_the_arm_until_it_sends_again(
     start_policy(**STAND_IN, binding=patient, **{f"{CAMERA}.deadline": 300 * MS})
     assert monitor.wait_for(lambda: active(monitor), TIMEOUT_S)
     picture, robot.picture = robot.picture, None
-    hold = wait_for_hold(monitor, "no message within the deadline of 0.3 s")
+    hold = wait_for_hold(monitor, "no message within the deadline of 0.3 s", len(monitor.statuses))
     assert hold.values["reason"] == "stale_input"
     assert f"raise {CAMERA}.deadline" in hold.message
     since = monitor.statuses.index(hold)
@@ -228,7 +228,7 @@ def test_a_camera_that_is_not_alive_any_more_holds_the_arm(
     if leaves:
         monitor.wait_for(lambda: False, 0.1)  # the last picture is out
         robot.node.destroy_publisher(robot.images)
-    hold = wait_for_hold(monitor, "no publisher has been alive for 0.4 s")
+    hold = wait_for_hold(monitor, "no publisher has been alive for 0.4 s", len(monitor.statuses))
     assert hold.values["reason"] == "stale_input"
     since = monitor.statuses.index(hold)
     assert monitor.wait_for(lambda: len(monitor.statuses) > since + 4, TIMEOUT_S)
