@@ -29,6 +29,8 @@ from canvas_robot.ros.preparation import Call, Preparation
 from tests.ros import driver_messages
 from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S
 
+pytestmark = pytest.mark.slow  # in all: compiling messages, and a driver that starts again
+
 STAND_IN = {"stand_in": "constant", "instruction": "touch it", "decision_timeout": 5.0}
 ACTION = "gripper_controller/gripper_cmd"
 ARM = Arm.load("wx250s")
