@@ -99,9 +99,9 @@ class Guards:
                 )
             else:
                 self._unblock(HoldReason.SECOND_PUBLISHER)
-            self.look_at_drivers()
+            self._look_at_drivers()
 
-    def look_at_drivers(self) -> None:
+    def _look_at_drivers(self) -> None:
         """Stops the motion while a driver cannot be commanded."""
         if lacks := self._lacks():
             self._block(HoldReason.DRIVER, lacks)
