@@ -410,7 +410,10 @@ def test_diagnostics_tell_what_was_refused_why_it_held_and_where_the_time_went(
 
     assert monitor.wait_for(lambda: loop().get("instructions_refused") == 1, TIMEOUT_S)
     assert loop()["refusal"].startswith("instruction refused, staying with 'touch the red cube'")
-    assert any(s.values["refusal"] == loop()["refusal"] for s in monitor.statuses)
+    # Said once per status and second; whichever comes first.
+    assert monitor.wait_for(
+        lambda: any(s.values["refusal"] == loop()["refusal"] for s in monitor.statuses), TIMEOUT_S
+    )
     assert called(monitor, "policy/stop").success
     assert monitor.wait_for(lambda: loop().get("holds.stopped") == 1, TIMEOUT_S)
     assert (loop()["reason"], loop()["reaction"]) == ("stopped", "hold")
