@@ -9,10 +9,14 @@ import typer
 
 
 def doctor(
-    binding: Annotated[str, typer.Option(help="Of the robot.")] = "widowx.yaml",
+    binding: Annotated[
+        str | None,
+        typer.Option(help="Of the robot; else that of the parameters file, or widowx.yaml."),
+    ] = None,
     image_transport: Annotated[
-        str, typer.Option(help="As the node's parameter: raw or compressed.")
-    ] = "raw",
+        str | None,
+        typer.Option(help="raw or compressed; else as the parameters file says, or raw."),
+    ] = None,
     name: Annotated[
         str, typer.Option(help="That the policy node has or will have, with its namespace.")
     ] = "policy",
@@ -24,10 +28,13 @@ def doctor(
         Path | None, typer.Option(help="Put the camera's view there, as a new reference.")
     ] = None,
     params_file: Annotated[
-        Path | None, typer.Option(help="Of the node: its quality of service is listened with.")
+        Path | None,
+        typer.Option(
+            help="Of the node: its quality of service is listened with, its outputs looked at."
+        ),
     ] = None,
 ) -> None:
-    """Look at a live robot before it moves: topics, types, rates, clocks, pose, camera.
+    """Look at a live robot before it moves: topics, types, rates, clocks, pose, camera, drivers.
 
     Nothing is published. Exit code 1 where there is a fault; each has its remedy.
     """
@@ -35,7 +42,7 @@ def doctor(
 
     from canvas_robot.ros.doctor_run import run_doctor
 
-    if image_transport not in ("raw", "compressed"):
+    if image_transport not in (None, "raw", "compressed"):
         raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
     good = run_doctor(
         binding, image_transport, name, seconds, reference, save, Console(), params_file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from canvas_robot.resources import resolve_config
+from canvas_robot.resources import checkpoint_folder, resolve_config
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import Binding, load_binding
 
@@ -94,3 +94,15 @@ def default_declarations(settings: PolicySettings) -> tuple[CanvasSchema, Bindin
     if settings.control_rate_hz:
         binding = binding.with_control_rate(settings.control_rate_hz)
     return schema or CanvasSchema.from_json(resolve_config("schemas", DEFAULT_SCHEMA)), binding
+
+
+def binding_of(settings: PolicySettings) -> Binding:
+    """The binding that a policy of these settings has, without loading the policy.
+
+    It is the one that they name, the checkpoint's or the default. Raises as `declarations`.
+    """
+    if settings.checkpoint and not settings.binding:
+        binding = load_binding(checkpoint_folder(settings.checkpoint) / "binding.yaml")
+        rate_hz = settings.control_rate_hz
+        return binding.with_control_rate(rate_hz) if rate_hz else binding
+    return default_declarations(settings)[1]

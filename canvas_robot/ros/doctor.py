@@ -9,39 +9,33 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import final
 
 import cv2
 import numpy as np
-from geometry_msgs.msg import PoseStamped, TwistStamped
-from rclpy.qos import DurabilityPolicy
-from std_msgs.msg import Float64
+from rclpy.exceptions import ParameterException
 
 from canvas_robot.kinematics.arm import Arm
 from canvas_robot.kinematics.limiter import motion_limits_of
 from canvas_robot.kinematics.rule import OutsideError, compose, limits_of
+from canvas_robot.ros.findings import Finding, type_name
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS
 from canvas_robot.ros.listener import Listener
+from canvas_robot.ros.output_check import OutputCheck
+from canvas_robot.ros.parameters import (
+    ParameterError,
+    declare_parameters,
+    read_settings,
+    unknown_parameters,
+)
 from canvas_robot.ros.qos import check_overrides
 from canvas_robot.signals import Binding, BindingError, ImageSignal, SignalError
 from canvas_robot.signals.binding import RosImage, RosJoints, RosPose
 from canvas_robot.signals.pose import pose_from_bridge_state
 
-COMMANDS = {"target_pose": PoseStamped, "target_twist": TwistStamped, "gripper": Float64}
 _POLL_S = 0.02
 LEAST_ALIKE, MOST_SHIFTED = 0.5, 0.05  # correlation; share of the picture's width
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at. level: ok, warning or fault; remedy: "" where all is well."""
-
-    level: str
-    subject: str
-    found: str
-    remedy: str = ""
 
 
 @final
@@ -51,9 +45,13 @@ class Doctor:
     Args:
         binding: of the robot.
         image_transport: "raw" or "compressed", as the node's parameter.
-        name: that the policy node has or will have.
+        name: that the policy node has or will have, with its namespace.
         domain_id: ROS domain.
-        overrides: of quality of service, as the node's parameters.
+        parameters: of the policy node, by name: its quality of service is listened with, and the
+            outputs that they ask for are looked at.
+    Raises:
+        BindingError: the binding declares no robot.
+        ParameterError: the node would refuse a parameter.
     """
 
     def __init__(
@@ -62,14 +60,23 @@ class Doctor:
         image_transport: str,
         name: str,
         domain_id: int,
-        overrides: Mapping[str, object] | None = None,
+        parameters: Mapping[str, object] | None = None,
     ) -> None:
         if binding.robot is None:
             raise BindingError("binding: expected a robot, the arm to command; it declares none")
         self._binding, self._name = binding, name
-        self._listener = Listener("canvas_robot_doctor", domain_id, overrides)
+        self._listener = Listener("canvas_robot_doctor", domain_id, parameters)
         self._node = self._listener.node
-        check_overrides(self._node)
+        try:
+            declare_parameters(self._node)
+            self._settings = read_settings(self._node)
+            check_overrides(self._node)
+        except ParameterException as error:
+            self._listener.close()
+            raise ParameterError(str(error)) from error
+        except ParameterError:
+            self._listener.close()
+            raise
         self._topics: dict[str, type] = {}
         self._samples, self._faults = Counter(), defaultdict(Counter)
         self._ages_ns: dict[str, list[int]] = defaultdict(list)
@@ -127,12 +134,15 @@ class Doctor:
 
     def examine(self, reference: np.ndarray | None = None) -> list[Finding]:
         """What was found. reference: (H, W, 3) uint8 RGB, what the camera should see."""
-        findings = [self._limits()]
+        told = unknown_parameters(self._node)
+        remedy = "mend its name in the parameters file; the node ignores it"
+        findings = [Finding("warning", "parameters", line, remedy) for line in told]
+        findings.append(self._limits())
         findings += [self._topic(topic, kind) for topic, kind in self._topics.items()]
         for signal in self._binding.sources.ros:
             findings += self._signal(signal)
         findings.append(self._pose())
-        findings += [self._command(topic, kind) for topic, kind in COMMANDS.items()]
+        findings += OutputCheck(self._node, self._name, self._settings).findings()
         if reference is not None:
             findings.append(self._view(reference))
         return findings
@@ -159,7 +169,7 @@ class Doctor:
     def _topic(self, topic: str, kind: type) -> Finding:
         full = self._node.resolve_topic_name(topic)
         found = {info.topic_type for info in self._node.get_publishers_info_by_topic(full)}
-        wanted = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+        wanted = type_name(kind)
         if wanted in found:
             return Finding("ok", full, wanted)
         if found:
@@ -230,27 +240,6 @@ class Doctor:
         except OutsideError as error:
             return Finding("fault", "measured pose", str(error), "move the arm inside, by hand")
         return Finding("ok", "measured pose", f"{where}, within the workspace or a step of it")
-
-    def _command(self, topic: str, kind: type) -> Finding:
-        full = self._node.resolve_topic_name(f"{self._name}/{topic}")
-        publishers = self._node.get_publishers_info_by_topic(full)
-        others = [p.node_name for p in publishers if p.node_name != self._name.split("/")[-1]]
-        if others:
-            remedy = "stop it, or remap this node's topic"
-            return Finding("fault", full, f"{', '.join(others)} publishes it too", remedy)
-        hearers = self._node.get_subscriptions_info_by_topic(full)
-        if not hearers:
-            remedy = "start the arm's driver, if it is to obey this one"
-            return Finding("warning", full, "nobody listens", remedy)
-        wanted = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
-        for hearer in hearers:
-            if hearer.topic_type != wanted:
-                found = f"{hearer.node_name} expects {hearer.topic_type}, it is {wanted}"
-                return Finding("fault", full, found, "remap it to another topic")
-            if hearer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
-                found = f"{hearer.node_name} asks for transient local durability and hears nothing"
-                return Finding("fault", full, found, "make its subscription volatile")
-        return Finding("ok", full, f"heard by {', '.join(h.node_name for h in hearers)}")
 
     def _view(self, reference: np.ndarray) -> Finding:
         picture = self.picture()

@@ -9,18 +9,17 @@ import PIL.Image
 from rich.console import Console
 from rich.table import Table
 
-from canvas_robot.resources import resolve_config
+from canvas_robot.policy.settings import PolicySettings, binding_of
 from canvas_robot.ros.doctor import Doctor
+from canvas_robot.ros.parameters import parameters_of_file
 from canvas_robot.ros.processes import user_domain_id
-from canvas_robot.ros.qos import overrides_of_file
-from canvas_robot.signals import load_binding
 
 _COLOURS = {"ok": "green", "warning": "yellow", "fault": "red"}
 
 
 def run_doctor(
-    binding: str,
-    image_transport: str,
+    binding: str | None,
+    image_transport: str | None,
     name: str,
     seconds: float,
     reference: Path | None,
@@ -30,10 +29,16 @@ def run_doctor(
 ) -> bool:
     """Listens, prints what was found with a remedy a line; True where there is no fault.
 
-    reference: picture that the camera should see; save: where to put what it sees. params_file: of
-    the node, whose quality of service is listened with.
+    binding, image_transport: None: as the parameters say. reference: picture that the camera should
+    see; save: where to put what it sees. params_file: of the node.
     """
-    declared = load_binding(resolve_config("bindings", binding))
+    parameters = {} if params_file is None else parameters_of_file(params_file)
+    named = {name: str(parameters.get(name, "")) for name in ("checkpoint", "binding")}
+    rate_hz = float(parameters.get("control_rate", 0.0))
+    if binding is not None:
+        named["binding"] = binding
+    declared = binding_of(PolicySettings(**named, control_rate_hz=rate_hz))
+    transport = image_transport or parameters.get("image_transport", "raw")
     picture = None
     if reference is not None:
         try:
@@ -43,8 +48,7 @@ def run_doctor(
             raise ValueError(
                 f"--reference: expected a picture, got {reference}: {error}"
             ) from error
-    overrides = {} if params_file is None else overrides_of_file(params_file)
-    with Doctor(declared, image_transport, name, user_domain_id(), overrides) as doctor:
+    with Doctor(declared, transport, name, user_domain_id(), parameters) as doctor:
         with console.status(f"listening for {seconds:g} s; nothing is published"):
             doctor.listen(seconds)
         findings, seen = doctor.examine(picture), doctor.picture()

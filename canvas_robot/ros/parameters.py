@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 
+import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
+from rclpy.parameter import Parameter, parameter_dict_from_yaml_file
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
+from canvas_robot.policy.chunk_execution import EXECUTIONS
 from canvas_robot.policy.settings import DEFAULT_THREADS, STAND_INS, PolicySettings
 
 
@@ -156,6 +163,9 @@ PARAMETERS = {
     ),
 }
 
+# Names of topics, actions and namespaces; "" is none.
+_ROS_NAMES = ("estop_topic", "deadman_topic", "teleop_topic", "gripper_action", "interbotix")
+
 # What ~/reload reads again; all else is read at configure.
 RELOADED = ("checkpoint", "schema", "binding", "backbone", "prompts")
 
@@ -225,6 +235,20 @@ def unknown_parameters(node: Node) -> list[str]:
     return told
 
 
+def parameters_of_file(path: Path) -> dict[str, object]:
+    """What a parameters file gives the policy node, by name.
+
+    Raises ParameterError where the file is none.
+    """
+    try:
+        found = parameter_dict_from_yaml_file(str(path), use_wildcard=True)
+    except (OSError, RuntimeError, AttributeError, TypeError, yaml.YAMLError) as error:
+        raise ParameterError(
+            f"{path}: expected a ROS parameters file (node: ros__parameters: ...), got {error}"
+        ) from error
+    return {name: Parameter.from_parameter_msg(msg).value for name, msg in found.items()}
+
+
 def read_settings(node: Node) -> Settings:
     """The parameters as they are now; raises ParameterError naming the one that is wrong."""
     value = {
@@ -237,6 +261,12 @@ def read_settings(node: Node) -> Settings:
         )
     if value["servo"] not in ("", *SERVO_COMMANDS):
         raise ParameterError(f"servo: expected twist, pose or nothing, got {value['servo']!r}")
+    if value["execution"] not in EXECUTIONS:
+        raise ParameterError(
+            f"execution: expected one of {', '.join(EXECUTIONS)}, got {value['execution']!r}"
+        )
+    for name in _ROS_NAMES:
+        _check_ros_name(node, name, value[name])
     policy = PolicySettings(
         checkpoint=value["checkpoint"],
         schema=value["schema"],
@@ -280,3 +310,15 @@ def read_settings(node: Node) -> Settings:
             )
         },
     )
+
+
+def _check_ros_name(node: Node, parameter: str, name: str) -> None:
+    try:
+        if name:
+            full = expand_topic_name(name, node.get_name(), node.get_namespace())
+            validate_full_topic_name(full)
+    except (InvalidTopicNameException, ValueError) as error:
+        why = str(error).splitlines()[0].split(": ", 1)[-1].split(", at /")[0].rstrip(":")
+        raise ParameterError(
+            f"{parameter}: expected a ROS name such as /robot/{parameter}, got {name!r}: {why}"
+        ) from error

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from pathlib import Path
 
-import yaml
 from rclpy.node import Node
-from rclpy.parameter import Parameter, parameter_dict_from_yaml_file
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -77,18 +74,6 @@ def untaken_overrides(node: Node) -> list[str]:
                 f"{name}: no topic of the node takes it" + (f"; {near[0]}?" if near else "")
             )
     return told
-
-
-def overrides_of_file(path: Path) -> dict[str, object]:
-    """The overrides in a parameters file, by name; raises ParameterError where it is none."""
-    try:
-        found = parameter_dict_from_yaml_file(str(path), use_wildcard=True)
-    except (OSError, RuntimeError, AttributeError, TypeError, yaml.YAMLError) as error:
-        raise ParameterError(
-            f"{path}: expected a ROS parameters file (node: ros__parameters: ...), got {error}"
-        ) from error
-    values = {name: Parameter.from_parameter_msg(msg).value for name, msg in found.items()}
-    return {name: value for name, value in values.items() if name.startswith(f"{QOS_PREFIX}.")}
 
 
 def _expected(policy: str, value: object) -> str:

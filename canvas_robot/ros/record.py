@@ -15,6 +15,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64, Float64MultiArray, String
+from trajectory_msgs.msg import JointTrajectory
 
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.listener import Listener
@@ -25,6 +26,10 @@ OUTPUTS = {
     "target_twist": TwistStamped,
     "proposed": PoseStamped,
     "gripper": Float64,
+    "joint_trajectory": JointTrajectory,
+    "gripper_trajectory": JointTrajectory,
+    "joint_positions": Float64MultiArray,
+    "gripper_position": Float64MultiArray,
     "action_chunk": Float64MultiArray,
     "status": DiagnosticStatus,
     "instruction": String,

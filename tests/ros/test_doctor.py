@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import String
+from std_msgs.msg import Float64MultiArray, String
+from std_srvs.srv import Trigger
 
 from canvas_robot.resources import config_path
 from canvas_robot.ros.doctor import Doctor, compared
+from canvas_robot.ros.parameters import ParameterError
 from canvas_robot.signals import BindingError, load_binding
 from tests.ros.conftest import JOINTS, RESET
 
@@ -34,9 +36,9 @@ def examine(robot, domain_id):
     robot.picture = scene()
 
     def run(
-        binding=WIDOWX, reference=None, overrides=None
+        binding=WIDOWX, reference=None, name="policy", **parameters
     ) -> dict[tuple[str, str], tuple[str, str]]:
-        with Doctor(binding, "raw", "policy", domain_id, overrides) as doctor:
+        with Doctor(binding, "raw", name, domain_id, parameters) as doctor:
             doctor.listen(LISTEN_S)
             findings = doctor.examine(reference)
         assert all(bool(f.remedy) == (f.level != "ok") for f in findings), findings
@@ -54,6 +56,7 @@ def test_a_good_robot_has_no_fault(examine):
     assert not faults(found)
     assert ("ok", "measured pose") in found and ("ok", "camera's view") in found
     assert ("warning", "/policy/target_pose") in found  # no driver listens
+    assert not [subject for _, subject in found if "trajectory" in subject]
 
 
 def test_a_camera_that_is_silent_is_named_with_where_its_type_is_published(examine, robot, monitor):
@@ -132,8 +135,40 @@ def test_a_second_publisher_and_a_listener_that_cannot_hear_are_named(examine, r
 
 def test_a_publisher_that_does_not_offer_what_the_node_requests_is_named(examine):
     deadline = "qos_overrides./joint_states.subscription.deadline"
-    found, _ = faults(examine(overrides={deadline: 100_000_000}))["signal state"]
+    found, _ = faults(examine(**{deadline: 100_000_000}))["signal state"]
     assert "a publisher is not heard" in found and "deadline 100000000 ns" in found
+
+
+def test_outputs_that_the_parameters_ask_for_are_looked_at(examine, monitor):
+    monitor.node.create_subscription(Float64MultiArray, "policy/joint_positions", print, 1)
+    found = examine(joint_output=True, joint_positions=True)
+    assert ("warning", "/policy/joint_trajectory") in found
+    assert ("warning", "/policy/gripper_trajectory") in found
+    assert ("ok", "/policy/joint_positions") in found
+    dry = examine(dry_run=True, joint_output=True)
+    assert ("ok", "commands") in dry and not [s for _, s in dry if s.startswith("/policy")]
+
+
+def test_drivers_that_are_not_there_or_others_are_named(examine, robot):
+    robot.node.create_service(Trigger, "left/servo_node/switch_command_type", print)
+    asked = {"servo": "twist", "gripper_action": "/hand/gripper_cmd", "interbotix": "/wx250s"}
+    found = examine(name="left/policy", **asked)
+    expected = "expected moveit_msgs/srv/ServoCommandType, got std_srvs/srv/Trigger"
+    wrong = faults(found)
+    assert wrong["/left/servo_node/switch_command_type"] == (expected, "start MoveIt Servo")
+    kind = "control_msgs/action/ParallelGripperCommand"
+    assert wrong["/hand/gripper_cmd"][0] == f"nobody offers it ({kind})"
+    for service in ("get_robot_info", "set_motor_registers"):
+        assert "robot_name:=wx250s" in wrong[f"/wx250s/{service}"][1]
+    assert ("warning", "/wx250s/commands/joint_group") in found
+
+
+def test_parameters_are_read_as_the_node_reads_them(examine):
+    found = examine(joint_ouput=True)
+    assert found["warning", "parameters"][0] == "joint_ouput: no such parameter; joint_output?"
+    for name, value in (("execution", "frist"), ("estop_topic", "e stop"), ("threads", "many")):
+        with pytest.raises(ParameterError, match=name):
+            examine(**{name: value})
 
 
 def test_a_binding_without_limits_is_named_and_one_without_a_robot_refused(examine, domain_id):

@@ -23,9 +23,12 @@ from std_msgs.msg import Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from canvas_robot.kinematics import Arm
+from canvas_robot.resources import config_path
+from canvas_robot.ros.doctor import Doctor
 from canvas_robot.ros.messages import trajectory_from_msg
 from canvas_robot.ros.openings import STEP
 from canvas_robot.ros.preparation import Call, Preparation
+from canvas_robot.signals import load_binding
 from tests.ros import driver_messages
 from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S
 
@@ -34,6 +37,7 @@ pytestmark = pytest.mark.slow  # in all: compiling messages, and a driver that s
 STAND_IN = {"stand_in": "constant", "instruction": "touch it", "decision_timeout": 5.0}
 ACTION = "gripper_controller/gripper_cmd"
 ARM = Arm.load("wx250s")
+WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -156,6 +160,14 @@ def asks(hand, monitor, share: float, goals: list, count: int, seconds: float = 
         return len(goals) >= count
 
     return monitor.wait_for(want, seconds)
+
+
+def test_the_doctor_finds_a_driver_that_is_there(gripper, robot, domain_id):
+    with Doctor(WIDOWX, "raw", "policy", domain_id, {"gripper_action": ACTION}) as doctor:
+        doctor.listen(1.0)
+        found = {(f.level, f.subject): f.found for f in doctor.examine()}
+    assert found["ok", f"/{ACTION}"] == "control_msgs/action/ParallelGripperCommand"
+    assert not [subject for level, subject in found if level == "fault" and "driver" in subject]
 
 
 # ---------------------------------------------------------------- the gripper's action

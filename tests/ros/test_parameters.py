@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 import rclpy
 import yaml
 from rclpy.context import Context
+from rclpy.parameter import Parameter
 
 from canvas_robot.resources import config_path
 from canvas_robot.ros.decisions import HoldReason
-from canvas_robot.ros.parameters import declare_parameters
+from canvas_robot.ros.parameters import ParameterError, declare_parameters, read_settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "robot.md").read_text()
 
@@ -46,3 +48,31 @@ def test_every_parameter_says_what_it_means_and_stands_on_the_page(domain_id):
 
 def test_every_reason_to_hold_stands_on_the_page():
     assert not [reason for reason in HoldReason if f"`{reason}`" not in PAGE]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("execution", "firts", "expected one of first, receding"),
+        ("image_transport", "theora", "expected raw or compressed"),
+        ("servo", "jog", "expected twist, pose or nothing"),
+        ("estop_topic", "e stop", "got 'e stop': topic name must not contain characters other"),
+        ("deadman_topic", "dead//man", "must not contain repeated '/'"),
+        ("teleop_topic", "/hand/", "must not end with a forward slash"),
+        ("gripper_action", "{robot}/gripper_cmd", "unknown substitution: {robot}"),
+        ("interbotix", "250s", "must not start with a number"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_before_anything_loads(domain_id, name, value, words):
+    context = Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    try:
+        given = [Parameter(name, value=value)]
+        node = rclpy.create_node("policy", context=context, parameter_overrides=given)
+        declare_parameters(node)
+        with pytest.raises(ParameterError, match=f"^{name}: expected") as refused:
+            read_settings(node)
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown(context=context)
+    assert words in str(refused.value)

@@ -15,8 +15,8 @@ from rclpy.qos import LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from canvas_robot.resources import config_path
-from canvas_robot.ros.parameters import ParameterError
-from canvas_robot.ros.qos import check_overrides, overrides_of_file, untaken_overrides
+from canvas_robot.ros.parameters import ParameterError, parameters_of_file
+from canvas_robot.ros.qos import check_overrides, untaken_overrides
 from tests.ros.conftest import PATIENCE_S, TIMEOUT_S
 
 CAMERA = "qos_overrides./camera/image_raw.subscription"
@@ -140,7 +140,10 @@ def test_the_overrides_of_a_parameters_file_are_found_under_any_node(tmp_path):
         "/**/policy: {ros__parameters: {dtype: float32, qos_overrides: "
         "{/camera/image_raw: {subscription: {deadline: 200000000}}}}}"
     )
-    assert overrides_of_file(file) == {f"{CAMERA}.deadline": 200 * MS}
+    assert parameters_of_file(file) == {
+        "dtype": "float32",
+        f"{CAMERA}.deadline": 200 * MS,
+    }
 
 
 @pytest.mark.parametrize("text", ["- 1", "policy: {a: 1}", "", "a: ]"])
@@ -148,7 +151,7 @@ def test_a_file_that_is_no_parameters_file_is_refused(tmp_path, text):
     file = tmp_path / "policy.yaml"
     file.write_text(text)
     with pytest.raises(ParameterError, match=r"policy\.yaml: expected a ROS parameters file"):
-        overrides_of_file(file)
+        parameters_of_file(file)
 
 
 # ---------------------------------------------------------------- in effect

@@ -29,7 +29,7 @@ WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory):
-    return recorded(tmp_path_factory.mktemp("recorded") / "bag")
+    return recorded(tmp_path_factory.mktemp("recorded") / "bag", joint_output=True)
 
 
 def recorded(folder: Path, **parameters) -> Path:
@@ -117,6 +117,8 @@ def test_a_bag_holds_inputs_commands_and_both_kinds_of_status(bag):
         "/policy/target_pose",
         "/policy/target_twist",
         "/policy/gripper",
+        "/policy/joint_trajectory",
+        "/policy/gripper_trajectory",
         "/policy/instruction",
     } <= topics
 

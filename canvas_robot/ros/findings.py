@@ -1,0 +1,20 @@
+"""Findings: what `canvas-robot doctor` says of one thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. level: ok, warning or fault; remedy: "" where all is well."""
+
+    level: str
+    subject: str
+    found: str
+    remedy: str = ""
+
+
+def type_name(kind: type) -> str:
+    """A message class's ROS name, such as std_msgs/msg/Float64."""
+    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"

@@ -1,0 +1,115 @@
+"""OutputCheck: whether somebody hears what the policy node will say, and nobody else says it too.
+
+It looks at the graph; nothing is published and no service called.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy
+from std_msgs.msg import Float64, Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from canvas_robot.ros.drivers import SERVO_SERVICE, DriverError, check_drivers
+from canvas_robot.ros.findings import Finding, type_name
+from canvas_robot.ros.parameters import Settings
+
+COMMANDS = {"target_pose": PoseStamped, "target_twist": TwistStamped, "gripper": Float64}
+TRAJECTORIES = {"joint_trajectory": JointTrajectory, "gripper_trajectory": JointTrajectory}
+POSITIONS = {"joint_positions": Float64MultiArray, "gripper_position": Float64MultiArray}
+
+
+@final
+class OutputCheck:
+    """The outputs of one policy node.
+
+    Args:
+        node: looks at the graph.
+        name: of the policy node, with its namespace.
+        settings: of the policy node, which name its outputs.
+    """
+
+    def __init__(self, node: Node, name: str, settings: Settings) -> None:
+        self._node, self._name, self._settings = node, name, settings
+
+    def findings(self) -> list[Finding]:
+        """A line for each topic, and for each service and action of a driver."""
+        settings = self._settings
+        if settings.dry_run:
+            told = f"dry_run: poses go to {self._name}/proposed, and no arm is commanded"
+            return [Finding("ok", "commands", told)]
+        topics = dict(COMMANDS)
+        if settings.joint_output:
+            topics |= TRAJECTORIES
+        if settings.joint_positions:
+            topics |= POSITIONS
+        findings = [
+            self._heard(f"{self._name}/{topic}", type_name(kind)) for topic, kind in topics.items()
+        ]
+        return findings + self._drivers()
+
+    def _drivers(self) -> list[Finding]:
+        settings, findings = self._settings, []
+        try:
+            check_drivers(settings)
+        except DriverError as error:
+            told, _, remedy = str(error).partition("; ")
+            findings.append(Finding("fault", "messages of drivers", told, remedy))
+        if settings.servo:
+            kind = "moveit_msgs/srv/ServoCommandType"
+            findings.append(self._served(SERVO_SERVICE, kind, "start MoveIt Servo"))
+        if action := settings.gripper_action:
+            kind = "control_msgs/action/ParallelGripperCommand"
+            remedy = "start the gripper's controller, of that type"
+            goal = (f"{action}/_action/send_goal", f"{kind}_SendGoal")
+            findings.append(self._served(*goal, remedy))
+        if robot := settings.interbotix:
+            for topic, kind in (("group", "JointGroupCommand"), ("single", "JointSingleCommand")):
+                kind = f"interbotix_xs_msgs/msg/{kind}"
+                findings.append(self._heard(f"{robot}/commands/joint_{topic}", kind))
+            services = {"get_robot_info": "RobotInfo", "set_motor_registers": "RegisterValues"}
+            for service, kind in services.items():
+                kind = f"interbotix_xs_msgs/srv/{kind}"
+                remedy = f"start Interbotix's driver with robot_name:={robot.strip('/')}"
+                findings.append(self._served(f"{robot}/{service}", kind, remedy))
+        return findings
+
+    def _full(self, topic: str) -> str:
+        """A relative name is one in the policy node's namespace."""
+        namespace = self._name.rpartition("/")[0]
+        named = topic if topic.startswith(("/", self._name)) else f"{namespace}/{topic}"
+        return self._node.resolve_topic_name(named.removeprefix("~/"))
+
+    def _heard(self, topic: str, kind: str) -> Finding:
+        full = self._full(topic)
+        publishers = self._node.get_publishers_info_by_topic(full)
+        others = [p.node_name for p in publishers if p.node_name != self._name.split("/")[-1]]
+        if others:
+            remedy = "stop it, or remap this node's topic"
+            return Finding("fault", full, f"{', '.join(others)} publishes it too", remedy)
+        hearers = self._node.get_subscriptions_info_by_topic(full)
+        if not hearers:
+            remedy = "start the arm's driver, if it is to obey this one"
+            return Finding("warning", full, "nobody listens", remedy)
+        for hearer in hearers:
+            if hearer.topic_type != kind:
+                found = f"{hearer.node_name} expects {hearer.topic_type}, it is {kind}"
+                return Finding("fault", full, found, "remap it to another topic")
+            if hearer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+                found = f"{hearer.node_name} asks for transient local durability and hears nothing"
+                return Finding("fault", full, found, "make its subscription volatile")
+        return Finding("ok", full, f"heard by {', '.join(h.node_name for h in hearers)}")
+
+    def _served(self, service: str, kind: str, remedy: str) -> Finding:
+        full = self._full(service)
+        found = dict(self._node.get_service_names_and_types()).get(full, [])
+        subject, wanted = full.removesuffix("/_action/send_goal"), kind.removesuffix("_SendGoal")
+        if kind in found:
+            return Finding("ok", subject, wanted)
+        if found:
+            there = ", ".join(one.removesuffix("_SendGoal") for one in found)
+            return Finding("fault", subject, f"expected {wanted}, got {there}", remedy)
+        return Finding("fault", subject, f"nobody offers it ({wanted})", remedy)
