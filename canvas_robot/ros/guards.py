@@ -16,6 +16,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from canvas_robot.ros.decisions import HoldReason
+from canvas_robot.ros.qos import OPERATOR_OVERRIDES
 
 DEADMAN_TIMEOUT_S = 0.5
 _RIVALS_S = 0.2  # between two looks for other publishers
@@ -27,7 +28,6 @@ _STARTED_FROM = (
     HoldReason.HOME,
     HoldReason.PARK,
 )
-_BUTTON_QOS = QoSProfile(depth=1)
 
 
 class Guards:
@@ -64,12 +64,18 @@ class Guards:
         ):
             service = node.create_service(Trigger, f"~/{name}", answer)
             self._destroy.append(functools.partial(node.destroy_service, service))
-        for topic, qos, receive in (
-            (estop_topic, _BUTTON_QOS, self._on_estop_message),
-            (deadman_topic, _BUTTON_QOS, self._on_deadman),
+        for topic, receive in (
+            (estop_topic, self._on_estop_message),
+            (deadman_topic, self._on_deadman),
         ):
             if topic:
-                heard = node.create_subscription(Bool, topic, receive, qos)
+                heard = node.create_subscription(
+                    Bool,
+                    topic,
+                    receive,
+                    QoSProfile(depth=1),
+                    qos_overriding_options=OPERATOR_OVERRIDES,
+                )
                 self._destroy.append(functools.partial(node.destroy_subscription, heard))
 
     def close(self) -> None:

@@ -18,9 +18,8 @@ from std_srvs.srv import Trigger
 from canvas_robot.ros.control import ControlLoop, GuideError
 from canvas_robot.ros.decisions import Decision, HoldReason
 from canvas_robot.ros.messages import MessageError, twist_from_msg
+from canvas_robot.ros.qos import OPERATOR_OVERRIDES
 from canvas_robot.signals.binding import Robot
-
-_TELEOP_QOS = QoSProfile(depth=1)
 
 
 class Hands:
@@ -59,7 +58,13 @@ class Hands:
                 (TwistStamped, teleop_topic, self._on_twist),
                 (Float64, f"{teleop_topic}_gripper", self._on_gripper),
             ):
-                heard = node.create_subscription(kind, topic, receive, _TELEOP_QOS)
+                heard = node.create_subscription(
+                    kind,
+                    topic,
+                    receive,
+                    QoSProfile(depth=1),
+                    qos_overriding_options=OPERATOR_OVERRIDES,
+                )
                 self._destroy.append(functools.partial(node.destroy_subscription, heard))
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -45,7 +46,12 @@ from canvas_robot.ros.parameters import (
     unknown_parameters,
 )
 from canvas_robot.ros.process import is_stopping
-from canvas_robot.ros.qos import QOS_PREFIX, check_overrides, untaken_overrides
+from canvas_robot.ros.qos import (
+    OPERATOR_OVERRIDES,
+    QOS_PREFIX,
+    check_overrides,
+    untaken_overrides,
+)
 from canvas_robot.ros.session import Session, open_session
 from canvas_robot.ros.status import (
     command_status,
@@ -329,7 +335,13 @@ class PolicyNode(LifecycleNode):
                 settings.deadman_topic,
             )
             lasting.callback(self._safeguards.close)
-            instruction = self.create_subscription(String, "~/instruction", self._on_instruction, 1)
+            instruction = self.create_subscription(
+                String,
+                "~/instruction",
+                self._on_instruction,
+                QoSProfile(depth=1),
+                qos_overriding_options=OPERATOR_OVERRIDES,
+            )
             lasting.callback(self.destroy_subscription, instruction)
             reset = self.create_service(Trigger, "~/reset", self._on_reset)
             lasting.callback(self.destroy_service, reset)

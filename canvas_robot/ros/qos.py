@@ -32,6 +32,15 @@ INPUT_OVERRIDES = QoSOverridingOptions(
         QoSPolicyKind.LIVELINESS_LEASE_DURATION,
     )
 )
+# Of what people say. A deadman has a time limit of its own, and no other topic must come in time.
+OPERATOR_OVERRIDES = QoSOverridingOptions(
+    (
+        QoSPolicyKind.HISTORY,
+        QoSPolicyKind.DEPTH,
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DURABILITY,
+    )
+)
 # History, depth and durability stay as they are: no command may wait for who comes later.
 OUTPUT_OVERRIDES = QoSOverridingOptions(
     (

@@ -11,8 +11,9 @@ from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import LivelinessPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
 
 from canvas_robot.resources import config_path
 from canvas_robot.ros.parameters import ParameterError, parameters_of_file
@@ -186,6 +187,17 @@ def test_overrides_are_in_effect_on_their_topic_alone_in_every_active_period(
             done = getattr(node, f"trigger_{transition}")()
             assert done == TransitionCallbackReturn.SUCCESS, transition
         monitor.statuses.clear()
+
+
+def test_an_emergency_stop_that_was_latched_before_the_node_began_is_heard_where_asked_for(
+    start_policy, robot, monitor
+):
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    robot.node.create_publisher(Bool, "estop", latched).publish(Bool(data=True))
+    heard = "qos_overrides./estop.subscription.durability"
+    start_policy(**STAND_IN, estop_topic="estop", **{heard: "transient_local"})
+    hold = wait_for_hold(monitor, "emergency stop")
+    assert hold.values["reason"] == "estop"
 
 
 def test_an_override_of_a_topic_that_the_node_has_not_is_told(start_policy, capfd):
