@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from canvas_robot.backbone.loading import Backbone, load_backbone
-from canvas_robot.policy.codecs.action_diffusion import DiffusionActionCodec
 from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.imagination import Imagination
 from canvas_robot.policy.model import CanvasModel, ModelInputs
@@ -238,7 +237,7 @@ class CanvasPolicy:
             region, modulator = self.model.action_region, self._ticks.modulator
             tokens = self.model.output_tokens(rows, region, modulator)
             head = self.model.action
-            continues = going_on if isinstance(head, DiffusionActionCodec) else None
+            continues = going_on if head.goes_on else None
             drawn = head.decode(tokens) if continues is None else head.go_on(tokens, continues)
             values = head.to_units(drawn[0])
         done = time.perf_counter()

@@ -33,6 +33,8 @@ class DiffusionActionCodec(OutputCodec):
         steps: Euler steps.
     """
 
+    goes_on = True
+
     def __init__(
         self,
         normaliser: Normaliser,

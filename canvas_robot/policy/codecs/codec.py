@@ -17,7 +17,7 @@ from canvas_robot.backbone.image_encoder import ImageEncoder
 from canvas_robot.backbone.loading import Backbone
 from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.prompts import PromptFolder
-from canvas_robot.signals import Frames, Normaliser, Statistics, StatisticsError
+from canvas_robot.signals import Frames, GoingOn, Normaliser, Statistics, StatisticsError
 from canvas_robot.signals.codecs import RegionBinding
 from canvas_robot.signals.signal import Signal, VectorSignal
 
@@ -134,6 +134,8 @@ class OutputCodec(Codec):
         width: token width.
     """
 
+    goes_on = False  # whether `go_on` heeds what is carried out
+
     def __init__(self, normaliser: Normaliser, size: tuple[int, int, int], width: int) -> None:
         super().__init__()
         self.normaliser = normaliser
@@ -145,6 +147,10 @@ class OutputCodec(Codec):
     @abstractmethod
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Output tokens (B, token_count, width) to normalised values (B, t, size)."""
+
+    def go_on(self, tokens: torch.Tensor, going_on: GoingOn) -> torch.Tensor:
+        """As `decode`, of a chunk that goes on with what is carried out, where the codec can."""
+        return self.decode(tokens)
 
     @abstractmethod
     def loss(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
