@@ -25,7 +25,7 @@ from canvas_robot.signals import ActionChunk, Binding, GoingOn, Observation
 
 # A process is forked from one that has only imported the libraries: that takes seconds, once.
 _FORKED = multiprocessing.get_context("forkserver")
-_FORKED.set_forkserver_preload(["canvas_robot.policy.model_server"])
+_FORKED.set_forkserver_preload(["canvas_robot.policy.model_seed"])
 # CUDA works in no fork of a process that has as much as looked for it, as some libraries do.
 _SPAWNED = multiprocessing.get_context("spawn")
 

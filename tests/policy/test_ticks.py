@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from canvas_robot.backbone.graft import graft
@@ -200,7 +200,8 @@ def test_a_region_that_holds_keeps_what_it_was_at_its_own_refresh():
 SLOW_TYPES = ["cross_attention", "cross_attention", "gated", "mamba", "pooling"]
 
 
-@settings(max_examples=25, deadline=None)
+# Most topologies let a slow region read a fast one, which is refused.
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(schemas(periods=(1, 3, 4), types=SLOW_TYPES), st.booleans(), st.data())
 def test_a_sliced_refresh_acts_on_slow_inputs_of_age_ticks_ago_never_on_a_half_done_pass(
     schema, works, data
