@@ -301,8 +301,12 @@ class PolicyNode(LifecycleNode):
         self,
         reason: HoldReason = HoldReason.DEACTIVATED,
         detail: str = "the node was deactivated",
+        ending: bool = False,
     ) -> None:
-        """Holds, then ends the control thread; does nothing where the node is not active."""
+        """Holds, then ends the control thread; does nothing where the node is not active.
+
+        ending: nobody waits for what the model is deciding.
+        """
         if self._ticker is None:
             return
 
@@ -313,6 +317,8 @@ class PolicyNode(LifecycleNode):
         ticker, self._ticker = self._ticker, None
         self._command_clock.stop(STOP_TIMEOUT_S)
         self._publish(hold())
+        if ending:
+            self._session.model.close()
         if not ticker.stop(STOP_TIMEOUT_S):
             self.get_logger().error(
                 f"the model did not return within {STOP_TIMEOUT_S} s; its decision is dropped"
@@ -394,7 +400,7 @@ class PolicyNode(LifecycleNode):
 
     def shut_down(self) -> None:
         """Holds and releases everything, from any state; for the end of the process."""
-        self._stop()
+        self._stop(ending=True)
         self._release()
 
     def _release(self) -> None:

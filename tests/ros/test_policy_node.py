@@ -621,8 +621,11 @@ def test_what_a_model_does_wrong_is_held_and_told(start_policy, robot, monitor, 
     assert commands_again(monitor)
 
 
-def test_a_model_that_hangs_is_held_by_the_command_clock(start_policy, robot, monitor):
-    start_policy(autostart=True, stand_in="hangs", instruction="touch it", control_rate=20.0)
+def test_a_model_that_hangs_is_held_by_the_command_clock_and_ends_with_the_node(
+    start_policy, robot, monitor, capfd
+):
+    hangs = {"stand_in": "hangs", "instruction": "touch it", "control_rate": 20.0}
+    node = start_policy(autostart=True, **hangs).node
     assert held(monitor, "its action chunk has ended")
     hold = next(s.values for s in monitor.statuses if "its action chunk has ended" in s.message)
 
@@ -634,6 +637,8 @@ def test_a_model_that_hangs_is_held_by_the_command_clock(start_policy, robot, mo
     np.testing.assert_allclose(
         pose_from_msg(monitor.poses[-1]).position, measured_pose().position, atol=1e-6
     )
+    assert node.trigger_shutdown() == TransitionCallbackReturn.SUCCESS
+    assert "the model did not return" not in capfd.readouterr().err
 
 
 def test_cleaning_up_ends_the_models_process(start_policy):
