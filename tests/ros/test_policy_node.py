@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -356,7 +357,7 @@ def test_a_joint_that_is_not_a_number_is_named_and_held(active_policy, robot, mo
 @pytest.mark.parametrize(
     ("stamp", "text"),
     [
-        (lambda now: 0, "expected a stamp after"),
+        (lambda now: 0, "let its driver set header.stamp"),
         (lambda now: now + 5 * SECOND_NS, "expected a stamp no later than the clock"),
         (lambda now: now - 3600 * SECOND_NS, "expected a stamp after"),
     ],
@@ -909,6 +910,53 @@ def test_a_hand_leads_the_arm_while_it_says_so(start_policy, robot, monitor):
     assert monitor.wait_for(higher, TIMEOUT_S)
     assert held(monitor, "somebody leads the arm")
     assert commands_again(monitor)
+
+
+def test_a_slow_stop_brakes_within_the_limits_and_ends_at_rest(
+    start_policy, robot, monitor, tmp_path
+):
+    text = config_path("bindings", "widowx.yaml").read_text()
+    for was, slowly in (
+        ("[3.5, 3.5, 3.5, 17.5, 17.5, 17.5]", "[0.5, 0.5, 0.5, 5.0, 5.0, 5.0]"),
+        ("part_m: 0.08", "part_m: 0.3\n  reactions: {stopped: slow_stop}"),
+    ):
+        assert was in text
+        text = text.replace(was, slowly)
+    (tmp_path / "slow.yaml").write_text(text)
+    start_policy(
+        autostart=True,
+        stand_in="constant",
+        instruction="touch it",
+        decision_timeout=PATIENCE_S,
+        teleop_topic="teleop",
+        binding=str(tmp_path / "slow.yaml"),
+    )
+    speeds: list[float] = []
+    monitor.node.create_subscription(
+        TwistStamped, "policy/target_twist", lambda m: speeds.append(m.twist.linear.z), 100
+    )
+    assert commands_again(monitor)
+    stop = monitor.node.create_client(Trigger, "policy/stop")
+    assert monitor.wait_for(stop.service_is_ready, TIMEOUT_S)
+    hand = monitor.node.create_publisher(TwistStamped, "teleop", 1)
+    said = TwistStamped()
+    said.twist.linear.z = 0.1
+
+    def fast() -> bool:
+        hand.publish(said)
+        monitor.spin_once(0.02)
+        return bool(speeds) and speeds[-1] > 0.08
+
+    assert monitor.wait_for(fast, TIMEOUT_S)
+    assert monitor.wait_for(stop.call_async(Trigger.Request()).done, TIMEOUT_S)
+    assert held(monitor, "stopped by ~/stop")
+    stopping = next(s.values for s in monitor.statuses if "stopped by ~/stop" in s.message)
+    assert stopping["reaction"] == "slow_stop"
+    assert monitor.wait_for(lambda: speeds[-1] == 0.0, TIMEOUT_S)
+    braking = speeds[max(i for i, speed in enumerate(speeds) if speed > 0.08) :]
+    assert len([speed for speed in braking if 0.0 < speed < 0.08]) >= 3
+    assert all(after <= before for before, after in itertools.pairwise(braking))
+    assert not monitor.wait_for(lambda: speeds[-1] != 0.0, 0.3)
 
 
 def test_an_effort_above_the_limit_holds_until_start_is_called(
