@@ -384,7 +384,7 @@ def test_a_stamp_within_the_clocks_tolerance_passes(bench):
 
 
 @pytest.mark.parametrize("signal", ["image", "state"])
-@pytest.mark.parametrize("stamp_ns", [0, -1, 99 * SECOND])
+@pytest.mark.parametrize("stamp_ns", [1, -1, 99 * SECOND])
 def test_a_stamp_that_goes_backward_holds(moving, signal, stamp_ns):
     moving.wait()
     moving.sample()
@@ -394,6 +394,15 @@ def test_a_stamp_that_goes_backward_holds(moving, signal, stamp_ns):
         HoldReason.BAD_INPUT,
         f"signal {signal!r}: expected a stamp after {moving.ros_ns} ns, got {stamp_ns} ns",
     )
+    assert moving.step().reason is None
+
+
+@pytest.mark.parametrize("signal", ["image", "state"])
+def test_a_message_without_a_stamp_holds_and_says_what_it_lacks(moving, signal):
+    moving.wait()
+    moving.sample()
+    moving.sample(signal, stamp_ns=0)
+    assert_holds(moving.tick(), HoldReason.BAD_INPUT, f"signal {signal!r}", "set header.stamp")
     assert moving.step().reason is None
 
 
