@@ -131,7 +131,7 @@ setup(
         "envs": ["gymnasium-robotics>=1.4.2"],
         # `canvas-robot bench canvas` times canvas-engineering's declarations beside these.
         "bench": ["canvas-engineering==0.1.0"],
-        "test": ["hypothesis", "pytest>=8", "pytest-timeout>=2.3", "ruff"],
+        "test": ["hypothesis", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist", "ruff"],
     },
     cmdclass={"install_data": InstallData, "develop": Develop},
 )

@@ -20,7 +20,7 @@ OVERLAP = {
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["schema", *map(str, arguments)])
+    return CliRunner(env={"COLUMNS": None}).invoke(app, ["schema", *map(str, arguments)])
 
 
 def written(folder, name, data):
