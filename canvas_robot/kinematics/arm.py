@@ -16,7 +16,7 @@ import mink
 import mujoco
 import numpy as np
 
-from canvas_robot.signals.pose import Pose, bridge_state_from_pose
+from canvas_robot.signals.pose import Pose, bridge_state_from_pose, rotation_vector
 
 BASE_BODY = "base_link"
 END_EFFECTOR_SITE = "ee_gripper_link"
@@ -145,7 +145,7 @@ class Arm:
         rotation = data.site_xmat[self._site].reshape(3, 3)
         error = np.empty(6)
         error[:3] = target.position - data.site_xpos[self._site]
-        error[3:] = _rotation_vector(target.rotation @ rotation.T)
+        error[3:] = rotation_vector(target.rotation @ rotation.T)
         return error
 
     def _free_step(self, error: np.ndarray, joints: np.ndarray) -> np.ndarray | None:
@@ -245,17 +245,6 @@ def _check_model(model: mujoco.MjModel, path: Path) -> None:
             f"{path}: expected body {BASE_BODY!r} at the world's origin, got position "
             f"{base.pos.tolist()} and quaternion (w, x, y, z) {base.quat.tolist()}"
         )
-
-
-def _rotation_vector(rotation: np.ndarray) -> np.ndarray:
-    """Axis times angle (3,) in radians of a rotation (3, 3); the axis is lost at half a turn."""
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
-    sine_axis = 0.5 * np.array([zy - yz, xz - zx, yx - xy])
-    sine, cosine = math.sqrt(sine_axis @ sine_axis), 0.5 * (xx + yy + zz - 1.0)
-    angle = math.atan2(sine, cosine)
-    if sine > 1e-9:
-        return sine_axis * (angle / sine)
-    return sine_axis if cosine > 0 else np.array([angle, 0.0, 0.0])
 
 
 def _lengths(error: np.ndarray) -> tuple[float, float]:

@@ -5,11 +5,11 @@ Plain Python. Poses are six coordinates here: x, y, z (m) and Bridge's roll, pit
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from canvas_robot.kinematics.rule import limits_of
 from canvas_robot.signals.binding import BindingError, Robot
@@ -18,6 +18,7 @@ from canvas_robot.signals.pose import (
     angular_velocity,
     coordinates_from_pose,
     pose_from_coordinates,
+    rotation_vector,
 )
 
 CATCH_UP = 2.0  # 1/s: an arm that obeys speeds makes good what it is away within half a second
@@ -98,9 +99,7 @@ def catching_up(set_point: SetPoint, measured: Pose, limits: MotionLimits) -> Se
 
     An arm that integrates speeds drifts away from where it is led without that.
     """
-    turn = Rotation.from_matrix(
-        set_point.pose.rotation @ measured.rotation.T, assume_valid=True
-    ).as_rotvec()
+    turn = rotation_vector(set_point.pose.rotation @ measured.rotation.T)
     away = np.concatenate([set_point.pose.position - measured.position, turn])
     speed = np.concatenate([set_point.linear, set_point.angular]) + CATCH_UP * away
     speed = np.clip(speed, -limits.speed, limits.speed)
@@ -121,6 +120,8 @@ class MotionLimiter:
         # A coordinate that may go all the way round has no ends: it takes the short way.
         angular = np.arange(6) >= 3
         self._round = angular & (limits.low <= -np.pi) & (limits.high >= np.pi)
+        each = (self._round, limits.low, limits.high, limits.speed, limits.acceleration)
+        self._each = list(zip(*(values.tolist() for values in each), strict=True))
         self.position, self.velocity = np.zeros(6), np.zeros(6)
 
     def reset(self, pose: Pose) -> None:
@@ -139,19 +140,21 @@ class MotionLimiter:
 
         Raises ValueError for a target that is not finite; the state stays as it was.
         """
-        if not np.isfinite(target).all():
-            raise ValueError(f"target: expected finite numbers, got {target.tolist()}")
-        turns = (target - self.position + np.pi) // (2 * np.pi)
-        short = target - 2 * np.pi * turns
-        within = np.clip(target, self.limits.low, self.limits.high)
-        self.position, self.velocity = course_to_rest(
-            self.position,
-            self.velocity,
-            np.where(self._round, short, within),
-            self.limits.speed,
-            self.limits.acceleration,
-            seconds,
+        wanted = np.asarray(target, dtype=np.float64).tolist()
+        if not all(map(math.isfinite, wanted)):
+            raise ValueError(f"target: expected finite numbers, got {wanted}")
+        # One by one: with six numbers numpy takes longer to begin than to compute.
+        states = zip(
+            self.position.tolist(), self.velocity.tolist(), wanted, self._each, strict=True
         )
+        reached = []
+        for position, velocity, to, (is_round, low, high, speed, acceleration) in states:
+            if is_round:
+                to -= math.tau * ((to - position + math.pi) // math.tau)
+            else:
+                to = min(max(to, low), high)
+            reached.append(course_to_rest(position, velocity, to, speed, acceleration, seconds))
+        self.position, self.velocity = np.array(reached).T
         return self._set_point()
 
     def drift(self, speed: np.ndarray, seconds: float) -> SetPoint:
@@ -198,32 +201,29 @@ def _stoppable(
 
 
 def course_to_rest(
-    position: np.ndarray,
-    velocity: np.ndarray,
-    target: np.ndarray,
-    speed: np.ndarray,
-    acceleration: np.ndarray,
+    position: float,
+    velocity: float,
+    target: float,
+    speed: float,
+    acceleration: float,
     seconds: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Position and velocity (n,), `seconds` into the fastest course from here to rest at `target`.
+) -> tuple[float, float]:
+    """Position and velocity, `seconds` into the fastest course from here to rest at `target`.
 
-    Each coordinate speeds up, or brakes, to a peak, keeps it where that is `speed`, and brakes:
-    the time-optimal control of a double integrator under bounds of speed and `acceleration`.
+    One coordinate speeds up, or brakes, to a peak, keeps it where that is `speed`, and brakes: the
+    time-optimal control of a double integrator under bounds of speed and `acceleration`.
     """
-    braking = velocity * np.abs(velocity) / (2 * acceleration)
-    side = np.where(target - position - braking >= 0, 1.0, -1.0)
+    braking = velocity * abs(velocity) / (2 * acceleration)
+    side = 1.0 if target - position - braking >= 0 else -1.0
     start, distance = side * velocity, side * (target - position)
     # (peak^2 - start^2) / 2a up to the peak and peak^2 / 2a after it make the distance.
-    highest = np.sqrt(np.maximum(acceleration * distance + start**2 / 2, 0.0))
-    peak = np.minimum(highest, speed)
-    up = np.maximum(peak - start, 0.0) / acceleration
-    cruise = np.where(
-        highest > speed, (highest**2 - peak**2) / (acceleration * np.maximum(peak, 1e-12)), 0.0
-    )
-    down = peak / acceleration
-    in_up = np.minimum(seconds, up)
-    in_cruise = np.clip(seconds - up, 0.0, cruise)
-    in_down = np.clip(seconds - up - cruise, 0.0, down)
+    highest = math.sqrt(max(acceleration * distance + start**2 / 2, 0.0))
+    peak = min(highest, speed)
+    up, down = max(peak - start, 0.0) / acceleration, peak / acceleration
+    cruise = (highest**2 - peak**2) / (acceleration * peak) if highest > speed else 0.0
+    in_up = min(seconds, up)
+    in_cruise = min(max(seconds - up, 0.0), cruise)
+    in_down = min(max(seconds - up - cruise, 0.0), down)
     moved = (
         (start + acceleration * in_up / 2) * in_up
         + peak * in_cruise

@@ -1,6 +1,7 @@
 """Processes beside a node that is being measured: a feed, a probe, and a sleeper.
 
-Each runs until SIGTERM and then prints one JSON line of what it saw.
+Each runs until SIGTERM and then prints one JSON line: a list of what it saw, each entry with its
+time on the steady clock, by which whoever measures tells what belongs to the measurement.
 """
 
 from __future__ import annotations
@@ -38,27 +39,27 @@ class _Stop:
         self._asked = True
 
 
-def _due(stop: _Stop, rate_hz: float, call: Callable[[int], None], late_ms: list[float]) -> None:
-    """Calls at a rate, on absolute deadlines, by sleeping."""
-    period, due, index = 1.0 / rate_hz, time.monotonic(), 0
+def _due(stop: _Stop, rate_hz: float, call: Callable[[int], None]) -> list[dict]:
+    """Calls at a rate, on absolute deadlines, by sleeping; how late each was."""
+    period, due, index, seen = 1.0 / rate_hz, time.monotonic(), 0, []
     while not stop.asked:
         left = due - time.monotonic()
         if left > 0:
             time.sleep(left)
-        late_ms.append((time.monotonic() - due) * 1e3)
+        now = time.monotonic()
+        seen.append({"at_s": now, "late_ms": (now - due) * 1e3})
         call(index)
         index += 1
         due += period
+    return seen
 
 
-def sleeper(stop: _Stop) -> dict:
+def sleeper(stop: _Stop) -> list[dict]:
     """A process that only sleeps, at the command rate: how late this machine wakes anybody."""
-    late_ms: list[float] = []
-    _due(stop, COMMAND_HZ, lambda index: None, late_ms)
-    return {"late_ms": late_ms}
+    return _due(stop, COMMAND_HZ, lambda index: None)
 
 
-def feed(stop: _Stop) -> dict:
+def feed(stop: _Stop) -> list[dict]:
     """Two cameras and joint states; each picture's number is in its frame_id.
 
     One thread, at the rate of the joints: pictures go out with every JOINT_HZ / CAMERA_HZth.
@@ -96,15 +97,14 @@ def feed(stop: _Stop) -> dict:
                 publisher.publish(msg)
             sent += 1
 
-    late_ms: list[float] = []
-    _due(stop, JOINT_HZ, publish, late_ms)
+    seen = _due(stop, JOINT_HZ, publish)
     node.destroy_node()
     rclpy.shutdown()
-    return {"pictures": sent, "late_ms": late_ms}
+    return seen
 
 
-def probe(stop: _Stop) -> dict:
-    """A bare node that hears the cameras: how long pictures travel, and which are lost."""
+def probe(stop: _Stop) -> list[dict]:
+    """A bare node that hears the cameras: how long pictures travel, how many were lost before."""
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -113,18 +113,17 @@ def probe(stop: _Stop) -> dict:
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node("bench_probe")
-    ages_ms: list[float] = []
+    seen: list[dict] = []
     newest = dict.fromkeys(CAMERAS)
-    lost = dict.fromkeys(CAMERAS, 0)
 
     def hear(topic: str) -> Callable[[Image], None]:
         def receive(msg: Image) -> None:
             stamp = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
-            ages_ms.append((node.get_clock().now().nanoseconds - stamp) / 1e6)
-            number = int(msg.header.frame_id)
-            if newest[topic] is not None:
-                lost[topic] += number - newest[topic] - 1
+            age_ms = (node.get_clock().now().nanoseconds - stamp) / 1e6
+            number, before = int(msg.header.frame_id), newest[topic]
+            lost = 0 if before is None else number - before - 1
             newest[topic] = number
+            seen.append({"at_s": time.monotonic(), "age_ms": age_ms, "lost": lost})
 
         return receive
 
@@ -138,7 +137,7 @@ def probe(stop: _Stop) -> dict:
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
-    return {"ages_ms": ages_ms, "lost": sum(lost.values()), "heard": len(ages_ms)}
+    return seen
 
 
 PEERS = {"feed": feed, "probe": probe, "sleeper": sleeper}

@@ -26,7 +26,7 @@ class CommandClock:
 
     def __init__(self, rate_hz: float, call: Callable[[], None]) -> None:
         self._period_ns, self._call = round(1e9 / rate_hz), call
-        self._stopping = threading.Event()
+        self._running = True
         self._late_ms: deque[float] = deque(maxlen=_KEPT)
         self.skipped = 0
         self.late_ms = 0.0  # how late the present or last call began
@@ -36,8 +36,8 @@ class CommandClock:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Ends the thread; False where its call did not return in time."""
-        self._stopping.set()
+        """Ends the thread, a period later at most; False where its call did not return in time."""
+        self._running = False
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -49,7 +49,10 @@ class CommandClock:
 
     def _run(self) -> None:
         due_ns = time.monotonic_ns() + 3 * self._period_ns // 4
-        while not self._stopping.wait(max(due_ns - time.monotonic_ns(), 0) / 1e9):
+        while True:
+            time.sleep(max(due_ns - time.monotonic_ns(), 0) / 1e9)
+            if not self._running:
+                return
             self.late_ms = (time.monotonic_ns() - due_ns) / 1e6
             self._late_ms.append(self.late_ms)
             self._call()

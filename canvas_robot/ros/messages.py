@@ -132,10 +132,8 @@ def pose_to_msg(pose: Pose, stamp: int, frame_id: str) -> PoseStamped:
     msg = PoseStamped()
     msg.header.stamp = stamp_from_ns(stamp)
     msg.header.frame_id = frame_id
-    msg.pose.position.x, msg.pose.position.y, msg.pose.position.z = (
-        float(v) for v in pose.position
-    )
-    x, y, z, w = (float(v) for v in quaternion_from_matrix(pose.rotation))
+    msg.pose.position.x, msg.pose.position.y, msg.pose.position.z = pose.position.tolist()
+    x, y, z, w = quaternion_from_matrix(pose.rotation).tolist()
     msg.pose.orientation.x, msg.pose.orientation.y = x, y
     msg.pose.orientation.z, msg.pose.orientation.w = z, w
     return msg
@@ -160,8 +158,8 @@ def twist_to_msg(
     msg = TwistStamped()
     msg.header.stamp = stamp_from_ns(stamp)
     msg.header.frame_id = frame_id
-    msg.twist.linear.x, msg.twist.linear.y, msg.twist.linear.z = (float(v) for v in linear)
-    msg.twist.angular.x, msg.twist.angular.y, msg.twist.angular.z = (float(v) for v in angular)
+    msg.twist.linear.x, msg.twist.linear.y, msg.twist.linear.z = linear.tolist()
+    msg.twist.angular.x, msg.twist.angular.y, msg.twist.angular.z = angular.tolist()
     return msg
 
 

@@ -32,7 +32,7 @@ class BenchError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class _Phase:
-    """What one run of the node was seen to do."""
+    """What one run of the node was seen to do, and what its peers saw meanwhile."""
 
     statuses: list[Status]
     motions: list[dict]
@@ -40,7 +40,7 @@ class _Phase:
     cpu_s: float
     grown_mb: float
     stop_s: float
-    peers: dict[str, dict]
+    peers: dict[str, list[dict]]
 
 
 def bench_node(
@@ -118,12 +118,15 @@ def _run(policy: dict, seconds: float) -> _Phase:
         stopping = time.monotonic()
         nodes.stop("policy", signal.SIGTERM)
         stop_s = time.monotonic() - stopping
-        peers = ended()
+        peers = {
+            name: [one for one in seen if 0.0 <= one["at_s"] - started <= elapsed]
+            for name, seen in ended().items()
+        }
     return _Phase(statuses, commanded, elapsed, cpu_s, grown_mb, stop_s, peers)
 
 
 @contextmanager
-def _peers(environment: dict[str, str]) -> Iterator[Callable[[], dict[str, dict]]]:
+def _peers(environment: dict[str, str]) -> Iterator[Callable[[], dict[str, list[dict]]]]:
     """Feed, probe and sleeper; calling what this gives ends them and tells what they saw."""
     started = {
         name: subprocess.Popen(
@@ -136,7 +139,7 @@ def _peers(environment: dict[str, str]) -> Iterator[Callable[[], dict[str, dict]
         for name in ("feed", "probe", "sleeper")
     }
 
-    def ended() -> dict[str, dict]:
+    def ended() -> dict[str, list[dict]]:
         told = {}
         for name in ("probe", "feed", "sleeper"):
             started[name].terminate()
@@ -170,6 +173,8 @@ def _figures(phase: _Phase) -> dict:
     late = [motion["late_ms"] for motion in phase.motions if motion["late_ms"] is not None]
     holds = [status for status in phase.statuses if not status.active]
     probe = phase.peers["probe"]
+    ages = [one["age_ms"] for one in probe]
+    bare_late = [one["late_ms"] for one in phase.peers["sleeper"]]
 
     def median(name: str) -> float:
         return float(np.median([v.get(name, 0.0) for v in active]))
@@ -191,14 +196,14 @@ def _figures(phase: _Phase) -> dict:
         "image_to_command_p99_ms": _share(latency, 99),
         "loopback_p50_ms": _share(transport, 50),
         "loopback_p99_ms": _share(transport, 99),
-        "bare_p50_ms": _share(probe["ages_ms"], 50),
-        "bare_p99_ms": _share(probe["ages_ms"], 99),
+        "bare_p50_ms": _share(ages, 50),
+        "bare_p99_ms": _share(ages, 99),
         "command_late_p50_ms": _share(late, 50),
         "command_late_p99_ms": _share(late, 99),
-        "bare_late_p99_ms": _share(phase.peers["sleeper"]["late_ms"], 99),
+        "bare_late_p99_ms": _share(bare_late, 99),
         "cpu": phase.cpu_s / phase.seconds,
-        "lost": probe["lost"],
-        "pictures": probe["heard"],
+        "lost": sum(one["lost"] for one in probe),
+        "pictures": len(probe),
         "decisions": len(active),
         "holds": len(holds),
         "missed_ticks": phase.statuses[-1].values["missed_ticks"]

@@ -6,6 +6,7 @@ Bridge's angles are roll, pitch and yaw. Every conversion stands beside its inve
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,9 +46,24 @@ class Pose:
 def matrix_from_rpy(rpy: np.ndarray) -> np.ndarray:
     """Rotation of fixed-axis roll, pitch, yaw in radians: R = Rz(yaw) Ry(pitch) Rx(roll).
 
-    (3,) to (3, 3), or (n, 3) to (n, 3, 3).
+    (3,) to (3, 3), or (n, 3) to (n, 3, 3). One rotation is made of Python's numbers: many times a
+    second, small arrays take longer to make than to fill.
     """
-    return Rotation.from_euler("xyz", np.asarray(rpy, dtype=np.float64)).as_matrix()
+    rpy = np.asarray(rpy, dtype=np.float64)
+    sines, cosines = np.sin(rpy), np.cos(rpy)
+    if rpy.ndim == 1:
+        return np.array(_rows(*sines.tolist(), *cosines.tolist()))
+    rows = _rows(*sines.T, *cosines.T)
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def _rows(sr, sp, sy, cr, cp, cy) -> list[list]:
+    """Of a rotation, from the sines and cosines of roll, pitch and yaw."""
+    return [
+        [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+        [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+        [-sp, cp * sr, cp * cr],
+    ]
 
 
 def rpy_from_matrix(rotation: np.ndarray) -> np.ndarray:
@@ -56,9 +72,13 @@ def rpy_from_matrix(rotation: np.ndarray) -> np.ndarray:
     (3, 3) to (3,), or (n, 3, 3) to (n, 3). That holds for |pitch| < pi/2; at |pitch| = pi/2 roll
     and yaw turn about one axis; yaw is then 0.
     """
+    cos_pitch = np.hypot(rotation[..., 0, 0], rotation[..., 1, 0])
+    if rotation.ndim == 2:
+        (xx, _, _), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
+        roll, yaw = ((-yz, yy), (0.0, 1.0)) if cos_pitch < _GIMBAL_LOCK else ((zy, zz), (yx, xx))
+        return np.arctan2((roll[0], -zx, yaw[0]), (roll[1], cos_pitch, yaw[1]))
     xx, yx, zx = rotation[..., 0, 0], rotation[..., 1, 0], rotation[..., 2, 0]
     yy, zy, yz, zz = (rotation[..., i, j] for i, j in ((1, 1), (2, 1), (1, 2), (2, 2)))
-    cos_pitch = np.hypot(xx, yx)
     locked = cos_pitch < _GIMBAL_LOCK
     roll = np.arctan2(np.where(locked, -yz, zy), np.where(locked, yy, zz))
     yaw = np.where(locked, 0.0, np.arctan2(yx, xx))
@@ -78,12 +98,36 @@ def matrix_from_quaternion(xyzw: np.ndarray) -> np.ndarray:
 
 def quaternion_from_matrix(rotation: np.ndarray) -> np.ndarray:
     """ROS quaternion (x, y, z, w), w >= 0, of a rotation; inverse of `matrix_from_quaternion`."""
-    return Rotation.from_matrix(rotation, assume_valid=True).as_quat(canonical=True)
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
+    # Each row is the quaternion times four of its components; the largest loses least to rounding.
+    x, y, z, w = 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz, 1 + xx + yy + zz
+    rows = (
+        (x, yx + xy, xz + zx, zy - yz),
+        (yx + xy, y, zy + yz, xz - zx),
+        (xz + zx, zy + yz, z, yx - xy),
+        (zy - yz, xz - zx, yx - xy, w),
+    )
+    largest = max(x, y, z, w)
+    row = rows[(x, y, z, w).index(largest)]
+    scale = math.copysign(0.5 / math.sqrt(largest), row[3])
+    return np.array([scale * value for value in row])
+
+
+def rotation_vector(rotation: np.ndarray) -> np.ndarray:
+    """Axis times angle (3,) in radians of a rotation (3, 3); the axis is lost at half a turn."""
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
+    sine_axis = 0.5 * np.array([zy - yz, xz - zx, yx - xy])
+    sine, cosine = math.sqrt(sine_axis @ sine_axis), 0.5 * (xx + yy + zz - 1.0)
+    angle = math.atan2(sine, cosine)
+    if sine > 1e-9:
+        return sine_axis * (angle / sine)
+    return sine_axis if cosine > 0 else np.array([angle, 0.0, 0.0])
 
 
 def angle_between(first: np.ndarray, second: np.ndarray) -> float:
     """Smallest angle in radians, in [0, pi], that takes one (3, 3) rotation to the other."""
-    return float(Rotation.from_matrix(first.T @ second, assume_valid=True).magnitude())
+    turn = rotation_vector(first.T @ second)
+    return math.sqrt(turn @ turn)
 
 
 def bridge_state_from_pose(pose: Pose, gripper: float) -> np.ndarray:
@@ -93,7 +137,9 @@ def bridge_state_from_pose(pose: Pose, gripper: float) -> np.ndarray:
     `R @ DEFAULT_ROTATION.T`, so a gripper that points straight down has angles 0. `gripper` is
     passed through; see `canvas_robot.kinematics` for Bridge's gripper scale.
     """
-    return np.append(coordinates_from_pose(pose), gripper).astype(np.float32)
+    state = np.empty(7, np.float32)
+    state[:6], state[6] = coordinates_from_pose(pose), gripper
+    return state
 
 
 def pose_from_bridge_state(state: np.ndarray) -> tuple[Pose, float]:
@@ -121,8 +167,7 @@ def angular_velocity(rpy: np.ndarray, rates: np.ndarray) -> np.ndarray:
     Each rate turns about its own axis: roll about x turned by pitch and yaw, pitch about y turned
     by yaw, yaw about z.
     """
-    (_, pitch, yaw), (d_roll, d_pitch, d_yaw) = rpy, rates
-    forward = np.array([np.cos(yaw), np.sin(yaw), 0.0])
-    left = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
-    rolled = np.cos(pitch) * forward - np.array([0.0, 0.0, np.sin(pitch)])
-    return d_roll * rolled + d_pitch * left + np.array([0.0, 0.0, d_yaw])
+    (_, pitch, yaw), (d_roll, d_pitch, d_yaw) = rpy.tolist(), rates.tolist()
+    (cp, sp), (cy, sy) = ((math.cos(angle), math.sin(angle)) for angle in (pitch, yaw))
+    x, y = d_roll * cp * cy - d_pitch * sy, d_roll * cp * sy + d_pitch * cy
+    return np.array([x, y, d_yaw - d_roll * sp])
