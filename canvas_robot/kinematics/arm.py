@@ -1,13 +1,13 @@
 """An arm's kinematics: forward, inverse, limits, gripper scales. No motion over time, no physics.
 
-An arm is an MJCF file that holds a body `base_link` at the world's origin, a site
-`ee_gripper_link`, six hinge joints in order from the base, and a slide joint `left_finger` that
-speaks for both fingers.
+An arm is a chain of n hinge joints between two frames of a model, and one joint that speaks for the
+gripper.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -16,16 +16,23 @@ import mink
 import mujoco
 import numpy as np
 
-from canvas_robot.signals.pose import Pose, bridge_state_from_pose, rotation_vector
+from canvas_robot.kinematics.arm_model import ArmModel, ArmModelError, arm_path, is_topic, read_arm
+from canvas_robot.signals.binding import Robot
+from canvas_robot.signals.pose import (
+    Pose,
+    bridge_state_from_pose,
+    matrix_from_rpy,
+    rotation_vector,
+)
 
-BASE_BODY = "base_link"
-END_EFFECTOR_SITE = "ee_gripper_link"
 FINGER_JOINT = "left_finger"
 
-# Bridge V2's gripper scale: state 0 at 0.010 m and 1 at 0.035 m of the left finger, so an open
-# gripper reads 1.08. Source: rail-berkeley/bridge_data_robot, custom_gripper_controller.py.
-BRIDGE_FINGER_AT_ZERO_M = 0.010
-BRIDGE_FINGER_SPAN_M = 0.025
+# Bridge V2's gripper scale: state 0 at 0.010 m and 1 at 0.035 m of the left finger, so a closed
+# gripper (0.015 m) reads 0.2 and an open one (0.037 m) 1.08. Source: rail-berkeley/
+# bridge_data_robot, custom_gripper_controller.py. Other grippers read the same, closed and open.
+BRIDGE_FINGER_AT_ZERO_M, BRIDGE_FINGER_SPAN_M = 0.010, 0.025
+_WIDOWX_FINGER_M = (0.015, 0.037)
+_BRIDGE_CLOSED, _BRIDGE_OPEN = 0.2, 1.08
 
 # Newton steps of at most 0.3 rad a joint, until the site is within tolerance or progress ends.
 _MAX_ITERATIONS = 100
@@ -41,7 +48,7 @@ _LM_DAMPING, _DAMPING = 1e-3, 1e-8
 
 @dataclass(frozen=True, eq=False)
 class IKSolution:
-    """Joints (6,) in radians, within limits, and how far their pose still is from the target."""
+    """Joints (n,) in radians, within limits, and how far their pose still is from the target."""
 
     joints: np.ndarray
     position_error_m: float
@@ -55,73 +62,115 @@ class Arm:
 
     It owns scratch memory, so keep one `Arm` per thread.
 
-    path: the MJCF file. joint_names: of the 6 arm joints, base to wrist. lower, upper: (6,) their
-    limits in radians. finger_range: of the left finger in metres, closed and open.
+    path: the model's file; None where it came as text. joint_names: of the n arm joints, base to
+    wrist. lower, upper: (n,) their limits in radians, infinite where there are none. finger_range:
+    of the finger, closed and open, in the unit of its joint: metres, or radians.
+
+    Args:
+        model: the chain.
+        finger: name of the joint that speaks for the gripper.
+        joint_limits: (low, high) in radians by name; they narrow the model's.
+        finger_range: closed and open; None: the limits of the finger's joint in the model.
+    Raises:
+        ArmModelError: the limits are of no joint of the arm, or leave it no room, or nothing says
+            how far the finger goes.
     """
 
-    def __init__(self, path: Path) -> None:
-        model = mujoco.MjModel.from_xml_path(str(path))
-        _check_model(model, path)
-        hinges = _hinges(model)
-        self.path = path
-        self.joint_names: tuple[str, ...] = tuple(model.joint(i).name for i in hinges)
-        self.lower: np.ndarray = _read_only(model.jnt_range[hinges, 0])
-        self.upper: np.ndarray = _read_only(model.jnt_range[hinges, 1])
-        low, high = model.joint(FINGER_JOINT).range
-        self.finger_range: tuple[float, float] = (float(low), float(high))
+    def __init__(
+        self,
+        model: ArmModel,
+        finger: str = FINGER_JOINT,
+        joint_limits: Mapping[str, tuple[float, float]] | None = None,
+        finger_range: tuple[float, float] | None = None,
+    ) -> None:
+        compiled, hinges = model.compiled, list(model.hinges)
+        self.path = model.path
+        self.joint_names: tuple[str, ...] = tuple(compiled.joint(i).name for i in hinges)
+        limits = _limits(compiled, hinges, self.joint_names, joint_limits or {})
+        self.lower: np.ndarray = _read_only(limits[:, 0])
+        self.upper: np.ndarray = _read_only(limits[:, 1])
+        self.finger_range = finger_range or _finger_range(compiled, finger)
+        closed, opened = self.finger_range
+        if self.finger_range == _WIDOWX_FINGER_M:
+            self._bridge_zero, self._bridge_span = BRIDGE_FINGER_AT_ZERO_M, BRIDGE_FINGER_SPAN_M
+        else:
+            self._bridge_span = (opened - closed) / (_BRIDGE_OPEN - _BRIDGE_CLOSED)
+            self._bridge_zero = closed - _BRIDGE_CLOSED * self._bridge_span
 
-        self._model = model
-        self._data = mujoco.MjData(model)
-        self._address = model.jnt_qposadr[hinges]
-        self._dof = model.jnt_dofadr[hinges]
-        self._jacobian = np.empty((6, model.nv))
-        self._site = model.site(END_EFFECTOR_SITE).id
+        self._model = compiled
+        self._data = mujoco.MjData(compiled)
+        self._address = compiled.jnt_qposadr[hinges]
+        self._dof = compiled.jnt_dofadr[hinges]
+        self._jacobian = np.empty((6, compiled.nv))
+        self._site = model.site
         # Joints that the target does not depend on rest mid-range, inside their limits.
-        self._rest = np.where(model.jnt_limited, model.jnt_range.mean(axis=1), 0.0)
-        self._configuration = mink.Configuration(model)
+        self._rest = np.where(compiled.jnt_limited, compiled.jnt_range.mean(axis=1), 0.0)
+        self._base = self._base_in_world(model.base)
+        self._configuration = mink.Configuration(compiled)
         self._task = mink.FrameTask(
-            END_EFFECTOR_SITE, "site", 1.0, _ORIENTATION_COST, lm_damping=_LM_DAMPING
+            compiled.site(self._site).name, "site", 1.0, _ORIENTATION_COST, lm_damping=_LM_DAMPING
         )
         self._limits = [
-            mink.ConfigurationLimit(model, gain=1.0),
-            mink.VelocityLimit(model, {name: _MAX_JOINT_STEP_RAD for name in self.joint_names}),
+            mink.ConfigurationLimit(compiled, gain=1.0),
+            mink.VelocityLimit(compiled, {name: _MAX_JOINT_STEP_RAD for name in self.joint_names}),
         ]
 
     @classmethod
     def load(cls, path_or_name: str | Path = "wx250s") -> Arm:
-        """The arm of an MJCF file, or of a model that ships with the package, by name.
+        """The arm of a file with frames and finger named as the WidowX's are, or of a model that
+        ships with the package, by name.
 
-        Raises FileNotFoundError for an unknown name or path, ValueError for a model that is not
+        Raises FileNotFoundError for an unknown name or path, ArmModelError for a model that is not
         such an arm.
         """
-        path = Path(path_or_name)
-        if path.suffix != ".xml":
-            path = _MODELS / f"{path_or_name}.xml"
-        if not path.is_file():
-            known = sorted(p.stem for p in _MODELS.glob("*.xml"))
-            raise FileNotFoundError(
-                f"arm {str(path_or_name)!r}: expected an .xml file or one of {known}, got {path}"
+        return cls(read_arm(arm_path(path_or_name)))
+
+    @classmethod
+    def declared(cls, robot: Robot, finger: str = FINGER_JOINT, description: str = "") -> Arm:
+        """The arm that a binding's `robot` declares.
+
+        Args:
+            robot: names model, frames and limits.
+            finger: name of the joint that speaks for the gripper.
+            description: the text of a URDF, where `robot.arm` is a topic.
+        Raises:
+            FileNotFoundError, ArmModelError: as `load`.
+        """
+        if is_topic(robot.arm) and not description:
+            raise ArmModelError(
+                f"robot.arm: expected a file or a name here, got the topic {robot.arm}, which only "
+                f"a node hears; save the description as a .urdf file, and name that"
             )
-        return cls(path)
+        source = description if is_topic(robot.arm) else arm_path(robot.arm)
+        tool = None if robot.tool is None else _tool(robot.tool)
+        model = read_arm(source, robot.base_frame, robot.ee_frame, tool)
+        return cls(model, finger, robot.joint_limits, robot.finger_range)
 
     def forward(self, joints: np.ndarray) -> Pose:
-        """Pose of `ee_gripper_link` in `base_link` at joints (6,) in radians, even past limits."""
+        """Pose of the end effector in the base at joints (n,) in radians, even past limits."""
         self._data.qpos[:] = self._rest
-        self._data.qpos[self._address] = _finite("joints", joints, (6,))
+        self._data.qpos[self._address] = _finite("joints", joints, self.lower.shape)
         mujoco.mj_kinematics(self._model, self._data)
+        position = self._data.site_xpos[self._site]
         rotation = self._data.site_xmat[self._site].reshape(3, 3)
-        return Pose(self._data.site_xpos[self._site], rotation)
+        if self._base is None:
+            return Pose(position, rotation)
+        turn = self._base.rotation.T
+        return Pose(turn @ (position - self._base.position), turn @ rotation)
 
     def inverse(self, target: Pose, start: np.ndarray) -> IKSolution:
-        """Joints that bring `ee_gripper_link` to `target`, a pose in `base_link`.
+        """Joints that bring the end effector to `target`, a pose in the base.
 
-        The search descends from `start` (6,) radians, clipped into the limits, and is local: start
+        The search descends from `start` (n,) radians, clipped into the limits, and is local: start
         from the last solution. `converged` is False when the target is out of reach; the joints are
         then the closest found. Raises ValueError for a wrong shape or a number that is not finite.
         """
         if not target.is_finite:
             raise ValueError(f"target: expected finite numbers, got {target}")
-        joints = np.clip(_finite("start", start, (6,)), self.lower, self.upper)
+        if self._base is not None:
+            position = self._base.position + self._base.rotation @ target.position
+            target = Pose(position, self._base.rotation @ target.rotation)
+        joints = np.clip(_finite("start", start, self.lower.shape), self.lower, self.upper)
         error = self._error(target, joints)
         for _ in range(_MAX_ITERATIONS):
             if _within_tolerance(error):
@@ -136,6 +185,14 @@ class Arm:
                 break
         return IKSolution(joints, *_lengths(error), _within_tolerance(error))
 
+    def _base_in_world(self, base: int) -> Pose | None:
+        """None where that is the world itself."""
+        self._data.qpos[:] = self._rest
+        mujoco.mj_kinematics(self._model, self._data)
+        pose = Pose(self._data.xpos[base], self._data.xmat[base].reshape(3, 3))
+        is_world = not pose.position.any() and np.array_equal(pose.rotation, np.eye(3))
+        return None if is_world else pose
+
     def _error(self, target: Pose, joints: np.ndarray) -> np.ndarray:
         """From the site's pose at joints to the target: metres (3,), then axis times angle (3,)."""
         data = self._data
@@ -149,7 +206,7 @@ class Arm:
         return error
 
     def _free_step(self, error: np.ndarray, joints: np.ndarray) -> np.ndarray | None:
-        """The Newton step (6,) from the joints of the last error, or None where a bound stops it.
+        """The Newton step (n,) from the joints of the last error, or None where a bound stops it.
 
         It minimises what the bounded problem does; without a bound, no quadratic program is needed.
         """
@@ -167,7 +224,7 @@ class Arm:
         return step if ((reached >= self.lower) & (reached <= self.upper)).all() else None
 
     def _bounded_step(self, target: Pose, joints: np.ndarray) -> np.ndarray:
-        """The step (6,) under limits of joints and of a step's size, a quadratic problem."""
+        """The step (n,) under limits of joints and of a step's size, a quadratic problem."""
         q = self._rest.copy()
         q[self._address] = joints
         self._task.set_target(_se3(target))
@@ -178,15 +235,15 @@ class Arm:
         return step[self._dof]
 
     def measured_state(self, joints: np.ndarray, finger: float) -> np.ndarray:
-        """Bridge V2's state (7,) float32 of measured joints (6,) in rad and left finger in metres.
+        """Bridge V2's state (7,) float32 of measured joints (n,) in rad and finger.
 
-        Position (m) and Bridge's roll, pitch, yaw (rad) of `ee_gripper_link` in `base_link`, then
+        Position (m) and Bridge's roll, pitch, yaw (rad) of the end effector in the base, then
         Bridge's gripper. Simulator and robot both make their state by this call.
         """
         return bridge_state_from_pose(self.forward(joints), self.bridge_gripper_from_finger(finger))
 
     def finger_from_gripper(self, gripper: float) -> float:
-        """Left finger in metres of a gripper command: 0 is closed (0.015 m), 1 is open (0.037 m).
+        """The finger of a gripper command: 0 is closed (WidowX 0.015 m), 1 is open (0.037 m).
 
         Raises ValueError outside [0, 1].
         """
@@ -195,56 +252,66 @@ class Arm:
             raise ValueError(
                 f"gripper: expected a command in [0, 1], 0 closed and 1 open, got {gripper}"
             )
-        low, high = self.finger_range
-        return low + gripper * (high - low)
+        closed, opened = self.finger_range
+        return closed + gripper * (opened - closed)
 
     def gripper_from_finger(self, finger: float) -> float:
-        """Gripper command of a left finger in metres, not clipped: undoes `finger_from_gripper`."""
-        low, high = self.finger_range
-        return (float(_finite("finger", finger, ())) - low) / (high - low)
+        """Gripper command of a finger, not clipped: undoes `finger_from_gripper`."""
+        closed, opened = self.finger_range
+        return (float(_finite("finger", finger, ())) - closed) / (opened - closed)
 
     def bridge_gripper_from_finger(self, finger: float) -> float:
-        """Bridge V2's gripper *state* of a left finger in metres: (q - 0.010) / 0.025.
+        """Bridge V2's gripper *state* of a finger: 0.2 closed to 1.08 open.
 
-        From 0.2 closed to 1.08 open on the WidowX 250S; not a command, which runs from 0 to 1.
+        On the WidowX (q - 0.010) / 0.025; not a command, which runs from 0 to 1.
         """
-        return (
-            float(_finite("finger", finger, ())) - BRIDGE_FINGER_AT_ZERO_M
-        ) / BRIDGE_FINGER_SPAN_M
+        return (float(_finite("finger", finger, ())) - self._bridge_zero) / self._bridge_span
 
     def finger_from_bridge_gripper(self, gripper: float) -> float:
-        """Left finger in metres of a Bridge gripper state: undoes `bridge_gripper_from_finger`."""
-        return BRIDGE_FINGER_AT_ZERO_M + BRIDGE_FINGER_SPAN_M * float(
-            _finite("gripper", gripper, ())
+        """The finger of a Bridge gripper state: undoes `bridge_gripper_from_finger`."""
+        return self._bridge_zero + self._bridge_span * float(_finite("gripper", gripper, ()))
+
+
+def _limits(
+    model: mujoco.MjModel,
+    hinges: list[int],
+    names: tuple[str, ...],
+    narrower: Mapping[str, tuple[float, float]],
+) -> np.ndarray:
+    """(n, 2) of the arm's joints, the model's as narrowed."""
+    unknown = sorted(set(narrower) - set(names))
+    if unknown:
+        raise ArmModelError(
+            f"robot.joint_limits: expected joints of the arm, {', '.join(names)}, got "
+            f"{', '.join(unknown)}"
         )
+    limited = model.jnt_limited[hinges].astype(bool)[:, None]
+    limits = np.where(limited, model.jnt_range[hinges], (-np.inf, np.inf))
+    for index, name in enumerate(names):
+        low, high = narrower.get(name, (-np.inf, np.inf))
+        limits[index] = max(limits[index, 0], low), min(limits[index, 1], high)
+        if not limits[index, 0] < limits[index, 1]:
+            raise ArmModelError(
+                f"robot.joint_limits.{name}: expected limits that leave room within the model's, "
+                f"{model.jnt_range[hinges[index]].tolist()} rad, got {[low, high]}"
+            )
+    return limits
 
 
-_MODELS = Path(__file__).parent / "models"
-
-
-def _hinges(model: mujoco.MjModel) -> list[int]:
-    return [i for i in range(model.njnt) if model.jnt_type[i] == mujoco.mjtJoint.mjJNT_HINGE]
-
-
-def _check_model(model: mujoco.MjModel, path: Path) -> None:
-    joints = [model.joint(i).name for i in range(model.njnt)]
-    if len(_hinges(model)) != 6 or FINGER_JOINT not in joints:
-        raise ValueError(
-            f"{path}: expected six hinge joints and a slide joint {FINGER_JOINT!r}, got {joints}"
+def _finger_range(model: mujoco.MjModel, finger: str) -> tuple[float, float]:
+    names = [model.joint(i).name for i in range(model.njnt)]
+    if finger not in names or not model.jnt_limited[names.index(finger)]:
+        raise ArmModelError(
+            f"robot.finger_range: expected the finger's position closed and open, as the model has "
+            f"no limits of a joint {finger!r}; its joints: {', '.join(names)}"
         )
-    bodies = [model.body(i).name for i in range(model.nbody)]
-    sites = [model.site(i).name for i in range(model.nsite)]
-    if BASE_BODY not in bodies or END_EFFECTOR_SITE not in sites:
-        raise ValueError(
-            f"{path}: expected a body {BASE_BODY!r} and a site {END_EFFECTOR_SITE!r}, "
-            f"got bodies {bodies} and sites {sites}"
-        )
-    base = model.body(BASE_BODY)
-    if base.parentid[0] != 0 or base.pos.any() or not np.array_equal(base.quat, [1, 0, 0, 0]):
-        raise ValueError(
-            f"{path}: expected body {BASE_BODY!r} at the world's origin, got position "
-            f"{base.pos.tolist()} and quaternion (w, x, y, z) {base.quat.tolist()}"
-        )
+    low, high = model.joint(finger).range
+    return float(low), float(high)
+
+
+def _tool(coordinates: tuple[float, ...]) -> Pose:
+    """x, y, z (m), fixed-axis roll, pitch, yaw (rad)."""
+    return Pose(np.array(coordinates[:3]), matrix_from_rpy(np.array(coordinates[3:])))
 
 
 def _lengths(error: np.ndarray) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from rosbags.rosbag2 import Reader, ReaderError
 from canvas_robot.kinematics.arm import Arm
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.ros.decisions import DECISION_STATUS
+from canvas_robot.ros.description import arm_of
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.status import going_on_from
@@ -95,7 +96,7 @@ def verify_bag(
     Each decision says which sample it saw last; the policy is shown these and all before them.
     Threads are set as the node had them: rounding depends on it. Raises BagError.
     """
-    arm = Arm.load(policy.binding.robot.arm)
+    arm = arm_of(policy.binding)
     inputs = _BagInputs(policy.binding, arm, image_transport)
     decisions = []
     try:

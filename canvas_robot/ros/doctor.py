@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from rclpy.exceptions import ParameterException
 
-from canvas_robot.kinematics.arm import Arm
 from canvas_robot.kinematics.limiter import motion_limits_of
 from canvas_robot.kinematics.rule import OutsideError, compose, limits_of
+from canvas_robot.ros.description import arm_of, heard_description
 from canvas_robot.ros.findings import Finding, type_name
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS
@@ -81,7 +81,11 @@ class Doctor:
         self._samples, self._faults = Counter(), defaultdict(Counter)
         self._ages_ns: dict[str, list[int]] = defaultdict(list)
         self._newest: dict[str, np.ndarray] = {}
-        arm = Arm.load(binding.robot.arm)
+        try:
+            arm = arm_of(binding, heard_description(self._node, binding))
+        except Exception:
+            self._listener.close()
+            raise
         self._inputs = Inputs(self, binding, arm, self, image_transport)
 
     def __enter__(self) -> Doctor:

@@ -17,7 +17,6 @@ from canvas_robot.kinematics.arm import FINGER_JOINT, Arm
 from canvas_robot.ros.parameters import SERVO_COMMANDS, Settings
 from canvas_robot.ros.preparation import Call, Preparation
 from canvas_robot.signals import Binding
-from canvas_robot.signals.binding import RosJoints
 
 SERVO_SERVICE = "servo_node/switch_command_type"  # the name that MoveIt's launch files give it
 
@@ -47,7 +46,7 @@ class Drivers:
         arm: Arm,
         warn: Callable[[str], None],
     ) -> None:
-        source = next((s for s in binding.sources.ros.values() if isinstance(s, RosJoints)), None)
+        source = binding.joint_source
         live = not settings.dry_run
         self._looked_at: list = []
         self._gripper = self._interbotix = None

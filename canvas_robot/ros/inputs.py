@@ -7,11 +7,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
-from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
@@ -29,6 +27,7 @@ from canvas_robot.ros.messages import (
     stamp_ns,
 )
 from canvas_robot.ros.picture_watch import PictureWatch
+from canvas_robot.ros.polled import Polled
 from canvas_robot.ros.qos import INPUT_OVERRIDES
 from canvas_robot.ros.qos_watch import QosWatch
 from canvas_robot.schema import CanvasSchema
@@ -49,17 +48,6 @@ NEWEST_QOS = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability
 _PICTURES_EVERY_S = 0.25  # so often at least, that their age is known
 _OVER_LIMIT_RAD = 0.2
 _LONGEST_WAIT_NS = 1_000_000_000  # that a message is believed to have waited
-
-
-@final
-class _Polled(CallbackGroup):
-    """What no executor waits for: waking one for each message costs more than the message."""
-
-    def can_execute(self, entity) -> bool:
-        return False
-
-    def beginning_execution(self, entity) -> bool:
-        return False
 
 
 @dataclass(eq=False)
@@ -112,7 +100,7 @@ class Inputs:
         self._effort_limit = binding.robot.effort_limit if binding.robot is not None else None
         self._strained, self._newest_only = strained, newest_only
         self._lock = threading.Lock()
-        self._group = _Polled()
+        self._group = Polled()
         self._pictures_s = 0.0  # when they were last taken
         self._receivers: list[_Receiver] = []
         try:
@@ -287,13 +275,21 @@ def check_sources(binding: Binding, arm: Arm, schema: CanvasSchema) -> None:
             f"got {sorted(given)}"
         )
     for signal, source in binding.sources.ros.items():
-        if isinstance(source, RosJoints) and len(set(source.joints)) != len(arm.joint_names):
-            raise BindingError(
-                f"sources.ros.{signal}: expected {len(arm.joint_names)} different joints, "
-                f"got {list(source.joints)}"
-            )
+        if isinstance(source, RosJoints):
+            _check_joints(signal, source.joints, arm.joint_names)
         if isinstance(source, RosFields):
             FieldReader(source)
+
+
+def _check_joints(signal: str, heard: tuple[str, ...], of_arm: tuple[str, ...]) -> None:
+    """A driver may have other names for the joints; those of the model must be in its order."""
+    places = zip(heard, of_arm, strict=False)
+    moved = [name for name, own in places if name != own and name in of_arm]
+    if not len(heard) == len(set(heard)) == len(of_arm) or moved:
+        raise BindingError(
+            f"sources.ros.{signal}: expected {len(of_arm)} different joints, base to wrist "
+            f"{list(of_arm)}, got {list(heard)}"
+        )
 
 
 def newest_only(binding: Binding, schema: CanvasSchema) -> frozenset[str]:

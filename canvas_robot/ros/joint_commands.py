@@ -10,7 +10,6 @@ from canvas_robot.kinematics.arm import Arm
 from canvas_robot.kinematics.joint_stream import JointStream
 from canvas_robot.ros.decisions import Motion
 from canvas_robot.signals import Binding, BindingError
-from canvas_robot.signals.binding import RosJoints
 
 _LONGEST_S = 0.1
 
@@ -21,19 +20,22 @@ class JointCommands:
 
     names: of the arm's joints, and of the finger, as the robot publishes them.
 
+    Args:
+        binding: declares the joints and their speed.
+        arm: this object's own; it keeps scratch memory.
+
     Raises BindingError where no joint states are declared: it starts from measured joints.
     """
 
-    def __init__(self, binding: Binding) -> None:
-        sources = binding.sources.ros.values()
-        source = next((s for s in sources if isinstance(s, RosJoints)), None)
+    def __init__(self, binding: Binding, arm: Arm) -> None:
+        source = binding.joint_source
         if source is None:
             raise BindingError(
                 "joint_output, joint_positions, interbotix: expected a source of type "
                 "joint_states in sources.ros, to start from measured joints"
             )
         self.names = (source.joints, source.finger)
-        self._arm = Arm.load(binding.robot.arm)
+        self._arm = arm
         self._stream = JointStream(self._arm, binding.robot.joint_speed_limit)
         self._last_ns = 0
 

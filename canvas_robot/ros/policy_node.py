@@ -32,6 +32,7 @@ from canvas_robot.policy.model_process import ModelProcess, prepare
 from canvas_robot.ros.canvas_picture import CanvasPicture
 from canvas_robot.ros.command_clock import CommandClock
 from canvas_robot.ros.decisions import Decision, HoldReason, Instant, Motion, Reaction
+from canvas_robot.ros.description import heard_description
 from canvas_robot.ros.drivers import Drivers, check_drivers
 from canvas_robot.ros.guards import Guards
 from canvas_robot.ros.hands import Hands
@@ -186,9 +187,10 @@ class PolicyNode(LifecycleNode):
         settings = read_settings(self)
         check_overrides(self)
         check_drivers(settings)
-        model = self._load(settings)
+        model, description = self._load(settings)
         try:
-            self._open(open_session(settings, model, self._instant, self._warn))
+            session = open_session(settings, model, self._instant, self._warn, description)
+            self._open(session)
         except BaseException:
             model.close()
             raise
@@ -199,7 +201,8 @@ class PolicyNode(LifecycleNode):
             raise
         return TransitionCallbackReturn.SUCCESS
 
-    def _load(self, settings: Settings) -> ModelProcess:
+    def _load(self, settings: Settings) -> tuple[ModelProcess, str]:
+        """The warm model, and its arm's description where that comes over ROS."""
         self.get_logger().info(f"loading {settings.policy.describe()}")
         model = ModelProcess(
             settings.policy, settings.threads, self._log_model, is_given_up=is_stopping
@@ -209,7 +212,12 @@ class PolicyNode(LifecycleNode):
         self.get_logger().info(
             f"ready: {trained}, {facts.rows} rows, {facts.decision_ms:.0f} ms a decision"
         )
-        return model
+        try:
+            has_robot = model.binding.robot is not None
+            return model, heard_description(self, model.binding) if has_robot else ""
+        except BaseException:
+            model.close()
+            raise
 
     def _open(self, session: Session) -> None:
         """Makes all that a session needs; a failure undoes what was made before it."""
@@ -467,8 +475,7 @@ class PolicyNode(LifecycleNode):
             loading = self._loaded_beside(settings)
             while not loading.done():
                 await _Nap()
-            model = loading.result()
-            self._exchange(session, settings, model)
+            self._exchange(session, settings, *loading.result())
             response.success = True
             response.message = f"running {settings.policy.describe()}"
         except Exception as error:
@@ -485,7 +492,7 @@ class PolicyNode(LifecycleNode):
         return response
 
     def _loaded_beside(self, settings: Settings) -> Future:
-        """Resolves to the model's process once it is warm."""
+        """Resolves to what `_load` returns, once it is there."""
         loaded: Future = Future()
 
         def load() -> None:
@@ -497,13 +504,15 @@ class PolicyNode(LifecycleNode):
         threading.Thread(target=load, name="reload", daemon=True).start()
         return loaded
 
-    def _exchange(self, session: Session, settings: Settings, model: ModelProcess) -> None:
+    def _exchange(
+        self, session: Session, settings: Settings, model: ModelProcess, description: str
+    ) -> None:
         """One session for another. The old one is closed once all of the new one is open."""
         active = self._ticker is not None
         try:
             if self._session is not session:
                 raise ReloadError("the node was cleaned up meanwhile")
-            new = open_session(settings, model, self._instant, self._warn)
+            new = open_session(settings, model, self._instant, self._warn, description)
             inputs = self._listen(new) if active else None
         except BaseException:
             model.close()

@@ -19,8 +19,8 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from canvas_robot.kinematics.arm import Arm
 from canvas_robot.policy.policy import CanvasPolicy
+from canvas_robot.ros.description import arm_of
 from canvas_robot.ros.images import image_to_msg
 from canvas_robot.ros.messages import joints_to_msg, pose_to_msg, stamp_from_ns
 from canvas_robot.ros.monitor import Monitor, Status
@@ -159,7 +159,7 @@ class Replayer:
     ) -> None:
         self._monitor, self._binding, self._clock, self._name = monitor, binding, clock, name
         node = monitor.node
-        self._arm = Arm.load(binding.robot.arm)
+        self._arm = arm_of(binding)
         self._publishers = {}
         others = [n for n, s in binding.sources.ros.items() if isinstance(s, RosFields)]
         if others:
@@ -270,7 +270,7 @@ def direct_actions(policy: CanvasPolicy, replayed: Replayed) -> list[np.ndarray]
     The policy is called without ROS.
     """
     recording, binding = replayed.recording, policy.binding
-    arm = Arm.load(binding.robot.arm)
+    arm = arm_of(binding)
     history = History(policy.schema, binding)
     policy.reset(recording.instruction)
     chunks: list[np.ndarray] = []

@@ -10,6 +10,7 @@ from canvas_robot.policy.chunk_execution import make_execution
 from canvas_robot.policy.model_process import ModelProcess
 from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.decisions import Instant
+from canvas_robot.ros.description import arm_of
 from canvas_robot.ros.foresight import Foresight
 from canvas_robot.ros.inputs import check_sources
 from canvas_robot.ros.joint_commands import JointCommands
@@ -41,15 +42,18 @@ def open_session(
     model: ModelProcess,
     now: Callable[[], Instant],
     warn: Callable[[str], None],
+    description: str = "",
 ) -> Session:
     """Checks that policy, arm and parameters go together.
+
+    description: of the arm, where its binding names a topic.
 
     Raises BindingError, ValueError and the like where they do not; the model stays open then.
     """
     binding, robot = model.binding, model.binding.robot
     if robot is None:
         raise BindingError("binding: expected a robot, the arm to command; it declares none")
-    arm = Arm.load(robot.arm)
+    arm = arm_of(binding, description)
     check_sources(binding, arm, model.schema)
     loop = ControlLoop(
         model,
@@ -69,7 +73,9 @@ def open_session(
         model.facts.threads,
         cameras[0] if cameras else None,
     )
-    joints = JointCommands(binding) if settings.commands_joints else None
+    joints = None
+    if settings.commands_joints:
+        joints = JointCommands(binding, arm_of(binding, description))
     base_frame = settings.base_frame or robot.base_frame
     foresight = Foresight(model)
     return Session(settings, model, arm, loop, foresight, joints, identity, base_frame)

@@ -123,8 +123,15 @@ class Sources(_Declared):
 class Robot(_Declared):
     """The arm and its limits.
 
-    arm: name of a model of `canvas_robot.kinematics`, or a path to an MJCF file.
-    base_frame, ee_frame: frames of the published pose (REP-103: metres, x forward, y left, z up).
+    arm: name of a model of `canvas_robot.kinematics`; or a path to an MJCF (.xml) or URDF (.urdf)
+        file; or a topic such as /robot_description, on which the node hears a URDF.
+    base_frame, ee_frame: frames of the published pose (REP-103: metres, x forward, y left, z up),
+        and of the model: between them lie the arm's joints, all hinges. A prefix up to the last /
+        need not be in the model.
+    tool: what is moved, in ee_frame: x, y, z in m, fixed-axis roll, pitch, yaw in rad; its x axis
+        points out of the gripper and its y axis to the left, as on the WidowX. Left out: ee_frame.
+    joint_limits: (low, high) in rad by the joint's name; they narrow those of the model.
+    finger_range: position of the finger's joint closed and open; left out: its limits in the model.
     step_limits: largest change of the target in one control tick, (6,): x, y, z in m, then rad
         about x, y, z.
     box_low, box_high: workspace of the target's position in `base_frame`, (3,) m.
@@ -164,8 +171,12 @@ class Robot(_Declared):
     part_m: float = 0.08
     part_rad: float = 0.4
     reactions: dict[str, Literal["hold", "slow_stop", "zero_twist", "deactivate"]] = {}
+    tool: tuple[float, float, float, float, float, float] | None = None
+    joint_limits: dict[str, tuple[float, float]] = {}
+    finger_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        self._check_model()
         low, high = (*self.box_low, *self.rpy_low), (*self.box_high, *self.rpy_high)
         motion = (*(self.speed_limits or ()), *(self.acceleration_limits or ()))
         positive = (*self.step_limits, *motion, self.joint_speed_limit, self.part_m, self.part_rad)
@@ -198,6 +209,23 @@ class Robot(_Declared):
                 raise BindingError(
                     f"robot.{name}: expected a pose within box and orientation limits, {low} to "
                     f"{high}, got {pose}"
+                )
+
+    def _check_model(self) -> None:
+        """What is said of the arm's model."""
+        if self.tool is not None and not np.isfinite(self.tool).all():
+            raise BindingError(f"robot.tool: expected finite numbers, got {self.tool}")
+        for name, (low, high) in self.joint_limits.items():
+            if not (np.isfinite([low, high]).all() and low < high):
+                raise BindingError(
+                    f"robot.joint_limits.{name}: expected low < high, finite, got {low} and {high}"
+                )
+        if self.finger_range is not None:
+            closed, opened = self.finger_range
+            if not (np.isfinite([closed, opened]).all() and closed != opened):
+                raise BindingError(
+                    f"robot.finger_range: expected two finite positions that differ, closed and "
+                    f"open, got {closed} and {opened}"
                 )
 
 
@@ -239,6 +267,12 @@ class Binding(_Declared, omit_defaults=True):
     def tick_ns(self) -> int:
         """Length of one control tick in nanoseconds."""
         return round(1e9 / self.control_rate_hz)
+
+    @property
+    def joint_source(self) -> RosJoints | None:
+        """Where the node hears the arm's joints; None where it hears poses alone."""
+        sources = self.sources.ros.values()
+        return next((source for source in sources if isinstance(source, RosJoints)), None)
 
     def regions_by_codec(self, codec: str) -> tuple[str, ...]:
         """Names of the regions that the codec fills, in the binding's order."""

@@ -180,6 +180,6 @@ def _fixed_pose(pose: FixedPose) -> Pose:
 def _joints_reader(source: EnvJoints, space: spaces.Space, robot: Robot) -> _JointsReader:
     from canvas_robot.kinematics.arm import Arm  # MuJoCo, which other sources need not
 
-    arm = Arm.load(robot.arm)
+    arm = Arm.declared(robot)
     joints = picked(source.joints, space, len(arm.joint_names))
     return _JointsReader(joints, picked(source.finger, space, 1), arm.measured_state, (7,))

@@ -12,7 +12,8 @@ from typing import final
 import mujoco
 import numpy as np
 
-from canvas_robot.kinematics.arm import END_EFFECTOR_SITE, FINGER_JOINT, Arm, IKSolution
+from canvas_robot.kinematics.arm import FINGER_JOINT, Arm, IKSolution
+from canvas_robot.kinematics.arm_model import END_EFFECTOR_SITE
 from canvas_robot.kinematics.interpolator import MOTION_S, MotionInterpolator
 from canvas_robot.kinematics.rule import Command
 from canvas_robot.signals.pose import Pose

@@ -164,7 +164,8 @@ def test_errors_name_what_is_wrong(call, message):
 
 def test_unknown_model_names_the_known_ones():
     with pytest.raises(
-        FileNotFoundError, match=r"'ur5': expected an .xml file or one of \['wx250s"
+        FileNotFoundError,
+        match=r"'ur5': expected an .xml \(MJCF\) or .urdf file or one of \['wx250s",
     ):
         Arm.load("ur5")
 
@@ -176,5 +177,5 @@ def test_a_model_of_something_else_is_refused(tmp_path: Path):
         "<joint name='swing'/><geom size='.1'/>"
         "</body></worldbody></mujoco>"
     )
-    with pytest.raises(ValueError, match=r"expected six hinge joints .*got \['swing'\]"):
+    with pytest.raises(ValueError, match=r"expected base_frame 'base_link' among its frames"):
         Arm.load(path)

@@ -16,6 +16,7 @@ from tests.ros.conftest import TIMEOUT_S
 SOMETIMES = {
     "camera/image_raw/compressed",
     "clock",
+    "robot_description",
     "policy/proposed",
     "wx250s/commands/joint_group",
     "wx250s/commands/joint_single",
