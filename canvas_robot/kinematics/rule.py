@@ -60,6 +60,7 @@ class Limits:
 _SIZES = {"step": 6, "box_low": 3, "box_high": 3, "rpy_low": 3, "rpy_high": 3}
 
 _ROUNDING = 1e-9
+BRIDGE_CLOSED, BRIDGE_OPEN = 0.2, 1.08  # Bridge V2's gripper state; see Arm
 
 
 class OutsideError(ValueError):
@@ -92,6 +93,12 @@ class Command:
             raise ValueError(f"Command.target: expected finite numbers, got {self.target}")
         if not 0.0 <= self.gripper <= 1.0:
             raise ValueError(f"Command.gripper: expected a number in [0, 1], got {self.gripper}")
+
+
+def gripper_from_state(state: float) -> float:
+    """The command, 0 closed to 1 open, that leaves a gripper where Bridge V2's state says it is."""
+    share = (state - BRIDGE_CLOSED) / (BRIDGE_OPEN - BRIDGE_CLOSED)
+    return min(max(share, 0.0), 1.0)
 
 
 def compose(previous: Pose, action: np.ndarray, limits: Limits) -> Command:

@@ -21,6 +21,7 @@ from canvas_robot.kinematics.rule import (
     Limits,
     OutsideError,
     compose,
+    gripper_from_state,
     limits_of,
     parted,
 )
@@ -33,6 +34,7 @@ from canvas_robot.ros.decisions import (
     InputState,
     Instant,
     InstructionState,
+    InstructionTurn,
     Motion,
     Reaction,
 )
@@ -122,6 +124,9 @@ class ControlLoop:
         self._intake = Intake(policy.schema, policy.binding, warn)
         self._instruction: str | None = None
         self._pending: str | None = None
+        self._applied: str | None = None  # while the model reads it
+        self._asked = 0  # how often an instruction was asked for
+        self._turn = InstructionTurn(0, 0)
         self._refusal = ""  # of this tick
         self._instructions = InstructionState(0, "")
         self._model_is_fresh = False  # it was reset, and has decided nothing since
@@ -146,14 +151,14 @@ class ControlLoop:
 
     # ---------------------------------------------------------------- inputs, any thread
 
-    def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> None:
+    def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> bool:
         """Takes one sample; a bad one is refused, reported once, and holds the arm next tick.
 
-        waited_ns: how long ago it came.
+        waited_ns: how long ago it came. Whether it is a new one that was taken.
         """
         now = self._now()
         with self._lock:
-            self._intake.take(signal, stamp_ns, value, now, waited_ns)
+            return self._intake.take(signal, stamp_ns, value, now, waited_ns)
 
     def fault(self, signal: str, detail: str) -> None:
         """Notes that a message of a signal could not be read; the arm is held at the next tick."""
@@ -200,10 +205,21 @@ class ControlLoop:
                 if self._intake.has_come(signal)
             }
 
-    def instruct(self, instruction: str) -> None:
-        """Asks for another instruction; from the next tick on. A blank one holds."""
+    def instruct(self, instruction: str) -> int:
+        """Asks for another instruction; from the next tick on. A blank one holds.
+
+        Returns the number by which `turn` speaks of it.
+        """
         with self._lock:
             self._pending = instruction
+            self._asked += 1
+            return self._asked
+
+    @property
+    def turn(self) -> InstructionTurn:
+        """Whose instruction it is, of those that were asked for."""
+        with self._lock:
+            return self._turn
 
     def refused(self, why: str) -> None:
         """Notes that an instruction was refused before it came here; the next tick says so."""
@@ -227,6 +243,7 @@ class ControlLoop:
         self.reset()
         with self._lock:
             self._instruction, self._pending = None, instruction
+            self._asked += 1
 
     def block(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision | None:
         """Stops the motion until `unblock`: the hold, or None where this reason stood already."""
@@ -237,18 +254,29 @@ class ControlLoop:
             self._blocks[reason] = detail
             return None if standing else self._hold(index, stamp_ns, reason, detail)
 
-    def unblock(self, reason: HoldReason) -> None:
-        """That reason no longer stands; the next good tick starts afresh."""
+    def unblock(self, index: int, stamp_ns: int, reason: HoldReason) -> Decision | None:
+        """That reason no longer stands; the next good tick starts afresh.
+
+        The hold that ends the motion, where the arm was led for that reason.
+        """
         with self._lock:
+            held = None
             if reason == self._guided_for and self._guide is not None:
-                self._end_guide()
+                detail = "led no further; the policy goes on from the measured pose"
+                held = self._hold(index, stamp_ns, HoldReason.INTERRUPTED, detail)
             self._blocks.pop(reason, None)
+            return held
 
     def take_over(self, other: ControlLoop) -> None:
-        """What stops the motion of a loop that this one takes the place of stops this one too."""
+        """What stops the motion of a loop that this one takes the place of stops this one too.
+
+        And the gripper stays as that one left it.
+        """
         with other._lock:
             blocks, ended = dict(other._blocks), other._ended
+            gripper = other._follow.gripper
         with self._lock:
+            self._follow.gripper = gripper
             self._blocks.update(blocks)
             self._blocks.pop(HoldReason.TELEOPERATED, None)
             self._ended = ended
@@ -314,7 +342,8 @@ class ControlLoop:
     def instruction(self) -> str:
         """The one that is asked for or followed; empty where there is none."""
         with self._lock:
-            return (self._instruction or "") if self._pending is None else self._pending
+            asked = self._pending if self._pending is not None else self._applied
+            return (self._instruction or "") if asked is None else asked
 
     @property
     def instructions(self) -> InstructionState:
@@ -386,6 +415,8 @@ class ControlLoop:
             chunk = self._policy.act(observation, going_on)
         except Exception as error:  # whatever the model raises, the arm is held
             with self._lock:
+                if generation != self._generation and self._guide is not None:
+                    return self._interrupted(index, stamp_ns, f": {_told(error)}")
                 return self._hold(index, stamp_ns, HoldReason.MODEL_ERROR, _told(error))
         done = time.perf_counter()
         timings_ms = {
@@ -394,9 +425,7 @@ class ControlLoop:
         }
         with self._lock:
             if generation != self._generation:
-                detail, reason = "held or reset while deciding", HoldReason.INTERRUPTED
-                reaction = self._reactions[reason]
-                return Decision(index, stamp_ns, reason=reason, detail=detail, reaction=reaction)
+                return self._interrupted(index, stamp_ns)
             decision = self._taken(index, stamp_ns, chunk, begun, timings_ms)
         decision.timings_ms["follow"] = (time.perf_counter() - done) * 1e3
         return decision
@@ -419,14 +448,19 @@ class ControlLoop:
         The model reads it without the lock: a text encoder may take long.
         """
         with self._lock:
+            if self._guide is not None:  # which no fault of the model's may end
+                return None
             wanted, self._pending = self._pending, None
             if wanted is None:
                 return None
+            number = self._asked
             if not wanted.strip():
                 self._instruction = None
+                self._turn = dataclasses.replace(self._turn, taken=number)
                 self._instructions = dataclasses.replace(self._instructions, fault="")
                 self._disengage()
                 return None
+            self._applied = wanted
         try:
             self._policy.reset(wanted)
         except ValueError as error:
@@ -434,16 +468,20 @@ class ControlLoop:
             self._refusal = f"instruction refused, staying with {kept}: {error}"
             self._warn(self._refusal)
             with self._lock:
+                self._applied = None
+                self._turn = dataclasses.replace(self._turn, refused=number)
                 self._instructions = InstructionState(self._instructions.refused + 1, self._refusal)
             return None
         except Exception as error:
             self._model_is_fresh = False
             with self._lock:
+                self._applied = None
                 self._pending = wanted if self._pending is None else self._pending
                 return self._hold(index, stamp_ns, HoldReason.MODEL_ERROR, _told(error))
         self._model_is_fresh = True
         with self._lock:
-            self._instruction = wanted
+            self._instruction, self._applied = wanted, None
+            self._turn = dataclasses.replace(self._turn, taken=number)
             self._instructions = dataclasses.replace(self._instructions, fault="")
             self._disengage()
         return None
@@ -486,6 +524,17 @@ class ControlLoop:
                 region: self._intake.arrival_ns(region, stamp) for region, stamp in stamps.items()
             },
             timings_ms={**timings_ms, **chunk.timings_ms},
+        )
+
+    def _interrupted(self, index: int, stamp_ns: int, why: str = "") -> Decision:
+        """What a decision comes to where the arm was held, or led, while it was made."""
+        reason = HoldReason.INTERRUPTED
+        return Decision(
+            index,
+            stamp_ns,
+            reason=reason,
+            detail=f"held or reset while deciding{why}",
+            reaction=self._reactions[reason],
         )
 
     def _input_hold(self, index: int, stamp_ns: int) -> Decision | None:
@@ -730,7 +779,10 @@ class ControlLoop:
         stamp_ns = self._intake.newest_stamp_ns(self._state_signal)
         if self._pose is None or self._pose[0] != stamp_ns:
             state = self._intake.newest(self._state_signal)
-            self._pose = stamp_ns, pose_from_bridge_state(state)[0]
+            pose, gripper = pose_from_bridge_state(state)
+            self._pose = stamp_ns, pose
+            if self._follow.gripper is None:  # nothing was commanded yet: it stays as it is
+                self._follow.gripper = gripper_from_state(gripper)
         return self._pose[1]
 
     def _outside(self, pose: Pose) -> bool:

@@ -145,3 +145,15 @@ class InstructionState:
 
     refused: int
     fault: str
+
+
+@dataclass(frozen=True)
+class InstructionTurn:
+    """Numbers of instructions, in the order in which they were asked for.
+
+    taken: of the last that was taken over, 0 before the first; refused: of the last that the model
+    refused.
+    """
+
+    taken: int
+    refused: int

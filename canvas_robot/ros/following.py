@@ -46,7 +46,7 @@ class Following:
     """One arm on its way. Times are nanoseconds on the steady clock.
 
     target: what the next action acts on; None until `engage`. course: what is followed, None while
-    the arm is held. gripper: as last commanded.
+    the arm is held. gripper: as last commanded, 0 closed to 1 open; None before the first time.
 
     Args:
         binding: its robot declares the limits and what a delta acts on.
@@ -63,7 +63,7 @@ class Following:
         self.execution = execution
         self.target: Pose | None = None
         self.course: Course | None = None
-        self.gripper = 1.0
+        self.gripper: float | None = None
         self._tick_ns = binding.tick_ns
         self._limits = limits_of(binding.robot)
         self._motion_limits = motion_limits_of(binding.robot, unsafe)

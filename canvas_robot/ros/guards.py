@@ -19,6 +19,7 @@ from canvas_robot.ros.decisions import HoldReason
 from canvas_robot.ros.qos import OPERATOR_OVERRIDES
 
 DEADMAN_TIMEOUT_S = 0.5
+_EVERY_PRESS = 100  # a button that says false after true has been pressed all the same
 _RIVALS_S = 0.2  # between two looks for other publishers
 _STARTED_FROM = (
     HoldReason.STOPPED,
@@ -64,16 +65,16 @@ class Guards:
         ):
             service = node.create_service(Trigger, f"~/{name}", answer)
             self._destroy.append(functools.partial(node.destroy_service, service))
-        for topic, receive in (
-            (estop_topic, self._on_estop_message),
-            (deadman_topic, self._on_deadman),
+        for topic, receive, depth in (
+            (estop_topic, self._on_estop_message, _EVERY_PRESS),
+            (deadman_topic, self._on_deadman, 1),
         ):
             if topic:
                 heard = node.create_subscription(
                     Bool,
                     topic,
                     receive,
-                    QoSProfile(depth=1),
+                    QoSProfile(depth=depth),
                     qos_overriding_options=OPERATOR_OVERRIDES,
                 )
                 self._destroy.append(functools.partial(node.destroy_subscription, heard))

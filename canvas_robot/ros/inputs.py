@@ -179,9 +179,9 @@ class Inputs:
             if self._effort_limit is not None:
                 self._look_at_efforts(msg, source.joints)
             self._look_at_limits(source.joints, positions[:-1])
-            self.joints = positions
             state = self._arm.measured_state(positions[:-1], float(positions[-1]))
-            self._loop.sample(signal, stamp_ns(msg.header.stamp), state, waited_ns)
+            if self._loop.sample(signal, stamp_ns(msg.header.stamp), state, waited_ns):
+                self.joints = positions
 
         self._add(JointState, source.topic, signal, receive, VECTOR_QOS)
 

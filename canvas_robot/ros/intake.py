@@ -51,10 +51,13 @@ class Intake:
 
     def take(
         self, signal: str, stamp_ns: int, value: np.ndarray, now: Instant, waited_ns: int
-    ) -> None:
-        """Takes one sample that came `waited_ns` ago; a bad one is refused and told."""
+    ) -> bool:
+        """Takes one sample that came `waited_ns` ago; a bad one is refused and told.
+
+        Whether it is a new one that was taken.
+        """
         if stamp_ns == self._history.newest_stamp_ns(signal):
-            return  # the same sample again
+            return False  # the same sample again
         try:
             if stamp_ns == 0 and now.ros_ns > _SURELY_STAMPED_NS:
                 raise StampError(
@@ -69,11 +72,12 @@ class Intake:
             self._history.push(signal, stamp_ns, value)
         except (SignalError, StampError) as error:
             self.fault(signal, str(error))
-            return
+            return False
         came = Instant(max(now.ros_ns - waited_ns, stamp_ns), now.steady_ns - waited_ns)
         self._arrivals[signal].append(_Arrival(stamp_ns, came))
         self._samples[signal] += 1
         self._last_faults.pop(signal, None)
+        return True
 
     def fault(self, signal: str, detail: str) -> None:
         """A message of a signal could not be read, or its sample not be believed."""

@@ -42,6 +42,7 @@ class JointCommands:
     def follow(self, motion: Motion, measured: np.ndarray, now_ns: int) -> np.ndarray:
         """(7,): joints in rad and the finger in m, for the motion; `measured` alike.
 
+        now_ns: on the steady clock, as the motion advances.
         Raises UnreachableError where no joints lead there, or not fast enough.
         """
         # After a hold as after a pause: the first joints are no further away than a short moment.
@@ -50,10 +51,14 @@ class JointCommands:
         joints = self._stream.follow(motion.set_point.pose, measured[:-1], seconds)
         return np.append(joints, self._arm.finger_from_gripper(motion.gripper))
 
+    def stop(self) -> None:
+        """The next motion begins at the measured joints."""
+        self._stream.stop()
+
     def stay(self, measured: np.ndarray, gripper: float) -> np.ndarray:
         """The measured joints (7,), where the arm is held; the finger as commanded.
 
         A hand that holds something does not reach the finger's place, and must go on pressing.
         """
-        self._stream.stop()
+        self.stop()
         return np.append(measured[:-1], self._arm.finger_from_gripper(gripper))

@@ -108,6 +108,19 @@ def _logged(transition):
     return wrapper
 
 
+def _outlived(callback):
+    """A fault of ours must not end the thread that calls: it is told, and the arm is held."""
+
+    @functools.wraps(callback)
+    def wrapper(self, *arguments):
+        try:
+            callback(self, *arguments)
+        except Exception as error:
+            self._hold_for(error)
+
+    return wrapper
+
+
 class AutostartError(ValueError):
     """A node that was to start by itself could not."""
 
@@ -187,12 +200,11 @@ class PolicyNode(LifecycleNode):
         settings = read_settings(self)
         check_overrides(self)
         check_drivers(settings)
-        model, description = self._load(settings)
+        session = self._new_session(settings)
         try:
-            session = open_session(settings, model, self._instant, self._warn, description)
             self._open(session)
         except BaseException:
-            model.close()
+            session.model.close()
             raise
         try:
             self._heed(settings)
@@ -201,8 +213,18 @@ class PolicyNode(LifecycleNode):
             raise
         return TransitionCallbackReturn.SUCCESS
 
-    def _load(self, settings: Settings) -> tuple[ModelProcess, str]:
-        """The warm model, and its arm's description where that comes over ROS."""
+    def _new_session(self, settings: Settings) -> Session:
+        """With a warm model, and whatever its arm is; any thread. It makes no topics."""
+        model = self._load(settings)
+        try:
+            described = model.binding.robot is not None
+            description = heard_description(self, model.binding) if described else ""
+            return open_session(settings, model, self._instant, self._warn, description)
+        except BaseException:
+            model.close()
+            raise
+
+    def _load(self, settings: Settings) -> ModelProcess:
         self.get_logger().info(f"loading {settings.policy.describe()}")
         model = ModelProcess(
             settings.policy, settings.threads, self._log_model, is_given_up=is_stopping
@@ -212,12 +234,7 @@ class PolicyNode(LifecycleNode):
         self.get_logger().info(
             f"ready: {trained}, {facts.rows} rows, {facts.decision_ms:.0f} ms a decision"
         )
-        try:
-            has_robot = model.binding.robot is not None
-            return model, heard_description(self, model.binding) if has_robot else ""
-        except BaseException:
-            model.close()
-            raise
+        return model
 
     def _open(self, session: Session) -> None:
         """Makes all that a session needs; a failure undoes what was made before it."""
@@ -259,7 +276,18 @@ class PolicyNode(LifecycleNode):
         )
 
     def _start(self, inputs: Inputs, instruction: str) -> None:
-        """Ticks and commands, from the measured pose."""
+        """Ticks and commands, from the measured pose; where that fails, nothing is left active."""
+        try:
+            self._begin(inputs, instruction)
+        except BaseException:
+            self._inputs = self._ticker = self._command_clock = None
+            inputs.close()
+            gc.unfreeze()
+            raise
+        self._ticker.start()
+        self._command_clock.start()
+
+    def _begin(self, inputs: Inputs, instruction: str) -> None:
         session = self._session
         binding, settings = session.binding, session.settings
         session.loop.begin(instruction)
@@ -278,8 +306,6 @@ class PolicyNode(LifecycleNode):
         gc.collect()
         gc.freeze()  # what is there is not searched for garbage while the arm moves
         self._command_clock = CommandClock(settings.command_rate_hz, self._on_command_due)
-        self._ticker.start()
-        self._command_clock.start()
         self.get_logger().info(f"active at {binding.control_rate_hz} Hz: {instruction[:_SHOWN]!r}")
 
     @_logged
@@ -342,7 +368,7 @@ class PolicyNode(LifecycleNode):
             self._safeguards = Guards(
                 self,
                 self._block,
-                lambda reason: self._session.loop.unblock(reason),
+                self._unblock,
                 lambda: self._outputs.rivals(),
                 lambda: self._drivers.look(),
                 settings.estop_topic,
@@ -423,12 +449,14 @@ class PolicyNode(LifecycleNode):
             if parameter.name == "instruction":
                 if refusal := self._refusal_of(parameter.value):
                     return SetParametersResult(successful=False, reason=refusal)
-                self._instruct(parameter.value)
             elif parameter.name.startswith(f"{QOS_PREFIX}."):
                 continue  # it is declared with its topic, read-only from then on
             elif self._session is not None and parameter.name not in _CHANGEABLE:
                 reason = f"{parameter.name} is read at configure; clean the node up first"
                 return SetParametersResult(successful=False, reason=reason)
+        for parameter in parameters:  # all or none of them
+            if parameter.name == "instruction":
+                self._instruct(parameter.value)
         return SetParametersResult(successful=True)
 
     def _refusal_of(self, instruction: str) -> str:
@@ -448,11 +476,8 @@ class PolicyNode(LifecycleNode):
         self._instruct(msg.data)
 
     def _instruct(self, instruction: str) -> None:
-        if self._ticker is None:
-            return
-        if self._goals is not None:
-            self._goals.superseded()
-        self._session.loop.instruct(instruction)
+        if self._ticker is not None:
+            self._session.loop.instruct(instruction)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = self._ticker is not None
@@ -472,10 +497,10 @@ class PolicyNode(LifecycleNode):
         self._reloading = True
         try:
             settings = read_settings(self)
-            loading = self._loaded_beside(settings)
-            while not loading.done():
+            opening = self._opened_beside(settings)
+            while not opening.done():
                 await _Nap()
-            self._exchange(session, settings, *loading.result())
+            self._exchange(session, opening.result())
             response.success = True
             response.message = f"running {settings.policy.describe()}"
         except Exception as error:
@@ -491,31 +516,28 @@ class PolicyNode(LifecycleNode):
             self._reloading = False
         return response
 
-    def _loaded_beside(self, settings: Settings) -> Future:
-        """Resolves to what `_load` returns, once it is there."""
+    def _opened_beside(self, settings: Settings) -> Future:
+        """Resolves to another session, once its model is warm."""
         loaded: Future = Future()
 
         def load() -> None:
             try:
-                loaded.set_result(self._load(settings))
+                loaded.set_result(self._new_session(settings))
             except Exception as error:
                 loaded.set_exception(error)
 
         threading.Thread(target=load, name="reload", daemon=True).start()
         return loaded
 
-    def _exchange(
-        self, session: Session, settings: Settings, model: ModelProcess, description: str
-    ) -> None:
+    def _exchange(self, session: Session, new: Session) -> None:
         """One session for another. The old one is closed once all of the new one is open."""
         active = self._ticker is not None
         try:
             if self._session is not session:
                 raise ReloadError("the node was cleaned up meanwhile")
-            new = open_session(settings, model, self._instant, self._warn, description)
             inputs = self._listen(new) if active else None
         except BaseException:
-            model.close()
+            new.model.close()
             raise
         if self._goals is not None:
             self._goals.reloaded()
@@ -542,18 +564,13 @@ class PolicyNode(LifecycleNode):
         self._publish(self._session.loop.hold(-1, now, reason, f"{why}: starting over"))
         self._session.loop.reset()
 
+    @_outlived
     def _on_tick(self, index: int, stamp_ns: int) -> None:
         started = time.perf_counter()
-        try:
-            self._inputs.poll()
-            polled = time.perf_counter()
-            decision = self._session.loop.tick(index, stamp_ns)
-        except Exception as error:  # the control thread must outlive any fault of ours
-            self.get_logger().error(traceback.format_exc())
-            detail = f"{type(error).__name__}: {error}"
-            decision = self._session.loop.hold(index, stamp_ns, HoldReason.INTERNAL_ERROR, detail)
-        else:
-            decision.timings_ms["poll"] = (polled - started) * 1e3
+        self._inputs.poll()
+        polled = time.perf_counter()
+        decision = self._session.loop.tick(index, stamp_ns)
+        decision.timings_ms["poll"] = (polled - started) * 1e3
         if self._ticker is not None:  # else the node was deactivated while the model computed
             self._publish(decision)
             self._show(decision)
@@ -569,19 +586,25 @@ class PolicyNode(LifecycleNode):
             detail = f"between ticks: {type(error).__name__}: {error}"
             self._publish(self._session.loop.hold(index, stamp_ns, HoldReason.MODEL_ERROR, detail))
 
+    @_outlived
     def _on_command_due(self) -> None:
+        ticker = self._ticker
+        if ticker is not None:  # else the node is being deactivated
+            ticker.look()
+        self._safeguards.look()
+        self._move()
+        self._inputs.poll(tick_is_near=ticker is None or ticker.due_within(PICTURES_AHEAD_NS))
+
+    def _hold_for(self, error: Exception) -> None:
+        """A fault of ours: nothing that is known of the arm may be believed any more."""
+        self.get_logger().error(traceback.format_exc())
+        detail = f"{type(error).__name__}: {error}"
+        now = self.get_clock().now().nanoseconds
+        held = self._session.loop.hold(-1, now, HoldReason.INTERNAL_ERROR, detail)
         try:
-            ticker = self._ticker
-            if ticker is not None:  # else the node is being deactivated
-                ticker.look()
-            self._safeguards.look()
-            self._move()
-            self._inputs.poll(tick_is_near=ticker is None or ticker.due_within(PICTURES_AHEAD_NS))
-        except Exception as error:  # the command clock must outlive any fault of ours
+            self._publish(held)
+        except Exception:
             self.get_logger().error(traceback.format_exc())
-            detail = f"between ticks: {type(error).__name__}: {error}"
-            now = self.get_clock().now().nanoseconds
-            self._publish(self._session.loop.hold(-1, now, HoldReason.INTERNAL_ERROR, detail))
 
     def _block(self, reason: HoldReason, detail: str) -> None:
         now = self.get_clock().now().nanoseconds
@@ -589,11 +612,19 @@ class PolicyNode(LifecycleNode):
         if held is not None and self._ticker is not None:
             self._publish(held)
 
+    def _unblock(self, reason: HoldReason) -> None:
+        now = self.get_clock().now().nanoseconds
+        held = self._session.loop.unblock(-1, now, reason)
+        if held is not None and self._ticker is not None:
+            self._publish(held)
+
+    @_outlived
     def _on_clock_stopped(self) -> None:
         now = self.get_clock().now().nanoseconds
         detail = "the simulation clock (/clock) stands still; is the simulator running?"
         self._publish(self._session.loop.hold(-1, now, HoldReason.CLOCK_STOPPED, detail))
 
+    @_outlived
     def _on_clock_jumped(self, seconds: float) -> None:
         way = "ahead" if seconds > 0 else "back"
         self._start_over(
@@ -617,23 +648,25 @@ class PolicyNode(LifecycleNode):
         with self._speaking:
             started = time.perf_counter()
             now = self.get_clock().now().nanoseconds
+            if decision.reaction is Reaction.DEACTIVATE:
+                self._deactivation.trigger()
             motion = None
             if decision.reason is None:
                 motion = self._command(now)
             elif decision.command is not None:
                 self._hold_at(decision.command, now)
             elif decision.halts:
-                self._outputs.halt(now)
+                self._halt(now)
             publish_ms = (time.perf_counter() - started) * 1e3
             identity = self._session.identity
             self._tally.decided(decision, publish_ms)
             self._last_decision = decision
             if self._goals is not None:
                 self._goals.told(decision)
-            if decision.reaction is Reaction.DEACTIVATE:
-                self._deactivation.trigger()
             if decision.reason is not None:
                 self._warn(f"holding: {decision.reason}: {decision.detail}")
+            held = motion if isinstance(motion, Decision) else None
+            motion = None if held is not None else motion
             commanded = motion is not None or decision.command is not None
             missed = self._ticker.missed if self._ticker is not None else 0
             self._outputs.status(
@@ -643,6 +676,8 @@ class PolicyNode(LifecycleNode):
                 self._outputs.status(command_status(identity, motion, now, None))
             if decision.chunk is not None:
                 self._outputs.chunk(decision.chunk.values)
+            if held is not None:  # what was decided could not be commanded
+                self._publish(held)
 
     def _show(self, decision: Decision) -> None:
         """Draws a decision for who subscribes; of holds for one reason, the first.
@@ -683,30 +718,35 @@ class PolicyNode(LifecycleNode):
         with self._speaking:
             now = self.get_clock().now().nanoseconds
             motion = self._command(now)
-            if motion is not None:
+            if isinstance(motion, Decision):
+                self._publish(motion)
+            elif motion is not None:
                 late_ms, identity = self._command_clock.late_ms, self._session.identity
                 self._outputs.status(command_status(identity, motion, now, late_ms))
 
-    def _command(self, now: int) -> Motion | None:
-        """The set-point that has been commanded; None in a hold, or where one has begun."""
+    def _command(self, now: int) -> Motion | Decision | None:
+        """The set-point that has been commanded, or the hold to publish; None while one stands."""
         session = self._session
         motion = session.loop.motion()
-        if motion is None:
-            return None
-        if isinstance(motion, Decision):
-            self._publish(motion)
-            return None
+        if motion is None or isinstance(motion, Decision):
+            return motion
         if session.joints is not None:
+            steady_ns = time.monotonic_ns()
             try:
-                joints = session.joints.follow(motion, self._inputs.joints, now)
+                joints = session.joints.follow(motion, self._inputs.joints, steady_ns)
             except UnreachableError as error:
-                self._publish(session.loop.hold(-1, now, HoldReason.UNREACHABLE, str(error)))
-                return None
+                return session.loop.hold(-1, now, HoldReason.UNREACHABLE, str(error))
             self._outputs.move_joints(joints, now, 1.0 / session.settings.command_rate_hz)
         self._outputs.move(motion.set_point, motion.gripper, now)
         image_ns = motion.image_stamp_ns
         self._tally.commanded((now - image_ns) / 1e6 if image_ns else None)
         return motion
+
+    def _halt(self, now: int) -> None:
+        """Nobody knows where the arm is: no speed, and the next motion begins where it then is."""
+        self._outputs.halt(now)
+        if self._session.joints is not None:
+            self._session.joints.stop()
 
     def _hold_at(self, command: Command, now: int) -> None:
         self._outputs.hold(command, now)

@@ -58,6 +58,7 @@ class _Run:
     instruction: str
     begun_s: float
     until_s: float
+    number: int  # of its instruction, as `ControlLoop.turn` has it
     decisions: int = 0
     last: Decision | None = None
     image_ns: int = 0
@@ -132,19 +133,17 @@ class Goals:
             run.image_ns = decision.stamps_ns.get(self._camera, run.image_ns)
             if decision.chunk is not None and decision.instruction == run.instruction:
                 run.decisions += 1
+            turn = self._loop.turn
             if decision.reason is HoldReason.DEACTIVATED:
                 self._end(_Result.DEACTIVATED, decision.detail)
-            elif decision.refusal and self._loop.instruction != run.instruction:
-                self._end(_Result.REFUSED, decision.refusal)
+            elif turn.taken > run.number:
+                self._end(_Result.SUPERSEDED, "another instruction came")
+            elif turn.refused == run.number:
+                self._end(_Result.REFUSED, self._loop.instructions.fault)
             elif decision.reason is not None and (ended := self._loop.ended):
                 self._end(_Result.DEACTIVATED, ended)
             elif decision.reason is not None and (blocked := self._loop.blocked):
                 self._end(_Result.STOPPED, blocked)
-
-    def superseded(self) -> None:
-        """An instruction comes from elsewhere."""
-        with self._lock:
-            self._end(_Result.SUPERSEDED, "another instruction came")
 
     def reloaded(self) -> None:
         """Another policy is about to take this one's place."""
@@ -194,8 +193,8 @@ class Goals:
         self._answer()
         handle.execute()
         with self._lock:
-            self._run = _Run(handle, goal.instruction, now_s, until_s)
-            self._loop.instruct(goal.instruction)
+            number = self._loop.instruct(goal.instruction)
+            self._run = _Run(handle, goal.instruction, now_s, until_s, number)
         self._timer.reset()
         self._node.get_logger().info(f"goal: {goal.instruction!r}")
 

@@ -21,6 +21,7 @@ from canvas_robot.ros.decisions import (
     HoldReason,
     Instant,
     InstructionState,
+    InstructionTurn,
     Motion,
     Reaction,
 )
@@ -108,6 +109,9 @@ class Bench:
     def tick(self) -> Decision:
         self.index += 1
         return self.loop.tick(self.index, self.ros_ns)
+
+    def unblock(self, reason: HoldReason) -> Decision | None:
+        return self.loop.unblock(-1, self.ros_ns, reason)
 
     def step(self) -> Decision:
         """One control period later: fresh samples, then a decision."""
@@ -598,7 +602,7 @@ def test_an_arm_that_parts_again_and_again_is_held_until_start(moving, policy, m
     assert_holds(parted(moving), HoldReason.PARTED, "for the 3rd time; free it, then ~/start")
     for _ in range(3):
         assert_holds(moving.step(), HoldReason.PARTED)
-    moving.loop.unblock(HoldReason.PARTED)
+    moving.unblock(HoldReason.PARTED)
     assert moving.step().reason is None
 
 
@@ -926,17 +930,17 @@ def test_a_block_stops_the_arm_once_and_lasts_until_it_is_undone(moving):
     for _ in range(2):
         assert_holds(held := moving.step(), HoldReason.ESTOP, "emergency stop")
         assert held.command is None
-    moving.loop.unblock(HoldReason.ESTOP)
+    moving.unblock(HoldReason.ESTOP)
     assert moving.step().reason is None
 
 
 def test_two_blocks_must_both_be_undone(moving):
     for reason in (HoldReason.STOPPED, HoldReason.DEADMAN):
         moving.loop.block(1, moving.ros_ns, reason, str(reason))
-    moving.loop.unblock(HoldReason.STOPPED)
+    moving.unblock(HoldReason.STOPPED)
     assert_holds(moving.step(), HoldReason.DEADMAN)
-    moving.loop.unblock(HoldReason.DEADMAN)
-    moving.loop.unblock(HoldReason.DEADMAN)
+    moving.unblock(HoldReason.DEADMAN)
+    moving.unblock(HoldReason.DEADMAN)
     assert moving.step().reason is None
 
 
@@ -1187,7 +1191,7 @@ def test_the_arm_is_led_to_a_declared_pose_and_stays_until_the_policy_is_let_on(
     assert [end.reason for end in ends] == [HoldReason.HOME] and ends[0].command is not None
     assert found[-1] is None
     assert moving.step().reason == HoldReason.HOME
-    moving.loop.unblock(HoldReason.HOME)
+    moving.unblock(HoldReason.HOME)
     assert moving.step().reason is None
 
 
@@ -1197,6 +1201,75 @@ def test_ticks_on_the_way_do_not_stop_it(moving):
     decision = moving.step()
     assert (decision.reason, decision.command) == (HoldReason.PARK, None)
     assert isinstance(led(moving, 1)[0], Motion)
+
+
+def test_who_lets_the_policy_on_halfway_ends_the_motion_at_once(moving):
+    moving.loop.go_to(HoldReason.HOME, AWAY)
+    led(moving, 10)
+    moving.wait(PERIOD)
+    moving.sample("state")
+    held = moving.unblock(HoldReason.HOME)
+    assert (held.reason, held.halts) == (HoldReason.INTERRUPTED, True)
+    np.testing.assert_allclose(held.command.target.position, moving.state[:3], atol=1e-6)
+    assert moving.unblock(HoldReason.HOME) is None
+    assert moving.step().reason is None
+
+
+def test_a_model_that_fails_ends_nobodys_hand(moving, policy, monkeypatch):
+    def fails(*_):
+        moving.loop.go_to(HoldReason.HOME, AWAY)  # while it decides
+        raise RuntimeError("the model fails")
+
+    monkeypatch.setattr(policy, "act", fails)
+    decision = moving.step()
+    assert decision.reason == HoldReason.INTERRUPTED and "the model fails" in decision.detail
+    assert isinstance(led(moving, 1)[0], Motion)
+    monkeypatch.setattr(policy, "reset", fails)
+    moving.loop.instruct("touch the blue cube")
+    assert moving.step().reason == HoldReason.HOME
+    assert isinstance(led(moving, 1)[0], Motion)
+    assert moving.loop.instruction == "touch the blue cube"  # it waits
+
+
+def test_a_hand_that_holds_something_goes_on_holding_it(bench, policy):
+    """What it holds is known from the last command, else from where the fingers are."""
+    bench.measure((6, 0.2 + 0.25 * 0.88))
+    bench.sample()
+    bench.loop.block(-1, bench.ros_ns, HoldReason.STOPPED, "stopped")
+    bench.loop.go_to(HoldReason.HOME, AWAY)
+    assert led(bench, 3)[-1].gripper == pytest.approx(0.25, abs=1e-6)
+    other = Bench(policy, ros_ns=bench.ros_ns, steady_ns=bench.steady_ns)
+    bench.loop.teleoperate_gripper(0.0)
+    other.loop.take_over(bench.loop)
+    other.measure((6, 0.9))
+    other.sample()
+    other.loop.go_to(HoldReason.HOME, AWAY)
+    assert led(other, 3)[-1].gripper == pytest.approx(0.25, abs=1e-6)
+
+
+def test_it_is_known_whose_instruction_is_followed_and_whose_was_refused(moving, policy):
+    first = moving.loop.turn.taken
+    assert moving.loop.turn == InstructionTurn(first, 0)
+    second = moving.loop.instruct("touch the blue cube")
+    assert moving.loop.turn.taken == first < second
+    assert moving.step().reason is None
+    assert moving.loop.turn == InstructionTurn(second, 0)
+    third = moving.loop.instruct("word " * 200)
+    assert moving.step().refusal
+    assert moving.loop.turn == InstructionTurn(second, third)
+    fourth = moving.loop.instruct("")
+    moving.step()
+    assert moving.loop.turn == InstructionTurn(fourth, third)
+
+
+def test_an_instruction_that_the_model_reads_is_the_one_that_was_asked_for(
+    moving, policy, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(policy, "reset", lambda text: seen.append(moving.loop.instruction))
+    moving.loop.instruct("touch the blue cube")
+    moving.step()
+    assert seen[0] == "touch the blue cube"
 
 
 def test_a_hand_takes_over_at_once_and_the_policy_goes_on_from_where_it_let_go(moving):
@@ -1250,7 +1323,7 @@ def test_a_hand_does_not_move_an_arm_that_was_stopped(moving):
     moving.loop.block(-1, moving.ros_ns, HoldReason.STOPPED, "~/start goes on")
     with pytest.raises(GuideError, match="stopped: ~/start goes on"):
         moving.loop.teleoperate(np.zeros(6))
-    moving.loop.unblock(HoldReason.STOPPED)
+    moving.unblock(HoldReason.STOPPED)
     assert moving.loop.teleoperate(np.zeros(6)).reason == HoldReason.TELEOPERATED
 
 
@@ -1264,8 +1337,8 @@ def test_of_all_that_stops_the_arm_an_emergency_is_told_and_else_what_came_last(
     assert block(HoldReason.ESTOP) == HoldReason.ESTOP
     assert block(HoldReason.DEADMAN) == HoldReason.ESTOP
     for reason in (HoldReason.ESTOP, HoldReason.DEADMAN):
-        moving.loop.unblock(reason)
-    moving.loop.unblock(HoldReason.EFFORT)
+        moving.unblock(reason)
+    moving.unblock(HoldReason.EFFORT)
     moving.loop.go_to(HoldReason.HOME, AWAY)
     assert moving.step().reason == HoldReason.HOME
     assert block(HoldReason.STOPPED) == HoldReason.STOPPED

@@ -203,7 +203,7 @@ def test_diagnostics_say_how_each_signal_comes_in(active_policy, robot, monitor)
     assert "holding: " in told["policy: control loop"].message
 
 
-@pytest.mark.parametrize("way", ["service", "topic"])
+@pytest.mark.parametrize("way", ["service", "topic", "pulse"])
 def test_an_emergency_stop_holds_until_start_is_called(start_policy, robot, monitor, way):
     start_policy(
         autostart=True,
@@ -215,7 +215,10 @@ def test_an_emergency_stop_holds_until_start_is_called(start_policy, robot, moni
     if way == "service":
         assert called(monitor, "policy/estop").success
     else:
-        monitor.node.create_publisher(Bool, "estop", LATCHED).publish(Bool(data=True))
+        button = monitor.node.create_publisher(Bool, "estop", 10 if way == "pulse" else LATCHED)
+        assert monitor.wait_for(lambda: button.get_subscription_count() > 0, TIMEOUT_S)
+        for pressed in (True, False) if way == "pulse" else (True,):
+            button.publish(Bool(data=pressed))
     assert held(monitor, "emergency stop")
     monitor.statuses.clear()
     assert not monitor.wait_for(lambda: any(s.active for s in monitor.statuses), 1.0)
@@ -521,6 +524,33 @@ def test_a_fault_of_the_models_holds_and_does_not_end_the_node(active_policy, mo
         patch.setattr(active_policy.node._session.model, "act", fail)
         assert held(monitor, "RuntimeError: out of memory")
     assert commands_again(monitor)
+
+
+def test_a_fault_in_publishing_ends_no_thread_and_deactivates(active_policy, monitor, monkeypatch):
+    node = active_policy.node
+    commands, control = (
+        next(t for t in threading.enumerate() if t.name == name) for name in ("commands", "control")
+    )
+
+    def fail(*_):
+        raise RuntimeError("no memory for a message")
+
+    monkeypatch.setattr(node._outputs, "move", fail)
+    assert held(monitor, "internal_error") or held(monitor, "the node deactivated itself")
+    assert monitor.wait_for(lambda: node._ticker is None, TIMEOUT_S)
+    assert held(monitor, "RuntimeError: no memory for a message")
+    for thread in (commands, control):  # ended as they should, by the deactivation
+        thread.join(TIMEOUT_S)
+    monkeypatch.undo()
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    assert commands_again(monitor)
+
+
+def test_parameters_are_set_all_or_none(active_policy, monitor):
+    node = active_policy.node
+    both = [Parameter("instruction", value="touch the blue cube"), Parameter("threads", value=2)]
+    assert not node.set_parameters_atomically(both).successful
+    assert node._session.loop.instruction == "touch the red cube"
 
 
 def test_without_an_instruction_it_holds_and_says_so(start_policy, robot, monitor):

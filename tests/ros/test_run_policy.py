@@ -217,6 +217,18 @@ def test_an_instruction_on_the_topic_supersedes_a_goal_and_is_followed(followed,
     assert monitor.wait_for(lambda: follows(monitor, "lift it"), TIMEOUT_S)
 
 
+def test_an_instruction_that_is_refused_ends_no_goal(followed, robot, monitor):
+    _, given = followed
+    told = len(monitor.statuses)
+    robot.instruction.publish(String(data="lift\x07 it"))
+    assert monitor.wait_for(
+        lambda: any("refusal" in s.values for s in monitor.statuses[told:]), TIMEOUT_S
+    )
+    told = len(monitor.statuses)
+    assert monitor.wait_for(lambda: any(s.active for s in monitor.statuses[told:]), TIMEOUT_S)
+    assert given.under_way and not follows(monitor, "lift it")
+
+
 @pytest.mark.parametrize("name", ["stop", "estop", "home"])
 def test_what_stops_the_arm_ends_a_goal_and_start_does_not_go_on_with_it(followed, monitor, name):
     _, given = followed
