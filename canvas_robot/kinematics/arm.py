@@ -6,6 +6,7 @@ gripper.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,7 +71,8 @@ class Arm:
         model: the chain.
         finger: name of the joint that speaks for the gripper.
         joint_limits: (low, high) in radians by name; they narrow the model's.
-        finger_range: closed and open; None: the limits of the finger's joint in the model.
+        finger_range: closed and open; None: the limits of the finger in the model, if it is
+            FINGER_JOINT: of others nothing says which of the two is closed.
     Raises:
         ArmModelError: the limits are of no joint of the arm, or leave it no room, or nothing says
             how far the finger goes.
@@ -83,12 +85,15 @@ class Arm:
         joint_limits: Mapping[str, tuple[float, float]] | None = None,
         finger_range: tuple[float, float] | None = None,
     ) -> None:
-        compiled, hinges = model.compiled, list(model.hinges)
+        compiled, hinges = copy.copy(model.compiled), list(model.hinges)
         self.path = model.path
         self.joint_names: tuple[str, ...] = tuple(compiled.joint(i).name for i in hinges)
         limits = _limits(compiled, hinges, self.joint_names, joint_limits or {})
         self.lower: np.ndarray = _read_only(limits[:, 0])
         self.upper: np.ndarray = _read_only(limits[:, 1])
+        # The solver must know what its steps are cut to, or it stalls there.
+        compiled.jnt_limited[hinges] = np.isfinite(limits).all(axis=1)
+        compiled.jnt_range[hinges] = np.where(np.isfinite(limits), limits, 0.0)
         self.finger_range = finger_range or _finger_range(compiled, finger)
         closed, opened = self.finger_range
         if self.finger_range == _WIDOWX_FINGER_M:
@@ -178,6 +183,8 @@ class Arm:
             step = self._free_step(error, joints)
             if step is None:
                 step = self._bounded_step(target, joints)
+            if step is None:
+                break
             # The solver's bounds hold to rounding; ours hold exactly.
             joints = np.clip(joints + step, self.lower, self.upper)
             error = self._error(target, joints)
@@ -223,16 +230,20 @@ class Arm:
             return None
         return step if ((reached >= self.lower) & (reached <= self.upper)).all() else None
 
-    def _bounded_step(self, target: Pose, joints: np.ndarray) -> np.ndarray:
-        """The step (n,) under limits of joints and of a step's size, a quadratic problem."""
+    def _bounded_step(self, target: Pose, joints: np.ndarray) -> np.ndarray | None:
+        """The step (n,) under limits of joints and of a step's size, a quadratic problem.
+
+        None where the solver finds none.
+        """
         q = self._rest.copy()
         q[self._address] = joints
         self._task.set_target(_se3(target))
         self._configuration.update(q)
-        step = mink.solve_ik(
-            self._configuration, [self._task], 1.0, "daqp", damping=_DAMPING, limits=self._limits
-        )
-        return step[self._dof]
+        problem = (self._configuration, [self._task], 1.0, "daqp")
+        try:
+            return mink.solve_ik(*problem, damping=_DAMPING, limits=self._limits)[self._dof]
+        except mink.MinkError:
+            return None
 
     def measured_state(self, joints: np.ndarray, finger: float) -> np.ndarray:
         """Bridge V2's state (7,) float32 of measured joints (n,) in rad and finger.
@@ -300,10 +311,11 @@ def _limits(
 
 def _finger_range(model: mujoco.MjModel, finger: str) -> tuple[float, float]:
     names = [model.joint(i).name for i in range(model.njnt)]
-    if finger not in names or not model.jnt_limited[names.index(finger)]:
+    if finger != FINGER_JOINT or finger not in names or not model.joint(finger).limited:
         raise ArmModelError(
-            f"robot.finger_range: expected the finger's position closed and open, as the model has "
-            f"no limits of a joint {finger!r}; its joints: {', '.join(names)}"
+            f"robot.finger_range: expected the positions of joint {finger!r} closed and open, such "
+            f"as [0.8, 0.0]; limits of a model do not say which is closed, and only those of a "
+            f"joint {FINGER_JOINT!r}, as on the WidowX, are taken so; joints: {', '.join(names)}"
         )
     low, high = model.joint(finger).range
     return float(low), float(high)

@@ -7,8 +7,9 @@ from typing import final
 
 import numpy as np
 
-from canvas_robot.kinematics.limiter import MotionLimiter, MotionLimits, SetPoint
+from canvas_robot.kinematics.limiter import MotionLimits, SetPoint
 from canvas_robot.kinematics.rule import Command
+from canvas_robot.kinematics.stepper import Stepper
 from canvas_robot.signals.pose import Pose, coordinates_from_pose
 
 
@@ -30,15 +31,14 @@ class CommandStream:
         for name, value in (("moving_s", moving_s), ("ahead_s", ahead_s)):
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name}: expected a positive number of seconds, got {value}")
-        self._limiter = MotionLimiter(limits)
-        self._moving_s, self._ahead_s = moving_s, ahead_s
-        self._reached_s: float | None = None  # the time that the last set-point is for
+        self._limits, self._moving_s, self._ahead_s = limits, moving_s, ahead_s
+        self._stepper: Stepper | None = None
 
     def start(self, measured: Pose, now_s: float) -> None:
         """From rest at a measured pose."""
-        self._limiter.reset(measured)
+        self._stepper = Stepper(self._limits, measured, now_s, self._ahead_s)
         self._from = self._to = coordinates_from_pose(measured)
-        self._since_s = self._reached_s = now_s
+        self._since_s = now_s
 
     def follow(self, command: Command, now_s: float) -> None:
         """From now on towards a command's target."""
@@ -47,19 +47,14 @@ class CommandStream:
         self._to, self._since_s = _nearest(coordinates_from_pose(command.target), self._from), now_s
 
     def at(self, now_s: float) -> SetPoint:
-        """The set-point to publish now.
-
-        Time that goes back stands still. After a pause the motion goes on from where it was, as if
-        no more than two periods had passed: a late set-point is no jump.
-        """
+        """The set-point to publish now; time that goes back or pauses is no jump, see `Stepper`."""
         self._require_start()
-        seconds = self._passed_s(now_s)
-        return self._limiter.advance(self._wanted(self._reached_s), seconds)
+        return self._stepper.advance(self._wanted(self._stepper.due_s(now_s)), now_s)
 
     @property
     def is_still(self) -> bool:
         """Whether the last set-point was at rest."""
-        return self._limiter.is_still
+        return self._stepper is None or self._stepper.is_still
 
     def brake(self, now_s: float) -> SetPoint | None:
         """The set-point to publish now, going over to rest; None where the last one was at rest.
@@ -67,21 +62,14 @@ class CommandStream:
         No command is followed any more; the next motion begins with `start`.
         """
         self._require_start()
-        return None if self.is_still else self._limiter.brake(self._passed_s(now_s))
-
-    def _passed_s(self, now_s: float) -> float:
-        """Seconds from the last set-point to the one to publish now."""
-        time_s = max(now_s + self._ahead_s, self._reached_s)
-        seconds = min(time_s - self._reached_s, 2 * self._ahead_s)
-        self._reached_s = time_s
-        return seconds
+        return self._stepper.brake(now_s)
 
     def _wanted(self, time_s: float) -> np.ndarray:
         fraction = min(max((time_s - self._since_s) / self._moving_s, 0.0), 1.0)
         return self._from + fraction * (self._to - self._from)
 
     def _require_start(self) -> None:
-        if self._reached_s is None:
+        if self._stepper is None:
             raise RuntimeError("CommandStream: expected start() before follow() or at()")
 
 

@@ -10,8 +10,9 @@ from typing import Protocol, final
 
 import numpy as np
 
-from canvas_robot.kinematics.limiter import MotionLimiter, MotionLimits, SetPoint
-from canvas_robot.signals.pose import Pose
+from canvas_robot.kinematics.limiter import UNLIMITED, MotionLimits, SetPoint
+from canvas_robot.kinematics.stepper import Stepper
+from canvas_robot.signals.pose import Pose, rpy_rates
 
 TELEOPERATION_TIMEOUT_S = 0.25  # without a word for so long, the hand has let go
 SHARE = 0.5  # of the limits of speed and acceleration, on the way to a pose
@@ -39,7 +40,7 @@ class Guide(Protocol):
 
 @final
 class GoTo:
-    """Straight to a pose, in coordinates, at SHARE of the limits.
+    """Straight to a pose, in coordinates, at SHARE of the limits; or as near as these allow.
 
     Args:
         limits: of the motion.
@@ -61,11 +62,12 @@ class GoTo:
         slow = MotionLimits(
             SHARE * limits.speed, SHARE * limits.acceleration, limits.low, limits.high
         )
-        self._stepper = _Stepper(slow, measured, now_s, ahead_s)
+        self._stepper = Stepper(slow, measured, now_s, ahead_s)
         self._target, self.gripper = np.asarray(target, np.float64), gripper
 
     def at(self, now_s: float) -> SetPoint | None:
-        there = np.abs(self._stepper.position - self._target).max() < _THERE
+        nearest = self._stepper.nearest(self._target)
+        there = np.abs(self._stepper.position - nearest).max() < _THERE
         if there and self._stepper.is_still:
             return None
         return self._stepper.advance(self._target, now_s)
@@ -83,7 +85,7 @@ class Teleoperation:
     """At the speeds that were said last, braking once nobody says any.
 
     Args:
-        limits: of the motion; speeds beyond them are cut.
+        limits: of the motion; speeds beyond them are cut, of a turn without changing its axis.
         measured: where the arm is.
         gripper: until another is said.
         now_s: the present moment; ahead_s: set-points are for this much later.
@@ -93,24 +95,24 @@ class Teleoperation:
         self, limits: MotionLimits, measured: Pose, gripper: float, now_s: float, ahead_s: float
     ) -> None:
         self._limits, self.gripper = limits, gripper
-        self._stepper = _Stepper(limits, measured, now_s, ahead_s)
+        self._stepper = Stepper(limits, measured, now_s, ahead_s)
         self._speed, self._said_s = np.zeros(6), now_s
 
     def say(self, speed: np.ndarray, now_s: float) -> None:
-        """Speeds (6,) from now on: m/s of x, y, z, rad/s of roll, pitch, yaw.
+        """Speeds (6,) from now on: m/s along and rad/s about the base's axes.
 
         Raises ValueError for speeds that are not finite; what was said before stays.
         """
         if not np.isfinite(speed).all():
             raise ValueError(f"speed: expected finite numbers, got {np.asarray(speed).tolist()}")
-        self._speed = np.clip(speed, -self._limits.speed, self._limits.speed)
+        self._speed = np.clip(speed, -UNLIMITED, UNLIMITED)
         self._said_s = now_s
 
     def at(self, now_s: float) -> SetPoint | None:
         quiet = now_s - self._said_s > TELEOPERATION_TIMEOUT_S
         if quiet and self._stepper.is_still:
             return None
-        return self._stepper.drift(np.zeros(6) if quiet else self._speed, now_s)
+        return self._stepper.drift(np.zeros(6) if quiet else self._rates(), now_s)
 
     @property
     def is_still(self) -> bool:
@@ -119,34 +121,8 @@ class Teleoperation:
     def brake(self, now_s: float) -> SetPoint | None:
         return self._stepper.brake(now_s)
 
-
-class _Stepper:
-    """A MotionLimiter on a clock."""
-
-    def __init__(self, limits: MotionLimits, measured: Pose, now_s: float, ahead_s: float) -> None:
-        self._limiter = MotionLimiter(limits)
-        self._limiter.reset(measured)
-        self._period_s, self._reached_s = ahead_s, now_s
-
-    @property
-    def position(self) -> np.ndarray:
-        return self._limiter.position
-
-    @property
-    def is_still(self) -> bool:
-        return self._limiter.is_still
-
-    def advance(self, wanted: np.ndarray, now_s: float) -> SetPoint:
-        return self._limiter.advance(wanted, self._seconds(now_s))
-
-    def drift(self, speed: np.ndarray, now_s: float) -> SetPoint:
-        return self._limiter.drift(speed, self._seconds(now_s))
-
-    def brake(self, now_s: float) -> SetPoint | None:
-        return None if self.is_still else self._limiter.brake(self._seconds(now_s))
-
-    def _seconds(self, now_s: float) -> float:
-        time_s = max(now_s + self._period_s, self._reached_s)
-        seconds = min(time_s - self._reached_s, 2 * self._period_s)  # a late one is no jump
-        self._reached_s = time_s
-        return seconds
+    def _rates(self) -> np.ndarray:
+        """What was said, as speeds (6,) of the coordinates."""
+        rates = rpy_rates(self._stepper.position[3:], self._speed[3:])
+        rates /= max(1.0, (np.abs(rates) / self._limits.speed[3:]).max())
+        return np.concatenate([self._speed[:3], rates])

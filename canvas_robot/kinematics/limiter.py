@@ -120,8 +120,9 @@ class MotionLimiter:
         # A coordinate that may go all the way round has no ends: it takes the short way.
         angular = np.arange(6) >= 3
         self._round = angular & (limits.low <= -np.pi) & (limits.high >= np.pi)
-        each = (self._round, limits.low, limits.high, limits.speed, limits.acceleration)
-        self._each = list(zip(*(values.tolist() for values in each), strict=True))
+        places, paces = (self._round, limits.low, limits.high), (limits.speed, limits.acceleration)
+        self._places = list(zip(*(values.tolist() for values in places), strict=True))
+        self._paces = list(zip(*(values.tolist() for values in paces), strict=True))
         self.position, self.velocity = np.zeros(6), np.zeros(6)
 
     def reset(self, pose: Pose) -> None:
@@ -135,25 +136,40 @@ class MotionLimiter:
         """Whether the last set-point was at rest."""
         return bool(np.abs(self.velocity).max() < _STILL)
 
-    def advance(self, target: np.ndarray, seconds: float) -> SetPoint:
-        """The set-point `seconds` later, on the way to coordinates (6,).
+    def nearest(self, target: np.ndarray) -> list[float]:
+        """Where coordinates (6,) lead from here: within the ends, and round where there are none.
 
-        Raises ValueError for a target that is not finite; the state stays as it was.
+        Raises ValueError for a target that is not finite.
         """
         wanted = np.asarray(target, dtype=np.float64).tolist()
         if not all(map(math.isfinite, wanted)):
             raise ValueError(f"target: expected finite numbers, got {wanted}")
         # One by one: with six numbers numpy takes longer to begin than to compute.
+        return [
+            to - math.tau * ((to - position + math.pi) // math.tau)
+            if is_round
+            else min(max(to, low), high)
+            for position, to, (is_round, low, high) in zip(
+                self.position.tolist(), wanted, self._places, strict=True
+            )
+        ]
+
+    def advance(self, target: np.ndarray, seconds: float) -> SetPoint:
+        """The set-point `seconds` later, on the way to the nearest of coordinates (6,).
+
+        Raises ValueError for a target that is not finite; the state stays as it was.
+        """
         states = zip(
-            self.position.tolist(), self.velocity.tolist(), wanted, self._each, strict=True
+            self.position.tolist(),
+            self.velocity.tolist(),
+            self.nearest(target),
+            self._paces,
+            strict=True,
         )
-        reached = []
-        for position, velocity, to, (is_round, low, high, speed, acceleration) in states:
-            if is_round:
-                to -= math.tau * ((to - position + math.pi) // math.tau)
-            else:
-                to = min(max(to, low), high)
-            reached.append(course_to_rest(position, velocity, to, speed, acceleration, seconds))
+        reached = [
+            course_to_rest(position, velocity, to, *pace, seconds)
+            for position, velocity, to, pace in states
+        ]
         self.position, self.velocity = np.array(reached).T
         return self._set_point()
 

@@ -171,3 +171,15 @@ def angular_velocity(rpy: np.ndarray, rates: np.ndarray) -> np.ndarray:
     (cp, sp), (cy, sy) = ((math.cos(angle), math.sin(angle)) for angle in (pitch, yaw))
     x, y = d_roll * cp * cy - d_pitch * sy, d_roll * cp * sy + d_pitch * cy
     return np.array([x, y, d_yaw - d_roll * sp])
+
+
+def rpy_rates(rpy: np.ndarray, angular: np.ndarray) -> np.ndarray:
+    """Rates (3,) rad/s of roll, pitch, yaw (3,) rad; the inverse of `angular_velocity`.
+
+    That holds for |pitch| < pi/2; towards pi/2 the rates of roll and yaw grow, as both then turn
+    about one axis, and at pi/2 they are large but finite.
+    """
+    (_, pitch, yaw), (x, y, z) = rpy.tolist(), angular.tolist()
+    (cp, sp), (cy, sy) = ((math.cos(angle), math.sin(angle)) for angle in (pitch, yaw))
+    d_roll = (x * cy + y * sy) / math.copysign(max(abs(cp), _GIMBAL_LOCK), cp)
+    return np.array([d_roll, y * cy - x * sy, z + d_roll * sp])

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import mink
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,6 +115,15 @@ def test_solutions_stay_within_limits_and_tell_what_is_left(position, start):
 def test_a_target_out_of_reach_does_not_converge():
     solution = ARM.inverse(Pose(np.array([2.0, 0.0, 0.2]), np.eye(3)), np.array(TABLE_RESET))
     assert not solution.converged and solution.position_error_m > 1.0
+
+
+def test_a_step_that_the_solver_does_not_find_is_no_solution_and_no_error(monkeypatch):
+    def finds_none(*args, **kwargs):
+        raise mink.NoSolutionFound("daqp")
+
+    monkeypatch.setattr(mink, "solve_ik", finds_none)
+    solution = ARM.inverse(Pose(np.array([2.0, 0.0, 0.2]), np.eye(3)), np.array(TABLE_RESET))
+    assert not solution.converged and np.isfinite(solution.joints).all()
 
 
 def test_inverse_gives_equal_bits_whatever_came_before():

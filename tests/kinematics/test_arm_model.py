@@ -97,6 +97,20 @@ def test_most_near_poses_are_found_again():
     assert np.mean([solution.converged for solution in found]) >= 0.9
 
 
+def test_what_narrowed_joints_reach_is_found_from_near():
+    arm, random = seven(PEDESTAL, joint_limits={"joint2": (-0.5, 0.5)}), np.random.default_rng(1)
+    low, high = np.maximum(arm.lower, -1.5), np.minimum(arm.upper, 1.5)
+    for joints in random.uniform(low, high, (150, 7)):
+        start = joints + random.uniform(-0.6, 0.6, 7)
+        assert arm.inverse(arm.forward(joints), start).converged
+
+
+def test_arms_of_one_model_do_not_narrow_each_other():
+    model = read_arm(seven_joints(), "link0", "link7")
+    Arm(model, "grip", {"joint2": (-0.5, 0.5)}, (0.8, 0.0))
+    assert Arm(model, "grip", None, (0.8, 0.0)).lower[1] == -2.5
+
+
 @pytest.mark.parametrize("ee_frame", ["ee_gripper_link", "gripper_link"])
 def test_a_tool_is_moved_in_place_of_its_frame(ee_frame):
     tool = (0.1, -0.02, 0.03, 0.3, -0.5, 1.0)
@@ -115,7 +129,6 @@ def test_a_binding_narrows_joints_and_gives_the_gripper_its_range():
     assert arm.finger_from_gripper(0.0) == 0.8 and arm.finger_from_gripper(1.0) == 0.0
     assert arm.bridge_gripper_from_finger(0.8) == pytest.approx(0.2)
     assert arm.bridge_gripper_from_finger(0.0) == pytest.approx(1.08)
-    assert seven(finger_range=None).finger_range == (0.0, 0.8)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +165,10 @@ def test_what_does_not_fit_the_model_is_named_with_what_it_has(fields, words):
         seven(**fields)
 
 
-def test_a_gripper_without_a_range_is_refused_with_the_remedy():
-    with pytest.raises(ArmModelError, match=r"robot\.finger_range: expected .*'no_such_joint'"):
-        declared(seven_joints(), "no_such_joint", **{**SEVEN, "finger_range": None})
+@pytest.mark.parametrize("finger", ["grip", "no_such_joint", "left_finger"])
+def test_no_models_limits_say_which_is_closed_but_the_widowxs(finger):
+    with pytest.raises(ArmModelError, match=rf"robot\.finger_range: expected .*'{finger}' closed"):
+        declared(seven_joints(), finger, **{**SEVEN, "finger_range": None})
 
 
 @pytest.mark.parametrize(

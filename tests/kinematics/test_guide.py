@@ -6,13 +6,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canvas_robot.kinematics.guide import SHARE, TELEOPERATION_TIMEOUT_S, GoTo, Teleoperation
-from canvas_robot.kinematics.limiter import motion_limits_of
+from canvas_robot.kinematics.limiter import MotionLimits, motion_limits_of
 from canvas_robot.resources import config_path
 from canvas_robot.signals import load_binding
-from canvas_robot.signals.pose import coordinates_from_pose, pose_from_coordinates
+from canvas_robot.signals.pose import (
+    angle_between,
+    coordinates_from_pose,
+    pose_from_coordinates,
+    rotation_vector,
+)
 
 LIMITS = motion_limits_of(load_binding(config_path("bindings", "widowx.yaml")).robot)
 PERIOD_S = 0.02
+# Roll and yaw go all the way round.
+ROUND = MotionLimits(
+    [0.5, 0.5, 0.5, 1.0, 1.0, 1.0],
+    [1e3] * 6,
+    [0.1, -0.3, 0.0, -np.pi, -1.5, -3.15],
+    [0.5, 0.3, 0.3, np.pi, 1.5, 3.15],
+)
 START = np.array([0.25, 0.0, 0.15, 0.0, 0.0, 0.0])
 
 
@@ -50,6 +62,24 @@ def test_going_to_a_pose_ends_there_at_rest_within_a_share_of_the_limits(start, 
     assert guide.gripper == 0.3
 
 
+anywhere = st.tuples(*[st.floats(-1.0, 1.0)] * 3, *[st.floats(-4.0, 4.0)] * 3).map(np.array)
+inside = st.tuples(*(within(a, b) for a, b in zip(ROUND.low, ROUND.high, strict=True)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(inside.map(np.array), anywhere)
+def test_going_to_a_pose_ends_at_the_nearest_that_is_allowed_and_the_short_way(start, target):
+    reached, now_s = pose_from_coordinates(start), 0.0
+    guide = GoTo(ROUND, reached, target, 0.3, now_s, PERIOD_S)
+    while (set_point := guide.at(now_s)) is not None:
+        reached, now_s = set_point.pose, now_s + PERIOD_S
+        assert now_s < (np.pi / SHARE + 1.0), "half a turn is the longest way"
+    ends = np.isin(np.arange(6), (3, 5), invert=True)
+    allowed = pose_from_coordinates(np.where(ends, np.clip(target, ROUND.low, ROUND.high), target))
+    np.testing.assert_allclose(reached.position, allowed.position, atol=2e-3)
+    assert angle_between(reached.rotation, allowed.rotation) < 5e-3
+
+
 @settings(max_examples=60, deadline=None)
 @given(places, st.lists(st.tuples(speeds, st.integers(1, 30)), min_size=1, max_size=8))
 def test_teleoperation_is_within_the_limits_whatever_is_said_and_stops_when_nothing_is(start, said):
@@ -75,6 +105,39 @@ def test_teleoperation_reaches_the_speed_that_is_said():
         set_point = guide.at(period * PERIOD_S)
     np.testing.assert_allclose(set_point.linear, [0.1, 0, 0], atol=1e-3)
     np.testing.assert_allclose(set_point.angular, [0, 0, 0.5], atol=1e-2)
+
+
+tilts = st.tuples(st.floats(-3.1, 3.1), st.floats(-1.2, 1.2), st.floats(-3.1, 3.1))
+axes = st.tuples(*[st.floats(-1.0, 1.0)] * 3).map(np.array).filter(lambda axis: axis @ axis > 0.01)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tilts, axes, st.floats(0.1, 3.0))
+def test_teleoperation_turns_the_gripper_about_the_bases_axes_wherever_it_points(rpy, axis, speed):
+    """Also where the speed is more than the limits allow."""
+    start = pose_from_coordinates(np.r_[START[:3], rpy])
+    axis = axis / np.sqrt(axis @ axis)
+    guide, period_s = Teleoperation(ROUND, start, 1.0, 0.0, 0.002), 0.002
+    for period in range(100):
+        guide.say(np.r_[np.zeros(3), speed * axis], period * period_s)
+        reached = guide.at(period * period_s)
+    turn = rotation_vector(reached.pose.rotation @ start.rotation.T)
+    angle = np.sqrt(turn @ turn)
+    np.testing.assert_allclose(turn / angle, axis, atol=0.02)
+    assert angle <= speed * 100 * period_s + 1e-9
+    if speed < 0.2:  # within the limits, but for the first period, of any of these pitches
+        assert angle == pytest.approx(speed * 100 * period_s, rel=0.02)
+
+
+@pytest.mark.parametrize("pitch", [0.3, np.pi / 2, -np.pi / 2])
+def test_the_fastest_speeds_that_can_be_said_are_cut_wherever_the_gripper_points(pitch):
+    start = pose_from_coordinates(np.r_[START[:3], 0.0, pitch, 0.0])
+    guide = Teleoperation(ROUND, start, 1.0, 0.0, PERIOD_S)
+    guide.say(np.full(6, np.finfo(np.float64).max), 0.0)
+    for period in range(10):
+        set_point = guide.at(period * PERIOD_S)
+        assert set_point.pose.is_finite
+        assert (np.abs(set_point.linear) <= ROUND.speed[:3]).all()
 
 
 def test_speeds_that_are_not_finite_are_refused():

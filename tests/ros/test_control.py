@@ -1440,7 +1440,7 @@ def test_a_slow_stop_brakes_within_the_limits_of_acceleration_and_ends_in_the_ho
 ):
     bench = reacting(policy, monkeypatch, stopped="slow_stop")
     led(bench, 1)
-    speed = bench.loop._follow._stream._limiter.velocity[0]  # the set-point's own
+    speed = bench.loop._follow._stream._stepper._limiter.velocity[0]  # the set-point's own
     held = blocked(bench, HoldReason.STOPPED)
     assert (held.command, held.halts, held.reaction) == (None, False, Reaction.SLOW_STOP)
     found = led(bench, 20)

@@ -45,7 +45,8 @@ def seven(folder) -> str:
         folder,
         joints=f"[{', '.join(SEVEN_NAMES)}]",
         finger="grip",
-        arm="/robot_description\n  tool: [0.0, 0.0, 0.05, 0.0, 1.5707963, 0.0]",
+        arm="/robot_description\n  tool: [0.0, 0.0, 0.05, 0.0, 1.5707963, 0.0]\n"
+        "  finger_range: [0.8, 0.0]",
         base_frame="link0",
         ee_frame="link7",
         box_low="[-1.0, -1.0, 0.0]",

@@ -9,12 +9,15 @@ from canvas_robot.signals.pose import (
     BRIDGE_DEFAULT_ROTATION,
     Pose,
     angle_between,
+    angular_velocity,
     bridge_state_from_pose,
     matrix_from_quaternion,
     matrix_from_rpy,
     pose_from_bridge_state,
     quaternion_from_matrix,
+    rotation_vector,
     rpy_from_matrix,
+    rpy_rates,
 )
 
 PITCH = np.pi / 2 - 0.01  # nearer to a right angle roll and yaw are one
@@ -146,6 +149,29 @@ def test_the_angle_between_is_symmetric_and_within_half_a_turn(first, second):
 def test_the_angle_between_is_the_angle_turned_by(rotation, angle):
     turned = matrix_from_rpy([0.0, 0.0, angle]) @ rotation
     assert angle_between(rotation, turned) == pytest.approx(abs(angle), abs=1e-7)
+
+
+vectors = st.tuples(*[st.floats(-3.0, 3.0)] * 3).map(np.array)
+
+
+@given(turns, vectors)
+def test_rates_of_the_angles_and_angular_velocity_undo_each_other(rpy, vector):
+    back = angular_velocity(rpy, rpy_rates(rpy, vector))
+    np.testing.assert_allclose(back, vector, atol=1e-9)
+    np.testing.assert_allclose(rpy_rates(rpy, angular_velocity(rpy, vector)), vector, atol=1e-9)
+
+
+@given(turns, vectors)
+def test_an_angular_velocity_is_the_turn_about_the_parents_axes(rpy, angular):
+    small = 1e-6
+    later = matrix_from_rpy(rpy + small * rpy_rates(rpy, angular))
+    turned = later @ matrix_from_rpy(rpy).T
+    np.testing.assert_allclose(rotation_vector(turned) / small, angular, atol=0.02)
+
+
+@pytest.mark.parametrize("pitch", [np.pi / 2, -np.pi / 2])
+def test_rates_at_a_right_angle_are_finite(pitch):
+    assert np.isfinite(rpy_rates(np.array([0.3, pitch, 0.5]), np.ones(3))).all()
 
 
 def test_poses_check_their_shapes_copy_their_arrays_and_know_if_they_are_finite():
