@@ -18,6 +18,7 @@ import mujoco
 import numpy as np
 
 from canvas_robot.kinematics.arm_model import ArmModel, ArmModelError, arm_path, is_topic, read_arm
+from canvas_robot.kinematics.rule import BRIDGE_CLOSED, BRIDGE_OPEN
 from canvas_robot.signals.binding import Robot
 from canvas_robot.signals.pose import (
     Pose,
@@ -33,7 +34,6 @@ FINGER_JOINT = "left_finger"
 # bridge_data_robot, custom_gripper_controller.py. Other grippers read the same, closed and open.
 BRIDGE_FINGER_AT_ZERO_M, BRIDGE_FINGER_SPAN_M = 0.010, 0.025
 _WIDOWX_FINGER_M = (0.015, 0.037)
-_BRIDGE_CLOSED, _BRIDGE_OPEN = 0.2, 1.08
 
 # Newton steps of at most 0.3 rad a joint, until the site is within tolerance or progress ends.
 _MAX_ITERATIONS = 100
@@ -99,8 +99,8 @@ class Arm:
         if self.finger_range == _WIDOWX_FINGER_M:
             self._bridge_zero, self._bridge_span = BRIDGE_FINGER_AT_ZERO_M, BRIDGE_FINGER_SPAN_M
         else:
-            self._bridge_span = (opened - closed) / (_BRIDGE_OPEN - _BRIDGE_CLOSED)
-            self._bridge_zero = closed - _BRIDGE_CLOSED * self._bridge_span
+            self._bridge_span = (opened - closed) / (BRIDGE_OPEN - BRIDGE_CLOSED)
+            self._bridge_zero = closed - BRIDGE_CLOSED * self._bridge_span
 
         self._model = compiled
         self._data = mujoco.MjData(compiled)

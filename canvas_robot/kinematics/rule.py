@@ -60,7 +60,7 @@ class Limits:
 _SIZES = {"step": 6, "box_low": 3, "box_high": 3, "rpy_low": 3, "rpy_high": 3}
 
 _ROUNDING = 1e-9
-BRIDGE_CLOSED, BRIDGE_OPEN = 0.2, 1.08  # Bridge V2's gripper state; see Arm
+BRIDGE_CLOSED, BRIDGE_OPEN = 0.2, 1.08  # Bridge V2's gripper state, of any gripper
 
 
 class OutsideError(ValueError):

@@ -528,6 +528,10 @@ class ControlLoop:
 
     def _interrupted(self, index: int, stamp_ns: int, why: str = "") -> Decision:
         """What a decision comes to where the arm was held, or led, while it was made."""
+        if why:
+            self._warn(f"the model failed while the arm was held or led{why}")
+        if stands := self._ended or self._foremost:
+            return self._hold(index, stamp_ns, *stands)
         reason = HoldReason.INTERRUPTED
         return Decision(
             index,
@@ -688,6 +692,8 @@ class ControlLoop:
             return f"{against[0]}: {self._blocks[against[0]]}"
         signal = self._state_signal
         if self._intake.is_old(signal, now):
+            if not self._intake.has_come(signal):
+                return f"the measured pose is not known: no sample of signal {signal!r} yet"
             age_s = self._intake.age_s(signal, now)
             return f"the measured pose is not known: signal {signal!r} is {age_s:.2f} s old"
         return self._intake.silence_of(signal)

@@ -18,9 +18,9 @@ from rclpy.exceptions import ParameterException
 from canvas_robot.kinematics.limiter import motion_limits_of
 from canvas_robot.kinematics.rule import OutsideError, compose, limits_of
 from canvas_robot.ros.description import arm_of, heard_description
-from canvas_robot.ros.findings import Finding, type_name
+from canvas_robot.ros.findings import Finding, absolute, type_name
 from canvas_robot.ros.inputs import Inputs
-from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS
+from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS, SURELY_STAMPED_NS
 from canvas_robot.ros.listener import Listener
 from canvas_robot.ros.output_check import OutputCheck
 from canvas_robot.ros.parameters import (
@@ -64,8 +64,9 @@ class Doctor:
     ) -> None:
         if binding.robot is None:
             raise BindingError("binding: expected a robot, the arm to command; it declares none")
-        self._binding, self._name = binding, name
-        self._listener = Listener("canvas_robot_doctor", domain_id, parameters)
+        self._binding, self._name = binding, absolute(name)
+        namespace = self._name.rpartition("/")[0]
+        self._listener = Listener("canvas_robot_doctor", domain_id, parameters, namespace)
         self._node = self._listener.node
         try:
             declare_parameters(self._node)
@@ -104,6 +105,9 @@ class Doctor:
         return self._node.get_clock()
 
     def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> None:
+        if stamp_ns == 0 and self.get_clock().now().nanoseconds > SURELY_STAMPED_NS:
+            self.fault(signal, "expected a stamp, got 0; let its driver set header.stamp")
+            return
         try:
             self._newest[signal] = self._binding.signals[signal].checked(signal, value)
         except SignalError as error:
@@ -141,6 +145,9 @@ class Doctor:
         told = unknown_parameters(self._node)
         remedy = "mend its name in the parameters file; the node ignores it"
         findings = [Finding("warning", "parameters", line, remedy) for line in told]
+        if self.get_clock().now().nanoseconds == 0:
+            remedy = "start the simulator, or set use_sim_time to false"
+            findings.append(Finding("fault", "/clock", "it stands still at 0", remedy))
         findings.append(self._limits())
         findings += [self._topic(topic, kind) for topic, kind in self._topics.items()]
         for signal in self._binding.sources.ros:
@@ -175,7 +182,12 @@ class Doctor:
         found = {info.topic_type for info in self._node.get_publishers_info_by_topic(full)}
         wanted = type_name(kind)
         if wanted in found:
-            return Finding("ok", full, wanted)
+            infos = self._node.get_publishers_info_by_topic(full)
+            if len(infos) == 1:
+                return Finding("ok", full, wanted)
+            names = sorted({f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in infos})
+            remedy = "stop one, unless each tells of other joints: the policy sees both in turn"
+            return Finding("warning", full, f"{', '.join(names)} publish it", remedy)
         if found:
             return Finding(
                 "fault",

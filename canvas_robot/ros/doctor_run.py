@@ -11,6 +11,7 @@ from rich.table import Table
 
 from canvas_robot.policy.settings import PolicySettings, binding_of
 from canvas_robot.ros.doctor import Doctor
+from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.parameters import parameters_of_file
 from canvas_robot.ros.processes import user_domain_id
 
@@ -32,12 +33,19 @@ def run_doctor(
     binding, image_transport: None: as the parameters say. reference: picture that the camera should
     see; save: where to put what it sees. params_file: of the node.
     """
-    parameters = {} if params_file is None else parameters_of_file(params_file)
-    named = {name: str(parameters.get(name, "")) for name in ("checkpoint", "binding")}
-    rate_hz = float(parameters.get("control_rate", 0.0))
+    parameters = {} if params_file is None else parameters_of_file(params_file, absolute(name))
+    named = {key: str(parameters.get(key, "")) for key in ("checkpoint", "binding")}
     if binding is not None:
         named["binding"] = binding
-    declared = binding_of(PolicySettings(**named, control_rate_hz=rate_hz))
+    try:
+        rate_hz = float(parameters.get("control_rate", 0.0))
+        declared = binding_of(PolicySettings(**named, control_rate_hz=rate_hz))
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"checkpoint {named['checkpoint']!r}, binding {named['binding']!r}: {error}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"control_rate or binding: {error}") from error
     transport = image_transport or parameters.get("image_transport", "raw")
     picture = None
     if reference is not None:

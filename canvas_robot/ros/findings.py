@@ -15,6 +15,11 @@ class Finding:
     remedy: str = ""
 
 
+def absolute(name: str) -> str:
+    """A node's name with its namespace, such as /policy or /left/policy."""
+    return "/" + name.strip("/")
+
+
 def type_name(kind: type) -> str:
     """A message class's ROS name, such as std_msgs/msg/Float64."""
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"

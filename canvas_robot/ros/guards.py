@@ -56,6 +56,7 @@ class Guards:
         self._rivals, self._lacks = rivals, lacks
         self._deadman_topic = deadman_topic
         self._held_at: float | None = None  # when the deadman last said true
+        self._estop_topic, self._is_pressed = estop_topic, False
         self._looked_at = -_RIVALS_S
         self._destroy: list[Callable[[], None]] = []
         for name, answer in (
@@ -118,6 +119,12 @@ class Guards:
     # ------------------------------------------------------------------ callbacks
 
     def _on_start(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if self._is_pressed:
+            response.message = (
+                f"{self._estop_topic} still says true: release the emergency stop, so that it says "
+                f"false, then start"
+            )
+            return response
         for reason in _STARTED_FROM:
             self._unblock(reason)
         told = "no stop stands; an active node goes on from the measured pose"
@@ -135,6 +142,7 @@ class Guards:
         return response
 
     def _on_estop_message(self, msg: Bool) -> None:
+        self._is_pressed = msg.data
         if msg.data:
             self._block(HoldReason.ESTOP, "emergency stop by its topic; ~/start goes on")
 

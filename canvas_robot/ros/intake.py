@@ -17,7 +17,7 @@ from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import Binding, History, Observation, SignalError, StampError
 
 FUTURE_TOLERANCE_NS = 100_000_000  # a stamp further ahead of the clock than this is a fault
-_SURELY_STAMPED_NS = 1_000_000_000  # a simulation's clock begins at 0, and so may its stamps
+SURELY_STAMPED_NS = 1_000_000_000  # a simulation's clock begins at 0, and so may its stamps
 _KEPT = 256  # arrivals of a signal
 
 
@@ -59,7 +59,7 @@ class Intake:
         if stamp_ns == self._history.newest_stamp_ns(signal):
             return False  # the same sample again
         try:
-            if stamp_ns == 0 and now.ros_ns > _SURELY_STAMPED_NS:
+            if stamp_ns == 0 and now.ros_ns > SURELY_STAMPED_NS:
                 raise StampError(
                     f"signal {signal!r}: expected a stamp, got 0; let its driver set header.stamp"
                 )

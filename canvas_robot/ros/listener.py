@@ -21,16 +21,23 @@ class Listener:
         name: of the node.
         domain_id: ROS domain to listen in.
         parameters: that the node is started with, by name.
+        namespace: of the node, in which relative names are.
     """
 
     def __init__(
-        self, name: str, domain_id: int, parameters: Mapping[str, object] | None = None
+        self,
+        name: str,
+        domain_id: int,
+        parameters: Mapping[str, object] | None = None,
+        namespace: str = "",
     ) -> None:
         adopt_node_environment()
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
         given = [Parameter(name, value=value) for name, value in (parameters or {}).items()]
-        self.node = rclpy.create_node(name, context=self._context, parameter_overrides=given)
+        self.node = rclpy.create_node(
+            name, context=self._context, namespace=namespace, parameter_overrides=given
+        )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
 

@@ -10,7 +10,7 @@ from typing import final
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy
-from std_msgs.msg import Float64, Float64MultiArray
+from std_msgs.msg import Bool, Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from canvas_robot.ros.drivers import SERVO_SERVICE, DriverError, check_drivers
@@ -28,7 +28,7 @@ class OutputCheck:
 
     Args:
         node: looks at the graph.
-        name: of the policy node, with its namespace.
+        name: of the policy node, absolute, in whose namespace `node` is.
         settings: of the policy node, which name its outputs.
     """
 
@@ -41,14 +41,22 @@ class OutputCheck:
         if settings.dry_run:
             told = f"dry_run: poses go to {self._name}/proposed, and no arm is commanded"
             return [Finding("ok", "commands", told)]
+        findings = [
+            self._said(parameter, topic, type_name(kind))
+            for parameter, topic, kind in (
+                ("estop_topic", settings.estop_topic, Bool),
+                ("deadman_topic", settings.deadman_topic, Bool),
+                ("teleop_topic", settings.teleop_topic, TwistStamped),
+            )
+            if topic
+        ]
         topics = dict(COMMANDS)
         if settings.joint_output:
             topics |= TRAJECTORIES
         if settings.joint_positions:
             topics |= POSITIONS
-        findings = [
-            self._heard(f"{self._name}/{topic}", type_name(kind)) for topic, kind in topics.items()
-        ]
+        for topic, kind in topics.items():
+            findings.append(self._heard(f"{self._name}/{topic}", type_name(kind)))
         return findings + self._drivers()
 
     def _drivers(self) -> list[Finding]:
@@ -78,10 +86,21 @@ class OutputCheck:
         return findings
 
     def _full(self, topic: str) -> str:
-        """A relative name is one in the policy node's namespace."""
-        namespace = self._name.rpartition("/")[0]
-        named = topic if topic.startswith(("/", self._name)) else f"{namespace}/{topic}"
-        return self._node.resolve_topic_name(named.removeprefix("~/"))
+        """As the policy node resolves it; the node that looks is in its namespace."""
+        private = topic.removeprefix("~/")
+        named = topic if private == topic else f"{self._name}/{private}"
+        return self._node.resolve_topic_name(named)
+
+    def _said(self, parameter: str, topic: str, kind: str) -> Finding:
+        """Of what people say: a misspelt emergency stop must not be found out when it is needed."""
+        full = self._full(topic)
+        found = {info.topic_type for info in self._node.get_publishers_info_by_topic(full)}
+        subject = f"{parameter} {full}"
+        if kind in found:
+            return Finding("ok", subject, kind)
+        told = f"expected {kind}, got {', '.join(sorted(found))}" if found else "nobody publishes"
+        remedy = "start what publishes it, or mend the parameter"
+        return Finding("fault" if found else "warning", subject, told, remedy)
 
     def _heard(self, topic: str, kind: str) -> Finding:
         full = self._full(topic)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,7 +150,8 @@ PARAMETERS = {
     ),
     "estop_topic": (
         "",
-        "std_msgs/Bool: true holds the arm until ~/start is called; empty: none is heard",
+        "std_msgs/Bool: true holds the arm until it says false and ~/start is called; empty: none "
+        "is heard",
     ),
     "deadman_topic": (
         "",
@@ -235,18 +237,31 @@ def unknown_parameters(node: Node) -> list[str]:
     return told
 
 
-def parameters_of_file(path: Path) -> dict[str, object]:
-    """What a parameters file gives the policy node, by name.
+def parameters_of_file(path: Path, name: str = "/policy") -> dict[str, object]:
+    """What a parameters file gives the policy node of an absolute name, by the parameter's name.
 
-    Raises ParameterError where the file is none.
+    Of several entries that mean the node, later ones win, as in ROS. Raises ParameterError where
+    the file is none.
     """
     try:
-        found = parameter_dict_from_yaml_file(str(path), use_wildcard=True)
+        meant = [key for key in yaml.safe_load(path.read_text()) if _means(key, name)]
+        found = {}
+        for key in meant:
+            found |= parameter_dict_from_yaml_file(str(path), target_nodes=[key])
     except (OSError, RuntimeError, AttributeError, TypeError, yaml.YAMLError) as error:
         raise ParameterError(
             f"{path}: expected a ROS parameters file (node: ros__parameters: ...), got {error}"
         ) from error
     return {name: Parameter.from_parameter_msg(msg).value for name, msg in found.items()}
+
+
+def _means(key: str, name: str) -> bool:
+    """Whether an entry of a parameters file is about a node: * is any token, ** any number of them.
+
+    Other entries of the file are other nodes'.
+    """
+    pattern = re.escape("/" + key.strip("/")).replace(r"/\*\*", "(/[^/]+)*").replace(r"\*", "[^/]+")
+    return re.fullmatch(pattern, name) is not None
 
 
 def read_settings(node: Node) -> Settings:

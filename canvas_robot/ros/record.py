@@ -17,6 +17,7 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64, Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
+from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.listener import Listener
 from canvas_robot.signals import Binding
@@ -71,7 +72,7 @@ class Recorder:
         folder: of the bag; must not exist yet.
         binding: of the node, for its inputs.
         image_transport: as the node's parameter.
-        name: of the node.
+        name: of the node, with its namespace, in which relative topics of the binding are.
         domain_id: ROS domain.
     Raises:
         RecordError: the folder exists.
@@ -84,13 +85,15 @@ class Recorder:
             raise RecordError(f"{folder}: exists already; name another folder")
         folder.parent.mkdir(parents=True, exist_ok=True)
         self.folder, self.counts, self.bytes = folder, Counter(), 0
+        name = absolute(name)
         types = {
             **input_topics(binding, image_transport),
             **{f"{name}/{topic}": msg_type for topic, msg_type in OUTPUTS.items()},
             "/diagnostics": DiagnosticArray,
             "/clock": Clock,
         }
-        self._listener = Listener("canvas_robot_recorder", domain_id)
+        namespace = name.rpartition("/")[0]
+        self._listener = Listener("canvas_robot_recorder", domain_id, namespace=namespace)
         self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
         typestore = get_typestore(Stores.ROS2_JAZZY)

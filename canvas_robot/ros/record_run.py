@@ -48,4 +48,6 @@ def run_record(
     console.print(f"bag: {folder}")
     if not recorder.counts:
         console.print("nothing came: is the node running in this ROS_DOMAIN_ID, with this binding?")
+    elif not any(topic.endswith("/status") for topic in recorder.counts):
+        console.print(f"nothing came of the node {name!r}: is that its name, with its namespace?")
     return bool(recorder.counts)

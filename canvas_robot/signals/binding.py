@@ -131,7 +131,8 @@ class Robot(_Declared):
     tool: what is moved, in ee_frame: x, y, z in m, fixed-axis roll, pitch, yaw in rad; its x axis
         points out of the gripper and its y axis to the left, as on the WidowX. Left out: ee_frame.
     joint_limits: (low, high) in rad by the joint's name; they narrow those of the model.
-    finger_range: position of the finger's joint closed and open; left out: its limits in the model.
+    finger_range: position of the finger's joint closed and open; may be left out for a joint
+        left_finger: its limits in the model.
     step_limits: largest change of the target in one control tick, (6,): x, y, z in m, then rad
         about x, y, z.
     box_low, box_high: workspace of the target's position in `base_frame`, (3,) m.

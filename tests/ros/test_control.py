@@ -944,7 +944,7 @@ def test_two_blocks_must_both_be_undone(moving):
     assert moving.step().reason is None
 
 
-def test_a_block_while_deciding_drops_the_decision(moving, policy, monkeypatch):
+def test_a_block_while_deciding_drops_the_decision_and_is_told(moving, policy, monkeypatch):
     act = policy.act
 
     def estop(observation, going_on=None):
@@ -952,7 +952,7 @@ def test_a_block_while_deciding_drops_the_decision(moving, policy, monkeypatch):
         return act(observation)
 
     monkeypatch.setattr(policy, "act", estop)
-    assert_holds(moving.step(), HoldReason.INTERRUPTED)
+    assert_holds(moving.step(), HoldReason.ESTOP, "stop")
     assert moving.loop.motion() is None
 
 
@@ -1221,8 +1221,8 @@ def test_a_model_that_fails_ends_nobodys_hand(moving, policy, monkeypatch):
         raise RuntimeError("the model fails")
 
     monkeypatch.setattr(policy, "act", fails)
-    decision = moving.step()
-    assert decision.reason == HoldReason.INTERRUPTED and "the model fails" in decision.detail
+    assert moving.step().reason == HoldReason.HOME
+    assert "the model fails" in moving.warnings[-1]
     assert isinstance(led(moving, 1)[0], Motion)
     monkeypatch.setattr(policy, "reset", fails)
     moving.loop.instruct("touch the blue cube")

@@ -9,8 +9,8 @@ from geometry_msgs.msg import PoseStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import Float64MultiArray, String
+from sensor_msgs.msg import CompressedImage, JointState
+from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from canvas_robot.resources import config_path
@@ -161,6 +161,32 @@ def test_drivers_that_are_not_there_or_others_are_named(examine, robot):
     for service in ("get_robot_info", "set_motor_registers"):
         assert "robot_name:=wx250s" in wrong[f"/wx250s/{service}"][1]
     assert ("warning", "/wx250s/commands/joint_group") in found
+
+
+def test_what_people_say_is_looked_for(examine, monitor):
+    monitor.node.create_publisher(Bool, "deadman", 1)
+    found = examine(estop_topic="estob", deadman_topic="deadman", teleop_topic="joint_states")
+    assert found["warning", "estop_topic /estob"][0] == "nobody publishes"
+    assert ("ok", "deadman_topic /deadman") in found
+    expected = "expected geometry_msgs/msg/TwistStamped, got sensor_msgs/msg/JointState"
+    assert faults(found)["teleop_topic /joint_states"][0] == expected
+
+
+def test_a_node_in_a_namespace_is_looked_at_there(examine):
+    found = faults(examine(name="/left/policy"))
+    assert found["/left/camera/image_raw"][0] == "nobody publishes"
+    assert "/camera/image_raw carries that type" in found["/left/camera/image_raw"][1]
+
+
+def test_a_topic_that_several_publish_is_named_with_who_does(examine, monitor):
+    monitor.node.create_publisher(JointState, "joint_states", 1)
+    told, remedy = examine()["warning", "/joint_states"]
+    assert told == "/canvas_robot_monitor, /robot publish it" and "stop one" in remedy
+
+
+def test_a_message_without_a_stamp_is_told_what_it_lacks(examine, robot):
+    robot.stamp = lambda now: 0
+    assert "let its driver set header.stamp" in faults(examine())["signal state"][0]
 
 
 def test_parameters_are_read_as_the_node_reads_them(examine):

@@ -222,7 +222,11 @@ def test_an_emergency_stop_holds_until_start_is_called(start_policy, robot, moni
     assert held(monitor, "emergency stop")
     monitor.statuses.clear()
     assert not monitor.wait_for(lambda: any(s.active for s in monitor.statuses), 1.0)
-    assert called(monitor, "policy/start").success
+    if way == "topic":
+        answer = called(monitor, "policy/start")
+        assert not answer.success and "release the emergency stop" in answer.message
+        button.publish(Bool(data=False))
+    assert monitor.wait_for(lambda: called(monitor, "policy/start").success, TIMEOUT_S)
     assert commands_again(monitor)
 
 

@@ -147,6 +147,33 @@ def test_the_overrides_of_a_parameters_file_are_found_under_any_node(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("key", "name", "means"),
+    [
+        ("/**", "/policy", True),
+        ("/**/policy", "/policy", True),
+        ("/**/policy", "/left/policy", True),
+        ("policy", "/policy", True),
+        ("/policy", "/left/policy", False),
+        ("/*/policy", "/left/policy", True),
+        ("/*/policy", "/policy", False),
+        ("usb_cam", "/policy", False),
+        ("/**/policy2", "/policy", False),
+    ],
+)
+def test_an_entry_of_a_file_is_about_the_nodes_that_it_means(tmp_path, key, name, means):
+    file = tmp_path / "nodes.yaml"
+    file.write_text(f"{key}: {{ros__parameters: {{dry_run: true}}}}")
+    assert parameters_of_file(file, name) == ({"dry_run": True} if means else {})
+
+
+def test_of_entries_about_one_node_the_later_wins(tmp_path):
+    file = tmp_path / "nodes.yaml"
+    entry = "{{ros__parameters: {{execution: {}}}}}"
+    file.write_text(f"/policy: {entry.format('rtc')}\n/**: {entry.format('first')}\n")
+    assert parameters_of_file(file) == {"execution": "first"}
+
+
 @pytest.mark.parametrize("text", ["- 1", "policy: {a: 1}", "", "a: ]"])
 def test_a_file_that_is_no_parameters_file_is_refused(tmp_path, text):
     file = tmp_path / "policy.yaml"
