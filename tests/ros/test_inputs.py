@@ -68,8 +68,9 @@ class Counting:
     def __init__(self) -> None:
         self.stamps, self.passed = {"image": [], "state": []}, Counter()
 
-    def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> None:
+    def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> bool:
         self.stamps[signal].append(stamp_ns)
+        return True
 
     def skipped(self, signal: str, messages: int) -> None:
         self.passed[signal] += messages
@@ -127,6 +128,24 @@ def test_of_pictures_the_newest_is_taken_of_joint_states_all(listening):
     polled(inputs, lambda: told.stamps["image"][-1] == (told.stamps["state"] or [0])[-1] == 6)
     assert told.stamps["state"] == [2, 3, 4, 5, 6] and told.passed["state"] == 0
     assert len(told.stamps["image"]) + told.passed["image"] == 6
+
+
+def test_numbers_of_two_publishers_are_no_count_of_what_was_skipped(listening):
+    """Each counts its own messages: what one has said before says nothing of the other's."""
+    inputs, told, _, joints = listening
+    for stamp in range(1, 9):
+        joints.publish(joints_to_msg(JOINTS, RESET, stamp))
+    polled(inputs, lambda: told.stamps["state"][-1:] == [8])
+    other = inputs._node.create_publisher(JointState, "joint_states", 10)
+    until = time.monotonic() + TIMEOUT_S
+    while other.get_subscription_count() == 0 and time.monotonic() < until:
+        time.sleep(0.01)
+    for stamp in range(9, 20, 2):
+        other.publish(joints_to_msg(JOINTS, RESET, stamp))
+        polled(inputs, lambda stamp=stamp: told.stamps["state"][-1] == stamp)
+        joints.publish(joints_to_msg(JOINTS, RESET, stamp + 1))
+        polled(inputs, lambda stamp=stamp: told.stamps["state"][-1] == stamp + 1)
+    assert told.passed["state"] == 0
 
 
 def test_far_from_a_tick_pictures_wait(listening):
