@@ -11,7 +11,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pytest
@@ -55,20 +54,21 @@ adopt_node_environment()
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 
-def _claimed() -> tuple[IO, Iterator[int]]:
-    """Ten domains that no other process of tests on this machine draws, while the file is open."""
+def _claimed() -> Iterator[int]:
+    """Ten domains that no other process of tests on this machine draws until this one ends."""
     for block in range(10):
-        lock = open(Path(tempfile.gettempdir()) / f"canvas_robot_domains_{block}.lock", "w")
+        path = Path(tempfile.gettempdir()) / f"canvas_robot_domains_{block}.lock"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            lock.close()
+            os.close(lock)
             continue
-        return lock, itertools.cycle(range(10 * block + 1, 10 * block + 11))
+        return itertools.cycle(range(10 * block + 1, 10 * block + 11))
     raise RuntimeError("ten processes run tests of nodes already: no ROS domain is left")
 
 
-_lock, _domains = _claimed()
+_domains = _claimed()
 
 
 def new_domain() -> int:
