@@ -18,16 +18,12 @@ import numpy as np
 from canvas_robot.kinematics.guide import GoTo, Guide, Teleoperation
 from canvas_robot.kinematics.rule import (
     Command,
-    Limits,
-    OutsideError,
-    compose,
-    gripper_from_state,
-    limits_of,
     parted,
 )
 from canvas_robot.policy.chunk_execution import ChunkExecution, First
 from canvas_robot.policy.model_process import ModelError, ModelRefusedError
 from canvas_robot.policy.protocol import Policy
+from canvas_robot.ros.course import course_of
 from canvas_robot.ros.decisions import (
     Decision,
     HoldReason,
@@ -38,12 +34,12 @@ from canvas_robot.ros.decisions import (
     Motion,
     Reaction,
 )
-from canvas_robot.ros.following import Course, Following
+from canvas_robot.ros.following import Following
 from canvas_robot.ros.intake import Intake
+from canvas_robot.ros.measured import Measured
 from canvas_robot.ros.reactions import reactions_of
 from canvas_robot.signals import ActionChunk, NotReadyError, Observation
-from canvas_robot.signals.binding import RosJoints, RosPose
-from canvas_robot.signals.pose import Pose, bridge_state_from_pose, pose_from_bridge_state
+from canvas_robot.signals.pose import Pose, bridge_state_from_pose
 
 # An arm that parts from its target so often, each time soon after the last, is blocked: pushing on
 # from where it stands would only press harder.
@@ -111,9 +107,7 @@ class ControlLoop:
         self._policy, self._now, self._warn = policy, now, warn
         self._binding = policy.binding
         self._robot = policy.binding.robot
-        self._limits: Limits = limits_of(self._robot)
         self._reactions = reactions_of(self._robot)
-        self._state_signal = self._find_state_signal()
         future = policy.binding.future_regions(policy.schema)
         self._cameras = {
             region: policy.binding.regions[region].signal
@@ -122,6 +116,7 @@ class ControlLoop:
         }
         self._lock = threading.Lock()
         self._intake = Intake(policy.schema, policy.binding, warn)
+        self._measured = Measured(policy.binding, self._intake)
         self._instruction: str | None = None
         self._pending: str | None = None
         self._applied: str | None = None  # while the model reads it
@@ -142,7 +137,6 @@ class ControlLoop:
         self._blocks: dict[HoldReason, str] = {}
         self._guide: Guide | None = None
         self._guided_for: HoldReason | None = None
-        self._pose: tuple[int, Pose] | None = None  # measured, and the stamp of its sample
         self._slow_stop: _SlowStop | None = None
         self._ended: tuple[HoldReason, str] | None = None  # for which the node deactivates itself
         self._partings, self._parted_index = 0, -SOON_TICKS
@@ -236,7 +230,7 @@ class ControlLoop:
             self._follow.course = self._slow_stop = None
             self._end_guide()
             self._intake.clear()
-            self._pose = None
+            self._measured.forget()
 
     def begin(self, instruction: str) -> None:
         """Starts over under an instruction, or under none where it is refused."""
@@ -373,7 +367,7 @@ class ControlLoop:
             if now.steady_ns > course.until_ns:
                 return self._hold(-1, now.ros_ns, HoldReason.TIMEOUT, course.end)
             try:
-                return self._follow.motion(self._measured(), now.steady_ns)
+                return self._follow.motion(self._measured.pose, now.steady_ns)
             except ValueError as error:
                 return self._hold(-1, now.ros_ns, HoldReason.BAD_ACTION, str(error))
 
@@ -502,13 +496,13 @@ class ControlLoop:
         now = self._now()
         late = self._intake.stale(now)
         if not late:
-            course = self._course_of(index, chunk, now)
+            course = course_of(index, chunk, now, self._binding, self._intake, self._timeout_ns)
             late = course.end if now.steady_ns > course.until_ns else ""
         if late:
             detail = f"after {timings_ms['model'] / 1e3:.3f} s of deciding: {late}"
             return self._hold(index, stamp_ns, HoldReason.OVERRUN, detail)
         try:
-            command = self._follow.take(chunk, begun, course, self._measured(), now.steady_ns)
+            command = self._follow.take(chunk, begun, course, self._measured.pose, now.steady_ns)
         except ValueError as error:
             return self._hold(index, stamp_ns, HoldReason.BAD_ACTION, str(error))
         stamps = chunk.stamps_ns
@@ -569,8 +563,8 @@ class ControlLoop:
         return next(reversed(self._blocks.items()), None)
 
     def _motion_hold(self, index: int, stamp_ns: int) -> Decision | None:
-        measured = self._measured()
-        if self._outside(measured):
+        measured = self._measured.pose
+        if self._measured.is_outside:
             return self._hold(
                 index,
                 stamp_ns,
@@ -606,7 +600,8 @@ class ControlLoop:
             self._intake.begin(stamp_ns)
             self._first_index = index
         observation = self._intake.observe(index - self._first_index, stamp_ns)
-        self._follow.engage(self._measured())
+        self._follow.engage(self._measured.pose)
+        self._follow.keep_gripper(self._measured.gripper)
         return observation
 
     def _hold(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision:
@@ -661,7 +656,7 @@ class ControlLoop:
 
     def _slowed(self, now: Instant) -> Motion | Decision:
         """The next set-point of a slow stop, or the hold at its end."""
-        stop, measured = self._slow_stop, self._measured()
+        stop, measured = self._slow_stop, self._measured.pose
         set_point = stop.moves.brake(now.steady_ns / 1e9) if self._stay() is not None else None
         if set_point is None:
             return self._halt(-1, now.ros_ns, stop.reason, stop.detail, Reaction.SLOW_STOP)
@@ -678,10 +673,10 @@ class ControlLoop:
         now = self._now()
         if not by_stamp:  # whatever the robot's clock says
             now = Instant(0, now.steady_ns)
-        if self._intake.is_old(self._state_signal, now):
+        if self._measured.is_old(now) or self._measured.is_outside:
             return None
-        measured = self._measured()
-        return None if self._outside(measured) else self._follow.stay(measured)
+        self._follow.keep_gripper(self._measured.gripper)
+        return self._follow.stay(self._measured.pose)
 
     def _not_guidable(self, now: Instant) -> str:
         """Why the arm must not be led now; "" where it may."""
@@ -690,7 +685,7 @@ class ControlLoop:
         against = [reason for reason in self._blocks if reason not in LED_THROUGH]
         if against:
             return f"{against[0]}: {self._blocks[against[0]]}"
-        signal = self._state_signal
+        signal = self._measured.signal
         if self._intake.is_old(signal, now):
             if not self._intake.has_come(signal):
                 return f"the measured pose is not known: no sample of signal {signal!r} yet"
@@ -702,8 +697,9 @@ class ControlLoop:
         self, now: Instant, reason: HoldReason, make: Callable[..., Guide]
     ) -> Decision:
         held = self._hold(-1, now.ros_ns, reason, LED_THROUGH[reason])
+        self._follow.keep_gripper(self._measured.gripper)
         self._guide, self._guided_for = (
-            self._follow.guide(make, self._measured(), now.steady_ns),
+            self._follow.guide(make, self._measured.pose, now.steady_ns),
             reason,
         )
         self._blocks.pop(reason, None)
@@ -715,7 +711,7 @@ class ControlLoop:
         if why_not := self._not_guidable(now):
             self._give_up_guide(why_not)
             return self._hold(-1, now.ros_ns, HoldReason.STALE_INPUT, why_not)
-        measured, reason = self._measured(), self._guided_for
+        measured, reason = self._measured.pose, self._guided_for
         motion = self._follow.guided(self._guide, measured, now)
         if motion is None:
             self._end_guide()
@@ -755,59 +751,3 @@ class ControlLoop:
     def _disengage(self) -> None:
         self._follow.disengage()
         self._generation += 1
-
-    def _course_of(self, index: int, chunk: ActionChunk, now: Instant) -> Course:
-        """How long a decision is followed: to its chunk's end, or until its picture is too old."""
-        tick_ns = self._binding.tick_ns
-        chunk_ns = now.steady_ns + chunk.horizon * tick_ns
-        seen = [r for r in self._binding.regions_by_codec("visual") if r in chunk.stamps_ns]
-        image_ns = min((chunk.stamps_ns[region] for region in seen), default=0)
-        if not seen:
-            return Course(index, 0, now.ros_ns, chunk_ns, "its action chunk has come to its end")
-        # By how much the picture of each region may lag, because the schema says so.
-        aged = max(
-            self._intake.picture_age_ns(region, chunk.stamps_ns[region], now)
-            - chunk.ages.get(region, 0) * tick_ns
-            for region in seen
-        )
-        picture_ns = now.steady_ns + self._timeout_ns - aged
-        if picture_ns <= chunk_ns:
-            end = (
-                f"decision {index}: its picture is older than decision_timeout "
-                f"{self._timeout_ns / 1e9} s and no newer decision has come"
-            )
-            return Course(index, image_ns, now.ros_ns, picture_ns, end)
-        return Course(
-            index, image_ns, now.ros_ns, chunk_ns, f"decision {index}: its action chunk has ended"
-        )
-
-    def _measured(self) -> Pose:
-        stamp_ns = self._intake.newest_stamp_ns(self._state_signal)
-        if self._pose is None or self._pose[0] != stamp_ns:
-            state = self._intake.newest(self._state_signal)
-            pose, gripper = pose_from_bridge_state(state)
-            self._pose = stamp_ns, pose
-            if self._follow.gripper is None:  # nothing was commanded yet: it stays as it is
-                self._follow.gripper = gripper_from_state(gripper)
-        return self._pose[1]
-
-    def _outside(self, pose: Pose) -> bool:
-        """Whether bringing the pose back within the limits would take more than one step."""
-        try:
-            compose(pose, np.zeros(7), self._limits)
-        except OutsideError:
-            return True
-        return False
-
-    def _find_state_signal(self) -> str:
-        """The signal of measured end-effector poses.
-
-        It is the one that a ROS source fills from joints or poses.
-        """
-        for signal, source in self._binding.sources.ros.items():
-            if isinstance(source, RosJoints | RosPose):
-                return signal
-        raise ValueError(
-            "binding: expected a sources.ros entry of type joint_states or pose; "
-            "the node needs the pose"
-        )

@@ -16,12 +16,13 @@ import numpy as np
 from rclpy.exceptions import ParameterException
 
 from canvas_robot.kinematics.limiter import motion_limits_of
-from canvas_robot.kinematics.rule import OutsideError, compose, limits_of
+from canvas_robot.kinematics.rule import limits_of
 from canvas_robot.ros.description import arm_of, heard_description
 from canvas_robot.ros.findings import Finding, absolute, type_name
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS, SURELY_STAMPED_NS
 from canvas_robot.ros.listener import Listener
+from canvas_robot.ros.measured import state_signal, why_outside
 from canvas_robot.ros.output_check import OutputCheck
 from canvas_robot.ros.parameters import (
     ParameterError,
@@ -31,7 +32,7 @@ from canvas_robot.ros.parameters import (
 )
 from canvas_robot.ros.qos import check_overrides
 from canvas_robot.signals import Binding, BindingError, ImageSignal, SignalError
-from canvas_robot.signals.binding import RosImage, RosJoints, RosPose
+from canvas_robot.signals.binding import RosImage
 from canvas_robot.signals.pose import pose_from_bridge_state
 
 _POLL_S = 0.02
@@ -243,18 +244,13 @@ class Doctor:
         return findings
 
     def _pose(self) -> Finding:
-        sources = self._binding.sources.ros
-        measured = next(
-            (s for s, source in sources.items() if isinstance(source, RosJoints | RosPose)), None
-        )
+        measured = state_signal(self._binding)
         if measured not in self._newest:
             return Finding("fault", "measured pose", "unknown", "see its signal above")
         pose = pose_from_bridge_state(self._newest[measured])[0]
         where = f"{np.round(pose.position, 3).tolist()} m"
-        try:
-            compose(pose, np.zeros(7), limits_of(self._binding.robot))
-        except OutsideError as error:
-            return Finding("fault", "measured pose", str(error), "move the arm inside, by hand")
+        if outside := why_outside(pose, limits_of(self._binding.robot)):
+            return Finding("fault", "measured pose", outside, "move the arm inside, by hand")
         return Finding("ok", "measured pose", f"{where}, within the workspace or a step of it")
 
     def _view(self, reference: np.ndarray) -> Finding:

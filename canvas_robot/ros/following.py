@@ -7,7 +7,6 @@ which set-point. Not thread-safe: the control loop's lock guards it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -17,28 +16,13 @@ from canvas_robot.kinematics.guide import Guide
 from canvas_robot.kinematics.limiter import SetPoint, catching_up, motion_limits_of
 from canvas_robot.kinematics.rule import Command, compose, limits_of
 from canvas_robot.policy.chunk_execution import ChunkExecution
+from canvas_robot.ros.course import Course
 from canvas_robot.ros.decisions import Instant, Motion
 from canvas_robot.signals import ActionChunk
 from canvas_robot.signals.binding import Binding
 from canvas_robot.signals.pose import Pose
 
 MOVING_FRACTION = 0.75  # of a control tick, in which a lone action is carried out: as in simulation
-
-
-@dataclass(frozen=True)
-class Course:
-    """A decision that is followed, and until when.
-
-    decision: its index. image_stamp_ns: of the picture that it saw, 0 where it saw none.
-    computed_ns: when it was made, on the robot's clock. until_ns: on the steady clock; end: why not
-    longer, in words.
-    """
-
-    decision: int
-    image_stamp_ns: int
-    computed_ns: int
-    until_ns: int
-    end: str
 
 
 @final
@@ -79,6 +63,11 @@ class Following:
         """An observation was made: the first delta acts on the measured pose, or every one does."""
         if self.target is None or self._from_measured:
             self.target = measured
+
+    def keep_gripper(self, measured: float) -> None:
+        """Before anything was commanded the gripper stays as it is measured."""
+        if self.gripper is None:
+            self.gripper = measured
 
     def disengage(self) -> None:
         """The next decision starts from the measured pose; no chunk from before is carried out."""

@@ -1,0 +1,56 @@
+"""Course: a decision that is followed, and until when. Plain Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from canvas_robot.ros.decisions import Instant
+from canvas_robot.ros.intake import Intake
+from canvas_robot.signals import ActionChunk, Binding
+
+
+@dataclass(frozen=True)
+class Course:
+    """A decision that is followed, and until when.
+
+    decision: its index. image_stamp_ns: of the picture that it saw, 0 where it saw none.
+    computed_ns: when it was made, on the robot's clock. until_ns: on the steady clock; end: why not
+    longer, in words.
+    """
+
+    decision: int
+    image_stamp_ns: int
+    computed_ns: int
+    until_ns: int
+    end: str
+
+
+def course_of(
+    index: int,
+    chunk: ActionChunk,
+    now: Instant,
+    binding: Binding,
+    intake: Intake,
+    timeout_ns: int,
+) -> Course:
+    """How long a decision is followed: to its chunk's end, or until its picture is too old."""
+    chunk_ns = now.steady_ns + chunk.horizon * binding.tick_ns
+    seen = [region for region in binding.regions_by_codec("visual") if region in chunk.stamps_ns]
+    image_ns = min((chunk.stamps_ns[region] for region in seen), default=0)
+    if not seen:
+        return Course(index, 0, now.ros_ns, chunk_ns, "its action chunk has come to its end")
+    # By how much the picture of each region may lag, because the schema says so.
+    aged = max(
+        intake.picture_age_ns(region, chunk.stamps_ns[region], now)
+        - chunk.ages.get(region, 0) * binding.tick_ns
+        for region in seen
+    )
+    picture_ns = now.steady_ns + timeout_ns - aged
+    if picture_ns <= chunk_ns:
+        end = (
+            f"decision {index}: its picture is older than decision_timeout {timeout_ns / 1e9} s "
+            f"and no newer decision has come"
+        )
+        return Course(index, image_ns, now.ros_ns, picture_ns, end)
+    end = f"decision {index}: its action chunk has ended"
+    return Course(index, image_ns, now.ros_ns, chunk_ns, end)
