@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -26,19 +25,13 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from canvas_robot.kinematics.joint_stream import UnreachableError
-from canvas_robot.kinematics.rule import Command
 from canvas_robot.policy.model_process import ModelProcess, prepare
-from canvas_robot.ros.canvas_picture import CanvasPicture
 from canvas_robot.ros.command_clock import CommandClock
-from canvas_robot.ros.decisions import Decision, HoldReason, Instant, Motion, Reaction
+from canvas_robot.ros.decisions import Decision, HoldReason, Instant
 from canvas_robot.ros.description import heard_description
-from canvas_robot.ros.drivers import Drivers, check_drivers
+from canvas_robot.ros.drivers import check_drivers
 from canvas_robot.ros.guards import Guards
-from canvas_robot.ros.hands import Hands
 from canvas_robot.ros.inputs import Inputs, newest_only
-from canvas_robot.ros.messages import stamp_from_ns
-from canvas_robot.ros.outputs import Outputs
 from canvas_robot.ros.parameters import (
     RELOADED,
     Settings,
@@ -53,19 +46,13 @@ from canvas_robot.ros.qos import (
     check_overrides,
     untaken_overrides,
 )
+from canvas_robot.ros.running import Period, Running
 from canvas_robot.ros.session import Session, open_session
-from canvas_robot.ros.status import (
-    command_status,
-    decision_status,
-    input_status,
-    loop_status,
-)
-from canvas_robot.ros.tally import Tally
 from canvas_robot.ros.ticker import Ticker
 from canvas_robot.signals import SignalError
 
 if TYPE_CHECKING:
-    from canvas_robot.ros.run_policy import Goals
+    pass
 
 RCLError = rclpy_implementation.RCLError
 STOP_TIMEOUT_S = 5.0
@@ -74,21 +61,7 @@ NAP_S = 0.005  # that a loading policy keeps services waiting at most, again and
 _SHOWN = 200  # characters of an instruction in the log
 _LINES_KNOWN = 1000  # of the log, that are not repeated
 PICTURES_AHEAD_NS = 25_000_000  # pictures are taken so long before the tick that sees them
-HOLD_TIME_S = 0.1  # in which joints come to rest where they are
 _CHANGEABLE = ("instruction", "use_sim_time", *RELOADED)
-# What is made anew with a session, and goes with it.
-_OF_A_SESSION = (
-    "_session",
-    "_tally",
-    "_reported",
-    "_reported_s",
-    "_drivers",
-    "_outputs",
-    "_canvas_picture",
-    "_shown",
-    "_goals",
-    "_made",
-)
 
 
 def _logged(transition):
@@ -149,18 +122,12 @@ class PolicyNode(LifecycleNode):
         for line in unknown_parameters(self):
             self.get_logger().error(f"ignored: {line}")
         prepare(self.get_parameter("device").value)
-        self._session: Session | None = None
-        self._inputs = self._ticker = self._command_clock = None
-        self._drivers = self._outputs = self._safeguards = self._canvas_picture = None
-        self._goals: Goals | None = None  # None where its package is not installed
-        self._shown: HoldReason | None = None  # of the hold that is drawn
-        self._made = ExitStack()  # what a session needs, to be undone
+        self._running: Running | None = None  # while configured
+        self._safeguards: Guards | None = None
         self._lasting = ExitStack()  # what outlives an exchange of sessions, to be undone
         self._speaking = threading.RLock()  # commands leave in the order in which they are made
         self._reloading = False
         self._last_log: dict[str, float] = {}
-        self._tally: Tally | None = None
-        self._last_decision: Decision | None = None
         self._deactivation = self.create_guard_condition(self._on_deactivation_due)
         # In a group of its own: while a policy loads, all else is answered.
         self.create_service(
@@ -180,6 +147,14 @@ class PolicyNode(LifecycleNode):
                     f"{'autostart' if start else 'autoconfigure'}: the node could not start; see "
                     f"above"
                 )
+
+    @property
+    def _session(self) -> Session | None:
+        return self._running.session if self._running is not None else None
+
+    @property
+    def _is_active(self) -> bool:
+        return self._running is not None and self._running.is_active
 
     # ------------------------------------------------------------------ lifecycle
 
@@ -201,11 +176,7 @@ class PolicyNode(LifecycleNode):
         check_overrides(self)
         check_drivers(settings)
         session = self._new_session(settings)
-        try:
-            self._open(session)
-        except BaseException:
-            session.model.close()
-            raise
+        self._running = self._open(session)
         try:
             self._heed(settings)
         except BaseException:
@@ -236,22 +207,9 @@ class PolicyNode(LifecycleNode):
         )
         return model
 
-    def _open(self, session: Session) -> None:
-        """Makes all that a session needs; a failure undoes what was made before it."""
-        with ExitStack() as made:
-            made.callback(self._close_session, session)
-            self._session = session
-            self._tally = Tally(session.binding.control_rate_hz, session.settings.command_rate_hz)
-            self._reported, self._reported_s = {}, time.monotonic()
-            self._create_topics(made)
-            timer = self.create_timer(1.0, self._publish_diagnostics)
-            made.callback(self.destroy_timer, timer)
-            self._made = made.pop_all()
-
-    def _close_session(self, session: Session) -> None:
-        session.model.close()
-        if self._session is session:  # no other has taken its place
-            self._session = None
+    def _open(self, session: Session) -> Running:
+        """Its topics; where that fails, its model is closed."""
+        return Running(self, session, self._speaking, self._deactivation.trigger, self._warn)
 
     @_logged
     def on_activate(self, state) -> TransitionCallbackReturn:
@@ -277,35 +235,30 @@ class PolicyNode(LifecycleNode):
 
     def _start(self, inputs: Inputs, instruction: str) -> None:
         """Ticks and commands, from the measured pose; where that fails, nothing is left active."""
-        try:
-            self._begin(inputs, instruction)
-        except BaseException:
-            self._inputs = self._ticker = self._command_clock = None
-            inputs.close()
-            gc.unfreeze()
-            raise
-        self._ticker.start()
-        self._command_clock.start()
-
-    def _begin(self, inputs: Inputs, instruction: str) -> None:
-        session = self._session
+        running, session = self._running, self._session
         binding, settings = session.binding, session.settings
-        session.loop.begin(instruction)
-        self._inputs = inputs
-        for line in untaken_overrides(self):
-            self.get_logger().error(f"ignored: {line}")
-        self._drivers.begin()
-        self._safeguards.look()  # what stood while nobody looked may stand no more
-        self._ticker = Ticker(
-            self.get_clock(),
-            binding.tick_ns,
-            self._on_tick,
-            self._on_clock_stopped,
-            self._on_clock_jumped,
-        )
+        try:
+            session.loop.begin(instruction)
+            for line in untaken_overrides(self):
+                self.get_logger().error(f"ignored: {line}")
+            running.drivers.begin()
+            self._safeguards.look()  # what stood while nobody looked may stand no more
+            ticker = Ticker(
+                self.get_clock(),
+                binding.tick_ns,
+                self._on_tick,
+                self._on_clock_stopped,
+                self._on_clock_jumped,
+            )
+            commands = CommandClock(settings.command_rate_hz, self._on_command_due)
+        except BaseException:
+            inputs.close()
+            raise
+        running.period = Period(inputs, ticker, commands)
         gc.collect()
         gc.freeze()  # what is there is not searched for garbage while the arm moves
-        self._command_clock = CommandClock(settings.command_rate_hz, self._on_command_due)
+        ticker.start()
+        commands.start()
         self.get_logger().info(f"active at {binding.control_rate_hz} Hz: {instruction[:_SHOWN]!r}")
 
     @_logged
@@ -341,25 +294,26 @@ class PolicyNode(LifecycleNode):
 
         ending: nobody waits for what the model is deciding.
         """
-        if self._ticker is None:
+        if not self._is_active:
             return
+        running, period = self._running, self._running.period
 
         def hold() -> Decision:
             now = self.get_clock().now().nanoseconds
-            return self._session.loop.hold(-1, now, reason, detail)
+            return running.session.loop.hold(-1, now, reason, detail)
 
-        ticker, self._ticker = self._ticker, None
-        self._command_clock.stop(STOP_TIMEOUT_S)
-        self._publish(hold())
+        period.ends = True
+        period.commands.stop(STOP_TIMEOUT_S)
+        running.publish(hold())
         if ending:
-            self._session.model.close()
-        if not ticker.stop(STOP_TIMEOUT_S):
+            running.session.model.close()
+        if not period.ticker.stop(STOP_TIMEOUT_S):
             self.get_logger().error(
                 f"the model did not return within {STOP_TIMEOUT_S} s; its decision is dropped"
             )
         hold()  # what a last tick decided is not followed after the next activation
-        self._inputs.close()
-        self._inputs = None
+        running.period = None
+        period.inputs.close()
         gc.unfreeze()
 
     def _heed(self, settings: Settings) -> None:
@@ -369,8 +323,8 @@ class PolicyNode(LifecycleNode):
                 self,
                 self._block,
                 self._unblock,
-                lambda: self._outputs.rivals(),
-                lambda: self._drivers.look(),
+                lambda: self._running.outputs.rivals(),
+                lambda: self._running.drivers.look(),
                 settings.estop_topic,
                 settings.deadman_topic,
             )
@@ -387,51 +341,6 @@ class PolicyNode(LifecycleNode):
             lasting.callback(self.destroy_service, reset)
             self._lasting = lasting.pop_all()
 
-    def _create_topics(self, made: ExitStack) -> None:
-        session = self._session
-        settings = session.settings
-        self._drivers = Drivers(self, settings, session.binding, session.arm, self._warn)
-        made.callback(self._drivers.close)
-        self._outputs = Outputs(
-            self,
-            session.base_frame,
-            settings.dry_run,
-            session.joints.names if settings.joint_output else None,
-            settings.joint_positions,
-            self._drivers,
-        )
-        made.callback(self._outputs.close)
-        self._canvas_picture, self._shown = CanvasPicture(session.binding), None
-        hands = Hands(
-            self,
-            session.loop,
-            session.binding.robot,
-            self._publish,
-            lambda: self._ticker is not None,
-            self._warn,
-            settings.teleop_topic,
-        )
-        made.callback(hands.close)
-        self._goals = self._offer_goals(session)
-        if self._goals is not None:
-            made.callback(self._goals.close)
-
-    def _offer_goals(self, session: Session) -> Goals | None:
-        try:
-            from canvas_robot.ros.run_policy import Goals
-        except ImportError as error:
-            self.get_logger().info(f"no action ~/run_policy: {error}")
-            return None
-        return Goals(
-            self,
-            session.loop,
-            session.binding,
-            session.identity.camera,
-            self._publish,
-            lambda: self._ticker is not None,
-            self._warn,
-        )
-
     def shut_down(self) -> None:
         """Holds and releases everything, from any state; for the end of the process."""
         self._stop(ending=True)
@@ -439,7 +348,9 @@ class PolicyNode(LifecycleNode):
 
     def _release(self) -> None:
         self._lasting.close()
-        self._made.close()
+        if self._running is not None:
+            self._running.close()
+            self._running = None
 
     # ------------------------------------------------------------------ callbacks
 
@@ -476,11 +387,11 @@ class PolicyNode(LifecycleNode):
         self._instruct(msg.data)
 
     def _instruct(self, instruction: str) -> None:
-        if self._ticker is not None:
+        if self._is_active:
             self._session.loop.instruct(instruction)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = self._ticker is not None
+        response.success = self._is_active
         response.message = (
             "starting over from the measured pose" if response.success else "the node is not active"
         )
@@ -531,7 +442,7 @@ class PolicyNode(LifecycleNode):
 
     def _exchange(self, session: Session, new: Session) -> None:
         """One session for another. The old one is closed once all of the new one is open."""
-        active = self._ticker is not None
+        old, active = self._running, self._is_active
         try:
             if self._session is not session:
                 raise ReloadError("the node was cleaned up meanwhile")
@@ -539,90 +450,97 @@ class PolicyNode(LifecycleNode):
         except BaseException:
             new.model.close()
             raise
-        if self._goals is not None:
-            self._goals.reloaded()
+        if old.goals is not None:
+            old.goals.reloaded()
         instruction = session.loop.instruction
         if active:
             self._stop(HoldReason.INTERRUPTED, "the policy is exchanged for another")
         new.loop.take_over(session.loop)
-        old = {name: getattr(self, name) for name in _OF_A_SESSION}
         try:
-            self._open(new)
+            self._running = self._open(new)
         except BaseException:
-            vars(self).update(old)
             if active:
                 inputs.close()
                 self._start(self._listen(session), instruction)
             raise
-        old["_made"].close()
+        old.close()
         if active:
-            self._outputs.activate()
+            self._running.outputs.activate()
             self._start(inputs, instruction)
 
     def _start_over(self, reason: HoldReason, why: str) -> None:
         now = self.get_clock().now().nanoseconds
-        self._publish(self._session.loop.hold(-1, now, reason, f"{why}: starting over"))
+        self._running.publish(self._session.loop.hold(-1, now, reason, f"{why}: starting over"))
         self._session.loop.reset()
 
     @_outlived
     def _on_tick(self, index: int, stamp_ns: int) -> None:
+        running, period = self._running, self._running.period
+        if not running.is_active:
+            return
         started = time.perf_counter()
-        self._inputs.poll()
+        period.inputs.poll()
         polled = time.perf_counter()
-        decision = self._session.loop.tick(index, stamp_ns)
+        decision = running.session.loop.tick(index, stamp_ns)
         decision.timings_ms["poll"] = (polled - started) * 1e3
-        if self._ticker is not None:  # else the node was deactivated while the model computed
-            self._publish(decision)
-            self._show(decision)
+        if running.is_active:  # else the node was deactivated while the model computed
+            running.publish(decision)
+            running.show(decision)
         if decision.chunk is not None:
-            self._work(index, stamp_ns)
-            self._foresee(decision)
+            self._work(running, index, stamp_ns)
+            running.foresee(decision)
 
-    def _work(self, index: int, stamp_ns: int) -> None:
+    def _work(self, running: Running, index: int, stamp_ns: int) -> None:
+        loop = running.session.loop
         try:
-            self._session.loop.work()
+            loop.work()
         except Exception as error:  # what it left half done must not be acted on
             self.get_logger().error(traceback.format_exc())
             detail = f"between ticks: {type(error).__name__}: {error}"
-            self._publish(self._session.loop.hold(index, stamp_ns, HoldReason.MODEL_ERROR, detail))
+            running.publish(loop.hold(index, stamp_ns, HoldReason.MODEL_ERROR, detail))
 
     @_outlived
     def _on_command_due(self) -> None:
-        ticker = self._ticker
-        if ticker is not None:  # else the node is being deactivated
-            ticker.look()
+        running, period = self._running, self._running.period
+        if not running.is_active:
+            return
+        period.ticker.look()
         self._safeguards.look()
-        self._move()
-        self._inputs.poll(tick_is_near=ticker is None or ticker.due_within(PICTURES_AHEAD_NS))
+        running.move(period.commands.late_ms)
+        period.inputs.poll(tick_is_near=period.ticker.due_within(PICTURES_AHEAD_NS))
 
     def _hold_for(self, error: Exception) -> None:
         """A fault of ours: nothing that is known of the arm may be believed any more."""
         self.get_logger().error(traceback.format_exc())
+        running = self._running
+        if running is None:  # the node was cleaned up while a thread still ran
+            return
         detail = f"{type(error).__name__}: {error}"
         now = self.get_clock().now().nanoseconds
-        held = self._session.loop.hold(-1, now, HoldReason.INTERNAL_ERROR, detail)
+        held = running.session.loop.hold(-1, now, HoldReason.INTERNAL_ERROR, detail)
         try:
-            self._publish(held)
+            running.publish(held)
         except Exception:
             self.get_logger().error(traceback.format_exc())
 
     def _block(self, reason: HoldReason, detail: str) -> None:
         now = self.get_clock().now().nanoseconds
         held = self._session.loop.block(-1, now, reason, detail)
-        if held is not None and self._ticker is not None:
-            self._publish(held)
+        if held is not None and self._is_active:
+            self._running.publish(held)
 
     def _unblock(self, reason: HoldReason) -> None:
         now = self.get_clock().now().nanoseconds
         held = self._session.loop.unblock(-1, now, reason)
-        if held is not None and self._ticker is not None:
-            self._publish(held)
+        if held is not None and self._is_active:
+            self._running.publish(held)
 
     @_outlived
     def _on_clock_stopped(self) -> None:
         now = self.get_clock().now().nanoseconds
         detail = "the simulation clock (/clock) stands still; is the simulator running?"
-        self._publish(self._session.loop.hold(-1, now, HoldReason.CLOCK_STOPPED, detail))
+        held = self._session.loop.hold(-1, now, HoldReason.CLOCK_STOPPED, detail)
+        self._running.publish(held)
 
     @_outlived
     def _on_clock_jumped(self, seconds: float) -> None:
@@ -633,153 +551,13 @@ class PolicyNode(LifecycleNode):
 
     def _on_deactivation_due(self) -> None:
         """In the executor's thread: a transition waits for the threads that ask for it here."""
-        why = self._session.loop.ended if self._ticker is not None else ""
+        why = self._session.loop.ended if self._is_active else ""
         if why:
             self.get_logger().error(f"deactivating: {why}")
             self.trigger_deactivate()
 
     def _instant(self) -> Instant:
         return Instant(self.get_clock().now().nanoseconds, time.monotonic_ns())
-
-    # ------------------------------------------------------------------ output
-
-    def _publish(self, decision: Decision) -> None:
-        """Acts on a decision at once, and then says what was decided."""
-        with self._speaking:
-            started = time.perf_counter()
-            now = self.get_clock().now().nanoseconds
-            if decision.reaction is Reaction.DEACTIVATE:
-                self._deactivation.trigger()
-            motion = None
-            if decision.reason is None:
-                motion = self._command(now)
-            elif decision.command is not None:
-                self._hold_at(decision.command, now)
-            elif decision.halts:
-                self._halt(now)
-            publish_ms = (time.perf_counter() - started) * 1e3
-            identity = self._session.identity
-            self._tally.decided(decision, publish_ms)
-            self._last_decision = decision
-            if self._goals is not None:
-                self._goals.told(decision)
-            if decision.reason is not None:
-                self._warn(f"holding: {decision.reason}: {decision.detail}")
-            held = motion if isinstance(motion, Decision) else None
-            motion = None if held is not None else motion
-            commanded = motion is not None or decision.command is not None
-            missed = self._ticker.missed if self._ticker is not None else 0
-            self._outputs.status(
-                decision_status(identity, decision, now if commanded else 0, publish_ms, missed)
-            )
-            if motion is not None:
-                self._outputs.status(command_status(identity, motion, now, None))
-            if decision.chunk is not None:
-                self._outputs.chunk(decision.chunk.values)
-            if held is not None:  # what was decided could not be commanded
-                self._publish(held)
-
-    def _show(self, decision: Decision) -> None:
-        """Draws a decision for who subscribes; of holds for one reason, the first.
-
-        It is no part of acting: a fault here is told and no more.
-        """
-        try:
-            foresight = self._session.foresight
-            if decision.reason is not None or not self._outputs.canvas_watched:
-                foresight.forget()
-            if not self._outputs.canvas_watched:
-                self._shown = None
-                return
-            if decision.chunk is None and decision.reason in (None, self._shown):
-                return
-            self._shown = decision.reason
-            pictures = self._session.loop.pictures()
-            image = self._canvas_picture.draw(decision, pictures, foresight.shown)
-            self._outputs.canvas_image(image, decision.stamp_ns)
-        except Exception as error:
-            self._warn(f"no picture of the decision: {type(error).__name__}: {error}")
-
-    def _foresee(self, decision: Decision) -> None:
-        """Lets the model predict pictures for who subscribes, in what is left of the tick.
-
-        It is no part of acting: a fault here is told and no more.
-        """
-        try:
-            if self._ticker is not None and self._outputs.canvas_watched:
-                passed_ns = self.get_clock().now().nanoseconds - decision.stamp_ns
-                left_s = (self._session.binding.tick_ns - passed_ns) / 1e9
-                self._session.foresight.go_on(decision, left_s)
-        except Exception as error:
-            self._warn(f"no predicted pictures: {type(error).__name__}: {error}")
-
-    def _move(self) -> None:
-        """Commands the next set-point, or the hold that ends the motion; nothing in a hold."""
-        with self._speaking:
-            now = self.get_clock().now().nanoseconds
-            motion = self._command(now)
-            if isinstance(motion, Decision):
-                self._publish(motion)
-            elif motion is not None:
-                late_ms, identity = self._command_clock.late_ms, self._session.identity
-                self._outputs.status(command_status(identity, motion, now, late_ms))
-
-    def _command(self, now: int) -> Motion | Decision | None:
-        """The set-point that has been commanded, or the hold to publish; None while one stands."""
-        session = self._session
-        motion = session.loop.motion()
-        if motion is None or isinstance(motion, Decision):
-            return motion
-        if session.joints is not None:
-            steady_ns = time.monotonic_ns()
-            try:
-                joints = session.joints.follow(motion, self._inputs.joints, steady_ns)
-            except UnreachableError as error:
-                return session.loop.hold(-1, now, HoldReason.UNREACHABLE, str(error))
-            self._outputs.move_joints(joints, now, 1.0 / session.settings.command_rate_hz)
-        self._outputs.move(motion.set_point, motion.gripper, now)
-        image_ns = motion.image_stamp_ns
-        self._tally.commanded((now - image_ns) / 1e6 if image_ns else None)
-        return motion
-
-    def _halt(self, now: int) -> None:
-        """Nobody knows where the arm is: no speed, and the next motion begins where it then is."""
-        self._outputs.halt(now)
-        if self._session.joints is not None:
-            self._session.joints.stop()
-
-    def _hold_at(self, command: Command, now: int) -> None:
-        self._outputs.hold(command, now)
-        joints, measured = self._session.joints, self._inputs.joints
-        if joints is not None and measured is not None:
-            stay = joints.stay(measured, command.gripper)
-            self._outputs.move_joints(stay, now, HOLD_TIME_S)
-        self._tally.commanded(None)
-
-    def _publish_diagnostics(self) -> None:
-        if self._ticker is None:
-            return
-        now_s, signals = time.monotonic(), self._session.binding.signals
-        seconds, self._reported_s = now_s - self._reported_s, now_s
-        counts = {
-            **self._tally.values(),
-            "missed_ticks": self._ticker.missed,
-            "skipped_commands": self._command_clock.skipped,
-            "command_late_p99_ms": self._command_clock.late_p99_ms,
-            "model_memory_mb": self._session.model.memory_bytes >> 20,
-            "model_restarts": self._session.model.restarts,
-        }
-        instructions = self._session.loop.instructions
-        statuses = [loop_status(self._session.identity, self._last_decision, instructions, counts)]
-        for signal, state in self._session.loop.inputs().items():
-            published = state.samples + state.skipped
-            rate_hz = (published - self._reported.get(signal, 0)) / seconds
-            self._reported[signal] = published
-            limit_s = signals[signal].max_age_s
-            statuses.append(input_status(self._session.identity, signal, state, rate_hz, limit_s))
-        array = DiagnosticArray(status=statuses)
-        array.header.stamp = stamp_from_ns(self.get_clock().now().nanoseconds)
-        self._outputs.diagnostics(array)
 
     def _log_model(self, level: int, line: str) -> None:
         logger = self.get_logger()  # rclpy ties a severity to the line that logs

@@ -22,6 +22,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from canvas_robot.kinematics import Arm
 from canvas_robot.resources import config_path
+from canvas_robot.ros import running
 from canvas_robot.ros.canvas_picture import HEIGHT, WIDTH
 from canvas_robot.ros.images import image_from_msg
 from canvas_robot.ros.messages import (
@@ -539,9 +540,9 @@ def test_a_fault_in_publishing_ends_no_thread_and_deactivates(active_policy, mon
     def fail(*_):
         raise RuntimeError("no memory for a message")
 
-    monkeypatch.setattr(node._outputs, "move", fail)
+    monkeypatch.setattr(node._running.outputs, "move", fail)
     assert held(monitor, "internal_error") or held(monitor, "the node deactivated itself")
-    assert monitor.wait_for(lambda: node._ticker is None, TIMEOUT_S)
+    assert monitor.wait_for(lambda: not node._is_active, TIMEOUT_S)
     assert held(monitor, "RuntimeError: no memory for a message")
     for thread in (commands, control):  # ended as they should, by the deactivation
         thread.join(TIMEOUT_S)
@@ -814,10 +815,10 @@ def test_a_reload_that_fails_as_it_opens_leaves_all_as_it_was(
         set_to(node, binding=str(binding))
     else:
 
-        def fail(made):
+        def fail(*_):
             raise RuntimeError("no more topics")
 
-        monkeypatch.setattr(node, "_create_topics", fail)
+        monkeypatch.setattr(running, "Hands", fail)
     answer = called(monitor, "/policy/reload")
     assert not answer.success and "what ran before runs on" in answer.message
     assert node._session is session and session.model.pid is not None
@@ -845,13 +846,13 @@ def test_who_subscribes_sees_each_decision_as_a_picture(start_policy, robot, mon
     node = start_policy(
         autostart=True, stand_in="constant", instruction="touch it", decision_timeout=PATIENCE_S
     ).node
-    drawn, draw = [], node._canvas_picture.draw
+    drawn, draw = [], node._running._canvas_picture.draw
 
     def counted(decision, *others):
         drawn.append(decision)
         return draw(decision, *others)
 
-    monkeypatch.setattr(node._canvas_picture, "draw", counted)
+    monkeypatch.setattr(node._running._canvas_picture, "draw", counted)
     assert commands_again(monitor)
     assert not drawn  # nobody looks
     pictures: list[Image] = []
