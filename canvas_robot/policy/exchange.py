@@ -77,7 +77,3 @@ class Exchange:
         head, spans = self.connection.recv()
         with memoryview(self._block) as block:
             return pickle.loads(head, buffers=[bytearray(block[a:b]) for a, b in spans])
-
-    def close(self) -> None:
-        self.connection.close()
-        self._block.close()

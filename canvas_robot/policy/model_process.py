@@ -6,6 +6,7 @@ arm, and its memory is free again when it ends. Loads no torch.
 
 from __future__ import annotations
 
+import functools
 import logging
 import multiprocessing
 import threading
@@ -47,6 +48,27 @@ class _Lost(Exception):
     """The process ended or does not answer."""
 
 
+def _alone(request):
+    """One request at a time: of two that share the connection, each could get the other's answer.
+
+    The second is refused and not kept waiting, so that its caller can hold the arm.
+    """
+
+    @functools.wraps(request)
+    def wrapper(self, *arguments):
+        if not self._asking.acquire(blocking=False):
+            raise ModelError(
+                f"the model is still deciding on what it was asked before; where that takes more "
+                f"than {self._timeout_s:g} s, another is started"
+            )
+        try:
+            return request(self, *arguments)
+        finally:
+            self._asking.release()
+
+    return wrapper
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a process says of the policy that it has loaded.
@@ -78,7 +100,7 @@ def _context(device: str) -> BaseContext:
 
 
 class ModelProcess:
-    """The policy that settings name. Requests from one thread; `close` from any.
+    """The policy that settings name. For any thread; a request beside another raises ModelError.
 
     If its process dies or hangs, another is started in the background; until it is ready every
     request raises ModelError.
@@ -104,6 +126,7 @@ class ModelProcess:
         self._settings, self._threads = settings, threads
         self._log, self._timeout_s = log, timeout_s
         self._closed = False
+        self._asking = threading.Lock()  # held by the request that is under way
         self.restarts = 0  # since it was made
         self._deaths: list[float] = []
         self._why = ""
@@ -135,11 +158,13 @@ class ModelProcess:
         """Control ticks in one action chunk."""
         return self.facts.horizon
 
+    @_alone
     def reset(self, instruction: str) -> None:
         """Starts an episode; ModelRefusedError for an instruction that it cannot take."""
         self._ask("reset", instruction)
         self._squashing.reset()
 
+    @_alone
     def act(self, observation: Observation, going_on: GoingOn | None = None) -> ActionChunk:
         """Decides on one observation. Pictures are squashed here, so that less crosses over."""
         chunk = self._ask("act", self._squashing.observation(observation), going_on)
@@ -148,14 +173,17 @@ class ModelProcess:
             chunk.timings_ms[stage] = spent + self._squashing.milliseconds
         return chunk
 
+    @_alone
     def work(self) -> None:
         """Between ticks: this tick's share of what no tick waits for."""
         self._ask("work")
 
+    @_alone
     def forget(self) -> None:
         """Ends the episode."""
         self._ask("forget")
 
+    @_alone
     def imagined(self, seconds: float) -> Imagined | None:
         """Goes on for about so long with the pictures that it predicts; those once done."""
         return self._ask("imagined", seconds)
@@ -174,7 +202,7 @@ class ModelProcess:
 
     def close(self) -> None:
         """Ends the process, whatever it does."""
-        self._closed = True
+        self._closed, self._why = True, "the model's process has been closed"
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.end()
@@ -182,7 +210,7 @@ class ModelProcess:
     def _ask(self, *request: object) -> object:
         worker = self._worker
         if worker is None:
-            raise ModelError(self._why or "the model's process has been closed")
+            raise ModelError(self._why)
         try:
             return worker.ask(request, self._timeout_s)
         except _Lost as error:
@@ -190,6 +218,8 @@ class ModelProcess:
             raise ModelError(self._why) from error
 
     def _lose(self, worker: _Worker, why: str) -> None:
+        if self._worker is not worker:
+            return  # it has been closed meanwhile
         self._worker = None
         worker.end()
         if self._closed:
@@ -206,12 +236,20 @@ class ModelProcess:
         threading.Thread(target=self._revive, name="model", daemon=True).start()
 
     def _revive(self) -> None:
-        worker = _Worker(self._settings, self._threads, self._log)
+        worker = None
         try:
+            worker = _Worker(self._settings, self._threads, self._log)
             worker.load(lambda: self._closed)
-        except (_Lost, ModelError) as error:
-            self._why = f"the model's process could not be started again: {error}"
-            worker.end()
+        except Exception as error:
+            if worker is not None:
+                worker.end()
+            if not self._closed:
+                why = (
+                    f"the model's process could not be started again: {type(error).__name__}: "
+                    f"{error}; clean the node up, mend the cause and configure it again"
+                )
+                self._log(logging.ERROR, f"model: {why}")
+                self._why = why
             return
         self._worker = worker
         if self._closed:  # meanwhile

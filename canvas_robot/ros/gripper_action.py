@@ -10,7 +10,6 @@ from typing import final
 from action_msgs.msg import GoalStatus
 from control_msgs.action import ParallelGripperCommand
 from rclpy.action import ActionClient
-from rclpy.action.client import ClientGoalHandle
 from rclpy.lifecycle import LifecycleNode
 from rclpy.task import Future
 
@@ -56,7 +55,6 @@ class GripperAction:
         self._wanted, self._stamp_ns = 1.0, 0
         self._goals, self._servers = 0, 0
         self._not_before_s = self._rival_until_s = 0.0
-        self._handle: ClientGoalHandle | None = None
 
     def close(self) -> None:
         self._node.destroy_guard_condition(self._wake)
@@ -103,11 +101,11 @@ class GripperAction:
     def _on_answer(self, goal: int, position: float, sent: Future) -> None:
         if goal != self._goals:
             return  # another has been given meanwhile
-        self._handle = sent.result()
-        if not self._handle.accepted:
+        handle = sent.result()
+        if not handle.accepted:
             self._failed(f"{position:.4f} m was refused")
             return
-        ended = self._handle.get_result_async()
+        ended = handle.get_result_async()
         ended.add_done_callback(functools.partial(self._on_end, goal, position))
 
     def _on_end(self, goal: int, position: float, ended: Future) -> None:

@@ -93,18 +93,43 @@ def image_to_msg(image: np.ndarray, stamp: int, frame_id: str) -> Image:
 
 
 def image_from_compressed_msg(msg: CompressedImage) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a JPEG or PNG; raises MessageError for bytes that are neither."""
-    data = np.frombuffer(msg.data, np.uint8)
+    """(H, W, 3) uint8 RGB of a JPEG or PNG.
+
+    Raises MessageError for bytes that are neither or are broken, and, before anything is decoded,
+    for more than MAX_PIXELS.
+    """
+    _check_header(msg)
     try:
-        with PIL.Image.open(io.BytesIO(msg.data)) as header:  # reads no pixels
-            width, height = header.size
-    except (OSError, PIL.Image.DecompressionBombError):
-        width, height = 0, 0
-    if width * height > MAX_PIXELS:
-        raise MessageError(f"CompressedImage: expected at most 4K, got {width}x{height} pixels")
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise MessageError(f"{_not_a_picture(msg)}: {error}") from error
     if image is None:
-        raise MessageError(
-            f"CompressedImage: expected JPEG or PNG, got {data.size} bytes of {msg.format!r}"
-        )
+        raise MessageError(_not_a_picture(msg))
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _check_header(msg: CompressedImage) -> None:
+    """Reads no pixels: few bytes can stand for more than the memory holds."""
+    try:
+        with PIL.Image.open(io.BytesIO(msg.data), formats=("JPEG", "PNG")) as header:
+            width, height = header.size
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        raise MessageError(_too_large(str(error))) from error
+    except (OSError, ValueError) as error:
+        raise MessageError(_not_a_picture(msg)) from error
+    if width * height > MAX_PIXELS:
+        raise MessageError(_too_large(f"{width}x{height}"))
+
+
+def _too_large(got: str) -> str:
+    return (
+        f"CompressedImage: expected at most {MAX_PIXELS:,} pixels, got {got}; lower the camera's "
+        f"resolution"
+    )
+
+
+def _not_a_picture(msg: CompressedImage) -> str:
+    return (
+        f"CompressedImage: expected JPEG or PNG, got {len(msg.data)} bytes of {msg.format!r}; set "
+        f"the publisher's format to jpeg or png"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import yaml
@@ -25,10 +25,9 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """All parameters of the policy node; see PARAMETERS for their meaning."""
+    """What the policy node reads at configure; see PARAMETERS for the meaning."""
 
     policy: PolicySettings
-    instruction: str
     base_frame: str
     ee_frame: str
     image_transport: str
@@ -192,9 +191,10 @@ NUMBERS = {
 
 
 def declare_parameters(node: Node) -> None:
-    """Declares every parameter, all read-only but the instruction.
+    """Declares every parameter, none of them read-only.
 
-    They are read at configure and activate.
+    All are read at configure, and the node then refuses to change them; but `instruction` is read
+    at activation and whenever it is set, and those of RELOADED again at ~/reload.
     """
     for name, (default, description) in PARAMETERS.items():
         node.declare_parameter(name, default, ParameterDescriptor(description=description))
@@ -283,48 +283,19 @@ def read_settings(node: Node) -> Settings:
     for name in _ROS_NAMES:
         _check_ros_name(node, name, value[name])
     policy = PolicySettings(
-        checkpoint=value["checkpoint"],
-        schema=value["schema"],
-        binding=value["binding"],
-        backbone=value["backbone"],
-        device=value["device"],
-        control_rate_hz=value["control_rate"],
-        dtype=value["dtype"],
-        int8=value["int8"],
-        float8=value["float8"],
-        prompts=value["prompts"],
-        refresh=value["refresh"],
-        fuse=value["fuse"],
-        stand_in=value["stand_in"],
-        stand_in_ms=value["stand_in_ms"],
+        control_rate_hz=value["control_rate"], **_of_same_name(PolicySettings, value)
     )
     return Settings(
         policy=policy,
         command_rate_hz=value["command_rate"],
         decision_timeout_s=value["decision_timeout"],
-        **{
-            name: value[name]
-            for name in (
-                "instruction",
-                "base_frame",
-                "ee_frame",
-                "image_transport",
-                "threads",
-                "execution",
-                "execute_steps",
-                "unsafe",
-                "dry_run",
-                "joint_output",
-                "joint_positions",
-                "gripper_action",
-                "servo",
-                "interbotix",
-                "estop_topic",
-                "deadman_topic",
-                "teleop_topic",
-            )
-        },
+        **_of_same_name(Settings, value),
     )
+
+
+def _of_same_name(settings: type, value: dict[str, object]) -> dict[str, object]:
+    """The values of those parameters that are called as a field of the settings is."""
+    return {field.name: value[field.name] for field in fields(settings) if field.name in value}
 
 
 def _check_ros_name(node: Node, parameter: str, name: str) -> None:

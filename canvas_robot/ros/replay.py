@@ -159,7 +159,6 @@ class Replayer:
     ) -> None:
         self._monitor, self._binding, self._clock, self._name = monitor, binding, clock, name
         node = monitor.node
-        self._arm = arm_of(binding)
         self._publishers = {}
         others = [n for n, s in binding.sources.ros.items() if isinstance(s, RosFields)]
         if others:

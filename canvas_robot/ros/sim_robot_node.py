@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections import deque
+from contextlib import closing
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -103,6 +104,7 @@ class SimRobotNode(Node):
         )
         self._episodes = self.create_publisher(DiagnosticStatus, "~/episode", KEPT_QOS)
         self.create_service(Trigger, "~/next_episode", self._on_next_episode)
+        self._ended = self.create_guard_condition(self._leave)
         self._running = True
         self._thread = threading.Thread(target=self._run, name="physics", daemon=True)
         self._thread.start()
@@ -172,21 +174,24 @@ class SimRobotNode(Node):
             response.message = f"the physics did not answer within {RESET_TIMEOUT_S:.0f} s"
         return response
 
+    def _leave(self) -> None:
+        """A robot without physics is none: whoever started the process sees that it failed."""
+        raise SystemExit(1)
+
     # ------------------------------------------------------------------ physics thread
 
     def _run(self) -> None:
         try:
-            sim, running = self._make_sim()
-            self._simulate(sim, running)
-            sim.close()
+            task = self._task()
+            scene = Scene(task.props, task.workplace)
+            with closing(WidowXSim(self._arm, scene, self._value("motion_time"))) as sim:
+                self._simulate(sim, self._begun(task, sim))
         except Exception as error:
             if self._running:
                 self.get_logger().fatal(f"physics stopped: {type(error).__name__}: {error}")
+                self._ended.trigger()
 
-    def _make_sim(self) -> tuple[WidowXSim, RunningEpisode]:
-        task = self._task()
-        scene = Scene(task.props, task.workplace)
-        sim = WidowXSim(self._arm, scene, self._value("motion_time"))
+    def _begun(self, task: Task, sim: WidowXSim) -> RunningEpisode:
         running = RunningEpisode(task, self._value("episode"), sim)
         sim.render(
             self._value("image_width"), self._value("image_height")
@@ -195,7 +200,7 @@ class SimRobotNode(Node):
             f"running on {self._value('clock')} clock; a fitting goal: "
             f"{running.episode.instruction!r}"
         )
-        return sim, running
+        return running
 
     def _simulate(self, sim: WidowXSim, running: RunningEpisode) -> None:
         factor = self._value("real_time_factor")

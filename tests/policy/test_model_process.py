@@ -1,6 +1,7 @@
 """Laws of a policy in a process of its own: the same decisions, and no fault of it reaches us."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -184,22 +185,88 @@ def test_closing_ends_a_process_that_hangs_and_whoever_waits_for_it(started):
     pid = process.pid
     for tick in range(FAULT_EVERY - 1):
         process.act(seen(tick))
-    errors = []
+    errors, last = [], seen(FAULT_EVERY)
 
     def hang() -> None:
         try:
-            process.act(seen(FAULT_EVERY))
+            process.act(last)
         except ModelError as error:
             errors.append(error)
 
     waiting = threading.Thread(target=hang)
     waiting.start()
-    assert waits_for(waiting.is_alive)
+    assert waits_for(process._asking.locked)  # else there is nothing yet to end
     process.close()
     waiting.join(PATIENCE_S)
-    assert errors and not waiting.is_alive() and not alive(pid)
-    with pytest.raises(ModelError):
+    assert not waiting.is_alive() and not alive(pid)
+    with pytest.raises(ModelError) as refused:
         process.act(seen(0))
+    told = [str(error) for error in (*errors, refused.value)]
+    assert told == ["the model's process has been closed"] * 2
+
+
+def asked_at_once(process: ModelProcess, observed: list[Observation]) -> list[tuple]:
+    """What each of as many threads gets, an ActionChunk or a ModelError, and after how long."""
+    got, together = [None] * len(observed), threading.Barrier(len(observed))
+
+    def ask(number: int) -> None:
+        together.wait(PATIENCE_S)
+        began = time.monotonic()
+        try:
+            answer = process.act(observed[number])
+        except ModelError as error:
+            answer = error
+        got[number] = answer, time.monotonic() - began
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(observed))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    return got
+
+
+def test_a_request_beside_another_is_refused_at_once_and_nobody_gets_anothers_answer(started):
+    process = started(PolicySettings(stand_in="constant", stand_in_ms=1000.0))
+    got = asked_at_once(process, observations(4))
+    (mine,) = [number for number, (answer, _) in enumerate(got) if hasattr(answer, "tick")]
+    assert got.pop(mine)[0].tick == mine
+    for refused, seconds in got:
+        assert "still deciding on what it was asked before" in str(refused) and seconds < 0.5
+    assert process.act(seen(5)).tick == 5
+
+
+def test_a_process_that_hangs_is_lost_once_whoever_asks_meanwhile(started):
+    process = started(PolicySettings(stand_in="hangs"), timeout_s=2.0)
+    for tick in range(FAULT_EVERY - 1):
+        process.act(seen(tick))
+    got = asked_at_once(process, observations(DEATHS + 1))
+    told = [str(error) for error, _ in got]
+    assert sum("not answered within 2 s; another is being started" in one for one in told) == 1
+    assert sum("still deciding" in one for one in told) == DEATHS
+    assert waits_for(lambda: process.pid is not None)
+    assert process.act(seen(0)).tick == 0 and process.restarts == 1
+
+
+def test_what_keeps_it_from_being_started_again_is_said():
+    lines = []
+    settings = PolicySettings(stand_in="constant")
+    process = ModelProcess(settings, 1, lambda level, line: lines.append(line))
+
+    def said() -> str:
+        with pytest.raises(ModelError) as error:
+            process.work()
+        return str(error.value)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.kill(process.pid, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # no file can be opened any more
+    try:
+        assert waits_for(lambda: "could not be started again: OSError: " in said())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        process.close()
+    assert "Too many open files; clean the node up" in lines[-1]
 
 
 def test_a_process_that_hangs_does_not_outlive_the_one_that_asked():
@@ -246,10 +313,7 @@ def ends():
     here, there = Pipe()
     block = Block()
     other = Block(os.dup(block.fd))
-    first, second = Exchange(here, block), Exchange(there, other)
-    yield first, second
-    first.close()
-    second.close()
+    return Exchange(here, block), Exchange(there, other)
 
 
 @settings(deadline=None, max_examples=50)

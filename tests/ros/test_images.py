@@ -1,11 +1,19 @@
 """Laws of pictures in messages: all encodings read alike, and what cannot be read says why."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 
-from canvas_robot.ros.images import image_from_compressed_msg, image_from_msg, image_to_msg
+from canvas_robot.ros.images import (
+    MAX_PIXELS,
+    image_from_compressed_msg,
+    image_from_msg,
+    image_to_msg,
+)
 from canvas_robot.ros.messages import MessageError
 from canvas_robot.signals import BindingError
 from canvas_robot.signals.binding import DepthRange
@@ -66,9 +74,46 @@ def test_compressed_images_read_as_rgb():
     )
 
 
-@pytest.mark.parametrize("data", [b"", b"not a picture"])
-def test_bytes_that_are_no_picture_are_refused(data):
-    with pytest.raises(MessageError, match="expected JPEG or PNG"):
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG of few bytes that says it is so large."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def encoded(extension: str) -> bytes:
+    return cv2.imencode(extension, picture())[1].tobytes()
+
+
+@pytest.mark.parametrize("width", [4000, 10_000, 20_000, 40_000])
+def test_a_compressed_image_that_says_it_is_larger_than_4k_is_never_decoded(width, monkeypatch):
+    """Whichever of the limits it passes, of ours, of Pillow or of OpenCV."""
+    monkeypatch.delattr(cv2, "imdecode")
+    with pytest.raises(MessageError, match=f"at most {MAX_PIXELS:,} pixels, got .*lower the cam"):
+        image_from_compressed_msg(CompressedImage(format="png", data=png_of_size(width, width)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not a picture",
+        encoded(".bmp"),
+        encoded(".webp"),
+        encoded(".png")[:30],
+        encoded(".jpg")[:30],
+        png_of_size(1_500_000, 1),
+    ],
+    ids=["nothing", "text", "bmp", "webp", "cut png", "cut jpeg", "wide"],
+)
+def test_bytes_that_are_no_jpeg_or_png_are_refused(data):
+    wanted = f"expected JPEG or PNG, got {len(data)} bytes of 'jpeg'; set the publisher's format"
+    with pytest.raises(MessageError, match=wanted):
         image_from_compressed_msg(CompressedImage(format="jpeg", data=data))
 
 

@@ -1,5 +1,6 @@
 """Laws of the node's parameters: the shipped file and the page say what the node declares."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from rclpy.parameter import Parameter
 
 from canvas_robot.resources import config_path
 from canvas_robot.ros.decisions import HoldReason
-from canvas_robot.ros.parameters import ParameterError, declare_parameters, read_settings
+from canvas_robot.ros.parameters import ParameterError, Settings, declare_parameters, read_settings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "robot.md").read_text()
 
@@ -76,3 +77,28 @@ def test_a_value_that_cannot_be_is_refused_before_anything_loads(domain_id, name
     finally:
         rclpy.try_shutdown(context=context)
     assert words in str(refused.value)
+
+
+def test_what_is_set_is_in_the_settings(domain_id):
+    given = {"threads": 3, "unsafe": True, "servo": "pose", "interbotix": "/wx250s"}
+    of_policy = {"device": "cuda:0", "int8": True, "stand_in": "nan", "stand_in_ms": 7.0}
+    renamed = {"control_rate": 6.0, "command_rate": 60.0, "decision_timeout": 0.7}
+    context = Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    try:
+        overrides = [Parameter(n, value=v) for n, v in (given | of_policy | renamed).items()]
+        node = rclpy.create_node("policy", context=context, parameter_overrides=overrides)
+        declare_parameters(node)
+        settings = read_settings(node)
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown(context=context)
+    assert {name: getattr(settings, name) for name in given} == given
+    assert {name: getattr(settings.policy, name) for name in of_policy} == of_policy
+    assert settings.policy.control_rate_hz == renamed["control_rate"]
+    assert settings.command_rate_hz == renamed["command_rate"]
+    assert settings.decision_timeout_s == renamed["decision_timeout"]
+
+
+def test_the_settings_hold_nothing_that_is_read_elsewhere_and_at_other_times():
+    assert not {"instruction", "autostart", "autoconfigure"} & {f.name for f in fields(Settings)}

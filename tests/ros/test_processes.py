@@ -157,6 +157,17 @@ def test_the_simulated_robot_goes_on_to_the_next_episode(nodes, domain_id, monit
     assert heard[-1]["periods"] == "0" and heard[-1]["success"] == "false"
 
 
+def test_a_simulated_robot_whose_physics_die_ends_with_an_error(domain_id, monitor, tmp_path):
+    environment = {**node_environment(domain_id), "MUJOCO_GL": "disable"}
+    with NodeProcesses(environment, tmp_path) as nodes:
+        nodes.start("sim_robot")
+        assert monitor.wait_for(lambda: nodes.died() == "sim_robot", START_TIMEOUT_S)
+        assert nodes.stop("sim_robot") == 1
+        said = nodes.log("sim_robot")
+    assert "physics stopped: RuntimeError: rendering: expected EGL or a screen" in said
+    assert "Traceback" not in said
+
+
 def test_ctrl_c_ends_the_demo_and_both_its_nodes(domain_id, monitor, tmp_path):
     demo = cli("demo", "--seconds", "600", "--out", str(tmp_path), env=node_environment(domain_id))
     assert monitor.wait_for(lambda: len(monitor.node.get_node_names()) >= 2, START_TIMEOUT_S)
