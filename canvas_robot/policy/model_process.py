@@ -266,16 +266,12 @@ class _Worker:
         self, settings: PolicySettings, threads: int, log: Callable[[int, str], None]
     ) -> None:
         context = _context(settings.device)
-        ours, theirs = context.Pipe()
-        block = Block()
-        self._log = log
+        self._ours, self._theirs = context.Pipe()
+        self._block, self._log = Block(), log
         self._process = context.Process(
-            target=_serve, args=(theirs, block, settings, threads), daemon=True
+            target=_serve, args=(self._theirs, self._block, settings, threads), daemon=True
         )
         self._ending = threading.Lock()
-        self._process.start()
-        theirs.close()
-        self._exchange = Exchange(ours, block)
 
     @property
     def pid(self) -> int | None:
@@ -291,10 +287,34 @@ class _Worker:
         return int(line.split()[1]) * 1024
 
     def load(self, is_given_up: Callable[[], bool]) -> Facts:
+        """Starts the process, and waits for what it loads, or for nothing once that is given up."""
+        self._start(is_given_up)
+        self._exchange = Exchange(self._ours, self._block)
         while not self._exchange.connection.poll(_LOOK_S):
             if is_given_up():
                 raise ModelError("loading was given up")
         return self._answer(None)
+
+    def _start(self, is_given_up: Callable[[], bool]) -> None:
+        """The first process of all waits while libraries load, which takes seconds."""
+        failed: list[BaseException] = []
+
+        def start() -> None:
+            try:
+                self._process.start()
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                self._theirs.close()
+
+        starting = threading.Thread(target=start, name="model", daemon=True)
+        starting.start()
+        while starting.is_alive():
+            starting.join(_LOOK_S)
+            if is_given_up():
+                raise ModelError("loading was given up")
+        if failed:
+            raise failed[0]
 
     def ask(self, request: tuple, timeout_s: float) -> object:
         try:
@@ -305,6 +325,8 @@ class _Worker:
 
     def end(self) -> None:
         with self._ending:
+            if self._process.pid is None:  # one that is still being started ends with this process
+                return
             self._process.kill()
             self._process.join(_JOIN_S)
 
