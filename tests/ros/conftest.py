@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import itertools
@@ -58,13 +59,9 @@ def _claimed() -> Iterator[int]:
     """Ten domains that no other process of tests on this machine draws until this one ends."""
     for block in range(10):
         path = Path(tempfile.gettempdir()) / f"canvas_robot_domains_{block}.lock"
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            continue
-        return itertools.cycle(range(10 * block + 1, 10 * block + 11))
+        with contextlib.suppress(OSError):  # another process has it, or another user
+            fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return itertools.cycle(range(10 * block + 1, 10 * block + 11))
     raise RuntimeError("ten processes run tests of nodes already: no ROS domain is left")
 
 
