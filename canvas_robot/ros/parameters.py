@@ -167,6 +167,9 @@ PARAMETERS = {
 # Names of topics, actions and namespaces; "" is none.
 _ROS_NAMES = ("estop_topic", "deadman_topic", "teleop_topic", "gripper_action", "interbotix")
 
+# What is read as the node is made, and never again.
+AT_START = ("autostart", "autoconfigure")
+
 # What ~/reload reads again; all else is read at configure.
 RELOADED = ("checkpoint", "schema", "binding", "backbone", "prompts")
 
@@ -191,13 +194,14 @@ NUMBERS = {
 
 
 def declare_parameters(node: Node) -> None:
-    """Declares every parameter, none of them read-only.
+    """Declares every parameter; those of AT_START are read-only.
 
-    All are read at configure, and the node then refuses to change them; but `instruction` is read
-    at activation and whenever it is set, and those of RELOADED again at ~/reload.
+    All others are read at configure, and the node then refuses to change them; but `instruction` is
+    read at activation and whenever it is set, and those of RELOADED again at ~/reload.
     """
     for name, (default, description) in PARAMETERS.items():
-        node.declare_parameter(name, default, ParameterDescriptor(description=description))
+        descriptor = ParameterDescriptor(description=description, read_only=name in AT_START)
+        node.declare_parameter(name, default, descriptor)
     for name, (default, low, high, description) in NUMBERS.items():
         node.declare_parameter(
             name,

@@ -11,7 +11,13 @@ from rclpy.parameter import Parameter
 
 from canvas_robot.resources import config_path
 from canvas_robot.ros.decisions import HoldReason
-from canvas_robot.ros.parameters import ParameterError, Settings, declare_parameters, read_settings
+from canvas_robot.ros.parameters import (
+    AT_START,
+    ParameterError,
+    Settings,
+    declare_parameters,
+    read_settings,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "robot.md").read_text()
 
@@ -44,6 +50,7 @@ def test_the_shipped_parameters_file_lists_all_of_them_at_their_defaults(domain_
 def test_every_parameter_says_what_it_means_and_stands_on_the_page(domain_id):
     for name, (_, descriptor) in declared(domain_id).items():
         assert len(descriptor.description) > 15, name
+        assert descriptor.read_only == (name in AT_START), name
         assert f"| `{name}` |" in PAGE, name
 
 
