@@ -252,7 +252,7 @@ def parameters_of_file(path: Path, name: str = "/policy") -> dict[str, object]:
         found = {}
         for key in meant:
             found |= parameter_dict_from_yaml_file(str(path), target_nodes=[key])
-    except (OSError, RuntimeError, AttributeError, TypeError, yaml.YAMLError) as error:
+    except (OSError, RuntimeError, LookupError, AttributeError, TypeError, yaml.YAMLError) as error:
         raise ParameterError(
             f"{path}: expected a ROS parameters file (node: ros__parameters: ...), got {error}"
         ) from error
