@@ -14,7 +14,6 @@ import time
 import traceback
 from concurrent.futures import Future
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -50,9 +49,6 @@ from canvas_robot.ros.running import Period, Running
 from canvas_robot.ros.session import Session, open_session
 from canvas_robot.ros.ticker import Ticker
 from canvas_robot.signals import SignalError
-
-if TYPE_CHECKING:
-    pass
 
 RCLError = rclpy_implementation.RCLError
 STOP_TIMEOUT_S = 5.0
