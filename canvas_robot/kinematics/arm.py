@@ -96,7 +96,7 @@ class Arm:
         compiled.jnt_range[hinges] = np.where(np.isfinite(limits), limits, 0.0)
         self.finger_range = finger_range or _finger_range(compiled, finger)
         closed, opened = self.finger_range
-        if self.finger_range == _WIDOWX_FINGER_M:
+        if self.finger_range == _WIDOWX_FINGER_M:  # to the bit, as policies were trained on it
             self._bridge_zero, self._bridge_span = BRIDGE_FINGER_AT_ZERO_M, BRIDGE_FINGER_SPAN_M
         else:
             self._bridge_span = (opened - closed) / (BRIDGE_OPEN - BRIDGE_CLOSED)

@@ -410,7 +410,8 @@ class ControlLoop:
         except Exception as error:  # whatever the model raises, the arm is held
             with self._lock:
                 if generation != self._generation and self._guide is not None:
-                    return self._interrupted(index, stamp_ns, f": {_told(error)}")
+                    self._warn(f"the model failed while the arm was led: {_told(error)}")
+                    return self._interrupted(index, stamp_ns)
                 return self._hold(index, stamp_ns, HoldReason.MODEL_ERROR, _told(error))
         done = time.perf_counter()
         timings_ms = {
@@ -520,10 +521,8 @@ class ControlLoop:
             timings_ms={**timings_ms, **chunk.timings_ms},
         )
 
-    def _interrupted(self, index: int, stamp_ns: int, why: str = "") -> Decision:
+    def _interrupted(self, index: int, stamp_ns: int) -> Decision:
         """What a decision comes to where the arm was held, or led, while it was made."""
-        if why:
-            self._warn(f"the model failed while the arm was held or led{why}")
         if stands := self._ended or self._foremost:
             return self._hold(index, stamp_ns, *stands)
         reason = HoldReason.INTERRUPTED
@@ -531,7 +530,7 @@ class ControlLoop:
             index,
             stamp_ns,
             reason=reason,
-            detail=f"held or reset while deciding{why}",
+            detail="held or reset while deciding",
             reaction=self._reactions[reason],
         )
 

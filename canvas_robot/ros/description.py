@@ -30,13 +30,13 @@ def arm_of(binding: Binding, description: str = "") -> Arm:
 
 
 def heard_description(node: Node, binding: Binding) -> str:
-    """The URDF on the topic that the binding names; "" where it names a file. Any thread.
+    """The URDF on the topic that the binding names; "" where it names none. Any thread.
 
     Raises DescriptionError where none comes within WAIT_S.
     """
-    topic = binding.robot.arm
-    if not is_topic(topic):
+    if binding.robot is None or not is_topic(binding.robot.arm):
         return ""
+    topic = binding.robot.arm
     subscription = node.create_subscription(
         String, topic, lambda msg: None, _LATCHED, callback_group=Polled()
     )

@@ -20,7 +20,7 @@ from canvas_robot.kinematics.rule import limits_of
 from canvas_robot.ros.description import arm_of, heard_description
 from canvas_robot.ros.findings import Finding, absolute, type_name
 from canvas_robot.ros.inputs import Inputs
-from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS, SURELY_STAMPED_NS
+from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS, why_unstamped
 from canvas_robot.ros.listener import Listener
 from canvas_robot.ros.measured import state_signal, why_outside
 from canvas_robot.ros.output_check import OutputCheck
@@ -106,8 +106,8 @@ class Doctor:
         return self._node.get_clock()
 
     def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> None:
-        if stamp_ns == 0 and self.get_clock().now().nanoseconds > SURELY_STAMPED_NS:
-            self.fault(signal, "expected a stamp, got 0; let its driver set header.stamp")
+        if unstamped := why_unstamped(stamp_ns, self.get_clock().now().nanoseconds):
+            self.fault(signal, unstamped)
             return
         try:
             self._newest[signal] = self._binding.signals[signal].checked(signal, value)

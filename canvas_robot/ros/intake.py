@@ -17,8 +17,15 @@ from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import Binding, History, Observation, SignalError, StampError
 
 FUTURE_TOLERANCE_NS = 100_000_000  # a stamp further ahead of the clock than this is a fault
-SURELY_STAMPED_NS = 1_000_000_000  # a simulation's clock begins at 0, and so may its stamps
+_SURELY_STAMPED_NS = 1_000_000_000  # a simulation's clock begins at 0, and so may its stamps
 _KEPT = 256  # arrivals of a signal
+
+
+def why_unstamped(stamp_ns: int, now_ns: int) -> str:
+    """What a message without a stamp lacks; "" where it has one."""
+    if stamp_ns == 0 and now_ns > _SURELY_STAMPED_NS:
+        return "expected a stamp, got 0; let its driver set header.stamp"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,8 @@ class Intake:
         if stamp_ns == self._history.newest_stamp_ns(signal):
             return False  # the same sample again
         try:
-            if stamp_ns == 0 and now.ros_ns > SURELY_STAMPED_NS:
-                raise StampError(
-                    f"signal {signal!r}: expected a stamp, got 0; let its driver set header.stamp"
-                )
+            if unstamped := why_unstamped(stamp_ns, now.ros_ns):
+                raise StampError(f"signal {signal!r}: {unstamped}")
             if stamp_ns > now.ros_ns + FUTURE_TOLERANCE_NS:
                 raise StampError(
                     f"signal {signal!r}: expected a stamp no later than the clock "

@@ -184,8 +184,7 @@ class PolicyNode(LifecycleNode):
         """With a warm model, and whatever its arm is; any thread. It makes no topics."""
         model = self._load(settings)
         try:
-            described = model.binding.robot is not None
-            description = heard_description(self, model.binding) if described else ""
+            description = heard_description(self, model.binding)
             return open_session(settings, model, self._instant, self._warn, description)
         except BaseException:
             model.close()

@@ -43,6 +43,13 @@ LIMITS = load_binding(config_path("bindings", "widowx.yaml")).robot
 SECOND_NS = 1_000_000_000
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
+CONSTANT = {  # a node that decides no motion, at once
+    "autostart": True,
+    "stand_in": "constant",
+    "instruction": "touch it",
+    "decision_timeout": PATIENCE_S,
+}
+
 
 def held(monitor, text: str) -> bool:
     """Waits for a hold whose message holds `text`."""
@@ -924,10 +931,7 @@ def test_home_leads_the_arm_there_and_start_goes_on(start_policy, robot, monitor
 
 def test_a_hand_leads_the_arm_while_it_says_so(start_policy, robot, monitor):
     start_policy(
-        autostart=True,
-        stand_in="constant",
-        instruction="touch it",
-        decision_timeout=PATIENCE_S,
+        **CONSTANT,
         teleop_topic="teleop",
     )
     assert commands_again(monitor)
@@ -959,10 +963,7 @@ def test_a_slow_stop_brakes_within_the_limits_and_ends_at_rest(
         text = text.replace(was, slowly)
     (tmp_path / "slow.yaml").write_text(text)
     start_policy(
-        autostart=True,
-        stand_in="constant",
-        instruction="touch it",
-        decision_timeout=PATIENCE_S,
+        **CONSTANT,
         teleop_topic="teleop",
         binding=str(tmp_path / "slow.yaml"),
     )
@@ -1000,10 +1001,7 @@ def test_an_effort_above_the_limit_holds_until_start_is_called(
     text = config_path("bindings", "widowx.yaml").read_text()
     (tmp_path / "weak.yaml").write_text(text.replace("  anchor:", "  effort_limit: 4.0\n  anchor:"))
     start_policy(
-        autostart=True,
-        stand_in="constant",
-        instruction="touch it",
-        decision_timeout=PATIENCE_S,
+        **CONSTANT,
         binding=str(tmp_path / "weak.yaml"),
     )
     assert commands_again(monitor)
@@ -1029,10 +1027,7 @@ def test_a_camera_that_hangs_or_shows_nothing_holds_where_the_binding_says_so(
 
     robot.lively = lively
     start_policy(
-        autostart=True,
-        stand_in="constant",
-        instruction="touch it",
-        decision_timeout=PATIENCE_S,
+        **CONSTANT,
         binding=str(tmp_path / "watched.yaml"),
     )
     assert commands_again(monitor)
