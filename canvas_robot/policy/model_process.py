@@ -290,7 +290,7 @@ class _Worker:
         """Starts the process, and waits for what it loads, or for nothing once that is given up."""
         self._start(is_given_up)
         self._exchange = Exchange(self._ours, self._block)
-        while not self._exchange.connection.poll(_LOOK_S):
+        while not self._exchange.wait(_LOOK_S):
             if is_given_up():
                 raise ModelError("loading was given up")
         return self._answer(None)
@@ -335,7 +335,7 @@ class _Worker:
         while True:
             left = None if until is None else max(until - time.monotonic(), 0.0)
             try:
-                if not self._exchange.connection.poll(left):
+                if not self._exchange.wait(left):
                     raise _Lost(f"the model has not answered within {timeout_s:g} s")
                 kind, *values = self._exchange.receive()
             except (EOFError, OSError) as error:

@@ -337,6 +337,39 @@ def test_what_arrives_is_what_was_sent_and_stays_so(ends, values):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_large_and_small_arrays_arrive_in_one_value(ends):
+    """A large one goes by the shared memory, a small one with all else; both may be written to."""
+    first, second = ends
+    picture, stamps = np.arange(640 * 480, dtype=np.uint8), np.array([1, 2])
+    sent = {"picture": picture, "stamps": stamps, "word": "x"}
+    first.send(sent)
+    got = second.receive()
+    for name in ("picture", "stamps"):
+        np.testing.assert_array_equal(got[name], sent[name])
+        got[name][0] = 7  # the receiver's own
+    assert got["word"] == "x" and sent["picture"][0] == 0
+
+
+def test_an_end_waits_for_a_value_and_no_longer_than_it_should(ends):
+    first, second = ends
+    assert not second.wait(0.0)
+    first.send("something")
+    assert second.wait(None)
+    assert second.receive() == "something"
+    assert not second.wait(0.001)
+
+
+def test_an_end_learns_that_the_other_ended():
+    from multiprocessing import Pipe
+
+    here, there = Pipe()
+    end = Exchange(here, Block())
+    there.close()
+    assert end.wait(None)
+    with pytest.raises(EOFError):
+        end.receive()
+
+
 def test_more_than_the_memory_holds_is_refused(ends):
     first, second = ends
     with pytest.raises(ExchangeError, match=f"{BLOCK_BYTES:,} bytes"):
