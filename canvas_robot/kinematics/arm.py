@@ -108,8 +108,7 @@ class Arm:
         self._dof = compiled.jnt_dofadr[hinges]
         self._jacobian = np.empty((6, compiled.nv))
         self._site = model.site
-        # Joints that the target does not depend on rest mid-range, inside their limits.
-        self._rest = np.where(compiled.jnt_limited, compiled.jnt_range.mean(axis=1), 0.0)
+        self._rest = _rest(compiled)
         self._base = self._base_in_world(model.base)
         self._configuration = mink.Configuration(compiled)
         self._task = mink.FrameTask(
@@ -119,6 +118,8 @@ class Arm:
             mink.ConfigurationLimit(compiled, gain=1.0),
             mink.VelocityLimit(compiled, {name: _MAX_JOINT_STEP_RAD for name in self.joint_names}),
         ]
+        carrying = _dofs_that_carry(compiled, model.base)
+        self._held = [mink.DofFreezingTask(compiled, carrying)] if carrying else []
 
     @classmethod
     def load(cls, path_or_name: str | Path = "wx250s") -> Arm:
@@ -240,8 +241,9 @@ class Arm:
         self._task.set_target(_se3(target))
         self._configuration.update(q)
         problem = (self._configuration, [self._task], 1.0, "daqp")
+        within = {"limits": self._limits, "constraints": self._held}
         try:
-            return mink.solve_ik(*problem, damping=_DAMPING, limits=self._limits)[self._dof]
+            return mink.solve_ik(*problem, damping=_DAMPING, **within)[self._dof]
         except mink.MinkError:
             return None
 
@@ -319,6 +321,28 @@ def _finger_range(model: mujoco.MjModel, finger: str) -> tuple[float, float]:
         )
     low, high = model.joint(finger).range
     return float(low), float(high)
+
+
+def _rest(model: mujoco.MjModel) -> np.ndarray:
+    """(nq,): where joints stand that the arm's pose in its base does not depend on.
+
+    Hinges and slides mid-range, inside their limits; all else as the model has it.
+    """
+    rest = model.qpos0.copy()
+    kinds = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
+    limited = model.jnt_limited.astype(bool) & np.isin(model.jnt_type, kinds)
+    rest[model.jnt_qposadr[limited]] = model.jnt_range[limited].mean(axis=1)
+    return rest
+
+
+def _dofs_that_carry(model: mujoco.MjModel, body: int) -> list[int]:
+    """Of the joints that move a body: a rail or a cart that an arm stands on is not the arm's."""
+    dofs: list[int] = []
+    while body:
+        first, count = model.body_dofadr[body], model.body_dofnum[body]
+        dofs += range(first, first + count)
+        body = int(model.body_parentid[body])
+    return dofs
 
 
 def _tool(coordinates: tuple[float, ...]) -> Pose:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canvas_robot.kinematics import Arm
+from canvas_robot.kinematics.arm_model import arm_path
 from canvas_robot.signals.pose import (
     Pose,
     angle_between,
@@ -189,3 +190,50 @@ def test_a_model_of_something_else_is_refused(tmp_path: Path):
     )
     with pytest.raises(ValueError, match=r"expected base_frame 'base_link' among its frames"):
         Arm.load(path)
+
+
+# What may stand in a model beside the arm, or under it.
+BESIDE = {
+    "a cube": '<body pos="1 1 1"><freejoint/><geom size=".02"/></body>',
+    "a lamp": '<body pos="1 1 1"><joint type="ball" range="0 1"/><geom size=".02"/></body>',
+    "a drawer": '<body pos="1 1 1"><joint type="slide" range="1 2"/><geom size=".02"/></body>',
+}
+UNDER = {
+    "a cart": "<freejoint/>",
+    "a gimbal": '<joint type="ball"/>',
+    "a rail": '<joint type="slide" axis="0 1 0" range="-1 2"/>',
+    "a turntable": '<joint axis="0 0 1" range="-1 2"/>',
+}
+BASE = '<body name="base_link" childclass="arm">'
+
+
+def arm_in(folder: Path, where: str, text: str) -> Arm:
+    """The WidowX in a model with more in it, right after `where`."""
+    alone = arm_path("wx250s").read_text()
+    assert alone.count(where) == 1
+    path = folder / "arm.xml"
+    path.write_text(alone.replace(where, where + text))
+    return Arm.load(path)
+
+
+@pytest.mark.parametrize(
+    "where, text",
+    [
+        *(("<worldbody>", text) for text in BESIDE.values()),
+        *((BASE, text) for text in UNDER.values()),
+    ],
+    ids=[*BESIDE, *UNDER],
+)
+def test_an_arm_is_the_same_whatever_stands_beside_it_and_carries_it(tmp_path, where, text):
+    arm, numbers = arm_in(tmp_path, where, text), np.random.default_rng(0)
+    assert arm.joint_names == ARM.joint_names
+    for _ in range(20):
+        joints, start = numbers.uniform(ARM.lower, ARM.upper, size=(2, 6))
+        target = ARM.forward(joints)
+        pose = arm.forward(joints)
+        np.testing.assert_allclose(pose.position, target.position, atol=1e-9)
+        np.testing.assert_allclose(pose.rotation, target.rotation, atol=1e-9)
+        alone, found = ARM.inverse(target, start), arm.inverse(target, start)
+        assert found.converged == alone.converged
+        if alone.converged:
+            np.testing.assert_allclose(found.joints, alone.joints, atol=1e-6)
