@@ -36,9 +36,13 @@ class CommandClock:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Ends the thread, a period later at most; False where its call did not return in time."""
+        """Ends the thread, if it was started, a period later at most.
+
+        False where its call did not return in time.
+        """
         self._running = False
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     @property

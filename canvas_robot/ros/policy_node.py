@@ -252,8 +252,12 @@ class PolicyNode(LifecycleNode):
         running.period = Period(inputs, ticker, commands)
         gc.collect()
         gc.freeze()  # what is there is not searched for garbage while the arm moves
-        ticker.start()
-        commands.start()
+        try:
+            ticker.start()
+            commands.start()
+        except BaseException as error:  # the machine has no room for one more thread
+            self._stop(detail=f"the node could not start: {error}")
+            raise
         self.get_logger().info(f"active at {binding.control_rate_hz} Hz: {instruction[:_SHOWN]!r}")
 
     @_logged

@@ -90,11 +90,12 @@ class Ticker:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Ends the thread; False where its tick did not return in time."""
+        """Ends the thread, if it was started; False where its tick did not return in time."""
         self._running = False
         self._awake.set()
         self._jumps.unregister()
-        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def due_within(self, ns: int) -> bool:

@@ -92,6 +92,10 @@ def held_by_us() -> tuple[int, int, int]:
     )
 
 
+def topics_heard(node) -> list[str]:
+    return sorted(subscription.topic_name for subscription in node.subscriptions)
+
+
 def resident_mb() -> float:
     gc.collect()
     line = next(one for one in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in one)
@@ -165,6 +169,40 @@ def test_a_node_whose_own_code_fails_holds_and_deactivates_itself(
     )
     before = len(monitor.statuses)
     assert remote.change(Transition.TRANSITION_ACTIVATE)
+    assert monitor.wait_for(
+        lambda: sum(s.active for s in monitor.statuses[before:]) >= 2, TIMEOUT_S
+    )
+
+
+@pytest.mark.parametrize("what", ["drivers", "control", "commands"])
+def test_an_activation_that_fails_leaves_nothing_active_and_can_be_repeated(
+    start_policy, robot, monitor, monkeypatch, what
+):
+    """Where a driver cannot be asked, and where the machine has no room for one more thread."""
+    node = start_policy(autoconfigure=True, decision_timeout=PATIENCE_S, **STAND_IN).node
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS  # makes what lasts
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    held, heard = held_by_us(), topics_heard(node)
+    begin = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == what:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    def refuse() -> None:
+        raise RuntimeError("no more clients")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        if what == "drivers":
+            patch.setattr(node._running.drivers, "begin", refuse)
+        assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
+    assert not node._is_active
+    assert (held_by_us(), topics_heard(node)) == (held, heard)
+    assert gc.get_freeze_count() == 0
+    before = len(monitor.statuses)
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
     assert monitor.wait_for(
         lambda: sum(s.active for s in monitor.statuses[before:]) >= 2, TIMEOUT_S
     )
