@@ -110,7 +110,9 @@ def compose(previous: Pose, action: np.ndarray, limits: Limits) -> Command:
     `limits.step`, the position to the box, the angles to their bounds, the gripper to [0, 1].
     Source: rail-berkeley/bridge_data_robot, action2transform_local and _next_qpos.
 
-    A turn whose clipped result would be further than one step away is left out.
+    Angles that leave their bounds at one end stay there: they do not come in at the other, where
+    the arm could not follow. A turn is left out whose clipped result would be further than one step
+    away, or that leads past a pitch of pi/2, where roll and yaw swing round.
 
     Raises ValueError for a wrong shape or a number that is not finite: an action that cannot be
     trusted is not clipped. Raises OutsideError where `previous` is further outside the limits than
@@ -135,27 +137,41 @@ def compose(previous: Pose, action: np.ndarray, limits: Limits) -> Command:
 
 
 def _rotation_in_reach(previous: np.ndarray, turn: np.ndarray, limits: Limits) -> np.ndarray:
-    """The turned rotation within its bounds, or the unturned one where that is over a step away."""
-    for rotation in (turn @ previous, previous):
-        bounded = _bounded_rotation(rotation, limits)
-        if bounded is rotation:  # nothing was clipped: it is a step away, or none
-            return rotation
-        moved = rpy_from_matrix(bounded @ previous.T)
-        if (np.abs(moved) <= limits.step[3:] + _ROUNDING).all():
-            return bounded
-    rpy = rpy_from_matrix(previous @ BRIDGE_DEFAULT_ROTATION.T)
-    raise OutsideError(f"orientation {rpy.tolist()} rad: further outside its bounds than a step")
-
-
-def _bounded_rotation(rotation: np.ndarray, limits: Limits) -> np.ndarray:
-    """The rotation, its Bridge angles clipped; returned as it is where they are within bounds."""
+    """The turned rotation within its bounds, or the unturned one where that is out of reach."""
     if not limits.bounds_rotation:
-        return rotation
-    rpy = rpy_from_matrix(rotation @ BRIDGE_DEFAULT_ROTATION.T)
-    bounded = np.clip(rpy, limits.rpy_low, limits.rpy_high)
-    if np.array_equal(rpy, bounded):
-        return rotation
-    return matrix_from_rpy(bounded) @ BRIDGE_DEFAULT_ROTATION
+        return turn @ previous
+    before = _bridge_angles(previous)
+    for rotation in (turn @ previous, previous):
+        rpy = _bridge_angles(rotation)
+        bounded = _bounded_angles(rpy, before, limits)
+        if bounded is None:
+            continue
+        if np.array_equal(rpy, bounded):  # nothing was clipped: it is a step away, or none
+            return rotation
+        clipped = matrix_from_rpy(bounded) @ BRIDGE_DEFAULT_ROTATION
+        moved = rpy_from_matrix(clipped @ previous.T)
+        if (np.abs(moved) <= limits.step[3:] + _ROUNDING).all():
+            return clipped
+    raise OutsideError(f"orientation {before.tolist()} rad: further outside its bounds than a step")
+
+
+def _bridge_angles(rotation: np.ndarray) -> np.ndarray:
+    """Roll, pitch, yaw (3,) of a rotation in Bridge's convention."""
+    return rpy_from_matrix(rotation @ BRIDGE_DEFAULT_ROTATION.T)
+
+
+def _bounded_angles(rpy: np.ndarray, before: np.ndarray, limits: Limits) -> np.ndarray | None:
+    """Angles (3,) within their bounds; None where they swing round from those of before.
+
+    An angle that was within its bounds is clipped at the end by which it leaves.
+    """
+    turns = 2 * np.pi * np.round((rpy - before) / (2 * np.pi))
+    if (np.abs(rpy - turns - before) > np.pi / 2).any():
+        return None
+    has_ends = (limits.rpy_low > -np.pi) | (limits.rpy_high < np.pi)
+    was_within = (limits.rpy_low <= before) & (before <= limits.rpy_high)
+    went_on = np.where(has_ends & was_within, rpy - turns, rpy)
+    return np.clip(went_on, limits.rpy_low, limits.rpy_high)
 
 
 def parted(target: Pose, measured: Pose, max_m: float = 0.08, max_rad: float = 0.4) -> bool:

@@ -7,10 +7,15 @@ from hypothesis import strategies as st
 
 from canvas_robot.kinematics.command_stream import CommandStream
 from canvas_robot.kinematics.limiter import MotionLimits, motion_limits_of
-from canvas_robot.kinematics.rule import Command, compose, limits_of
+from canvas_robot.kinematics.rule import Command, Limits, compose, limits_of
 from canvas_robot.resources import config_path
 from canvas_robot.signals import load_binding
-from canvas_robot.signals.pose import coordinates_from_pose, pose_from_coordinates
+from canvas_robot.signals.pose import (
+    angle_between,
+    coordinates_from_pose,
+    pose_from_coordinates,
+    rpy_from_matrix,
+)
 
 ROBOT = load_binding(config_path("bindings", "widowx.yaml")).robot
 LIMITS, PLACE = motion_limits_of(ROBOT), limits_of(ROBOT)
@@ -109,6 +114,52 @@ def test_across_half_a_turn_it_takes_the_short_way():
     yaws = [coordinates_from_pose(stream.at(step * PERIOD_S).pose)[5] for step in range(20)]
     assert all(abs(yaw) > 3.05 for yaw in yaws)
     assert yaws[-1] == pytest.approx(-3.1, abs=1e-6)
+
+
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_round_and_round_it_goes_on_the_same_way_within_the_limit_of_speed(side):
+    """Three whole turns, of which each crosses half a turn, where the angle is counted anew."""
+    low, high = [0, -1, 0, -1, -1, -np.pi], [1, 1, 1, 1, 1, np.pi]
+    place = Limits([0.05] * 3 + [0.25] * 3, low[:3], high[:3], low[3:], high[3:])
+    stream = CommandStream(
+        MotionLimits(LIMITS.speed, LIMITS.acceleration, low, high), MOVING_S, PERIOD_S
+    )
+    stream.start(HOME, 0.0)
+    target, last, gone = HOME, HOME, 0.0
+    for step in range(750):
+        if step % 10 == 0:
+            target = compose(target, np.array([0, 0, 0, 0, 0, 0.25 * side, 1]), place).target
+            stream.follow(Command(target, 1.0), step * PERIOD_S)
+        pose = stream.at(step * PERIOD_S).pose
+        turned = rpy_from_matrix(pose.rotation @ last.rotation.T)[2]
+        assert 0.0 < turned * side <= LIMITS.speed[5] * PERIOD_S + 1e-9
+        assert angle_between(pose.rotation, target.rotation) < 0.3
+        last, gone = pose, gone + turned
+    assert gone * side > 2.9 * 2 * np.pi
+
+
+yaws = st.sampled_from([-3.1, -3.0, 3.0, 3.1]) | st.floats(-3.1, 3.1)
+
+
+@settings(deadline=None, max_examples=50)
+@given(yaws, actions)
+def test_it_arrives_wherever_the_actions_lead_also_where_the_ends_of_yaw_are_neighbours(
+    yaw, actions
+):
+    low, high = [0, -1, 0, -1, -1, -3.1], [1, 1, 1, 1, 1, 3.1]
+    place = Limits([0.05] * 3 + [0.25] * 3, low[:3], high[:3], low[3:], high[3:])
+    stream = CommandStream(
+        MotionLimits(LIMITS.speed, LIMITS.acceleration, low, high), MOVING_S, PERIOD_S
+    )
+    target = pose_from_coordinates(np.array([0.3, 0.0, 0.1, 0.0, 0.0, yaw]))
+    stream.start(target, 0.0)
+    for step in range(10 * len(actions) + 100):
+        if step % 10 == 0 and step < 10 * len(actions):
+            target = compose(target, np.array(actions[step // 10]), place).target
+            stream.follow(Command(target, 1.0), step * PERIOD_S)
+        pose = stream.at(step * PERIOD_S).pose
+        assert angle_between(pose.rotation, target.rotation) < 1.0
+    assert angle_between(pose.rotation, target.rotation) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["moving_s", "ahead_s"])

@@ -9,8 +9,10 @@ from canvas_robot.kinematics import Command, Limits, compose, parted
 from canvas_robot.signals.pose import (
     Pose,
     bridge_state_from_pose,
+    coordinates_from_pose,
     matrix_from_rpy,
     pose_from_bridge_state,
+    pose_from_coordinates,
     rpy_from_matrix,
 )
 
@@ -129,6 +131,46 @@ def test_angle_bounds_change_nothing_inside(rpy, turn):
     bounded = compose(bridge_pose(rpy), action, BOUNDED).target
     free = compose(bridge_pose(rpy), action, LIMITS).target
     assert np.array_equal(bounded.rotation, free.rotation)
+
+
+@pytest.mark.parametrize("end", [3.0, 3.1, 3.14])
+@pytest.mark.parametrize("side", [1.0, -1.0])
+@pytest.mark.parametrize("axis", [0, 2])
+def test_an_angle_that_leaves_its_bounds_stays_at_the_end_by_which_it_left(end, side, axis):
+    """Half a turn ends beside the other end: the arm cannot follow there."""
+    bounds = np.array([end, 1.0, end])
+    limits = Limits([0.05] * 3 + [0.25] * 3, [-1.0] * 3, [1.0] * 3, -bounds, bounds)
+    coordinates, action = np.zeros(6), np.zeros(7)
+    coordinates[3 + axis] = side * (end - 0.1)
+    action[3 + axis] = side * 0.25
+    target = pose_from_coordinates(coordinates)
+    for _ in range(3):
+        target = compose(target, action, limits).target
+        assert coordinates_from_pose(target)[3 + axis] == pytest.approx(side * end)
+    assert coordinates_from_pose(compose(target, -action, limits).target)[3 + axis] == (
+        pytest.approx(side * (end - 0.25))
+    )
+
+
+def test_from_between_the_ends_of_an_angle_it_comes_in_by_either():
+    bounds = np.array([1.0, 1.0, 3.1])
+    limits = Limits([0.05] * 3 + [0.25] * 3, [-1.0] * 3, [1.0] * 3, -bounds, bounds)
+    between = pose_from_coordinates(np.array([0, 0, 0, 0, 0, np.pi]))
+    for side in (1.0, -1.0):
+        target = compose(between, [0, 0, 0, 0, 0, 0.2 * side, 0], limits).target
+        assert coordinates_from_pose(target)[5] == pytest.approx(side * (0.2 - np.pi))
+
+
+@given(angles, angles, st.floats(1.3, 1.5), actions)
+def test_no_turn_leads_past_a_pitch_of_a_quarter_turn(roll, yaw, pitch, action):
+    """There roll and yaw swing by half a turn each, which a motion of coordinates would make."""
+    limits = Limits(
+        [0.05] * 3 + [0.25] * 3, [-9.0] * 3, [9.0] * 3, [-np.pi, -1.5, -np.pi], [np.pi, 1.5, np.pi]
+    )
+    before = np.array([0.0, 0.0, 0.0, roll, pitch, yaw])
+    target = compose(pose_from_coordinates(before), action, limits).target
+    swung = coordinates_from_pose(target)[3:] - before[3:]
+    assert (np.abs((swung + np.pi) % (2 * np.pi) - np.pi) <= np.pi / 2 + 1e-9).all()
 
 
 def test_commands_check_themselves():
