@@ -1,25 +1,19 @@
 """ControlLoop: at each control tick a decision, or a reason to hold; between ticks, set-points.
 
 Plain Python: no ROS, no clock of its own. On doubt it holds, as `reactions` says of the reason: one
-command at the measured pose, then silence until every input is good again.
+command at the measured pose, then silence until every input is good again. `Moving` carries that
+out; the lock that guards it, inputs and instructions is here.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from canvas_robot.kinematics.guide import GoTo, Guide, Teleoperation
-from canvas_robot.kinematics.rule import (
-    Command,
-    parted,
-)
 from canvas_robot.policy.chunk_execution import ChunkExecution, First
 from canvas_robot.policy.model_process import ModelError, ModelRefusedError
 from canvas_robot.policy.protocol import Policy
@@ -32,48 +26,19 @@ from canvas_robot.ros.decisions import (
     InstructionState,
     InstructionTurn,
     Motion,
-    Reaction,
 )
 from canvas_robot.ros.following import Following
+from canvas_robot.ros.instructions import Instructions
 from canvas_robot.ros.intake import Intake
 from canvas_robot.ros.measured import Measured
-from canvas_robot.ros.reactions import reactions_of
+from canvas_robot.ros.moving import Moving
 from canvas_robot.signals import ActionChunk, NotReadyError, Observation
-from canvas_robot.signals.pose import Pose, bridge_state_from_pose
-
-# An arm that parts from its target so often, each time soon after the last, is blocked: pushing on
-# from where it stands would only press harder.
-PARTINGS, SOON_TICKS = 3, 15
 
 
 def _told(error: Exception) -> str:
     """The model's process has told the kind of its errors already."""
     told = isinstance(error, ModelError | ModelRefusedError)
     return str(error) if told else f"{type(error).__name__}: {error}"
-
-
-_THEN_START = "~/start goes on with the policy"
-# Reasons to hold the policy through which the arm may be led otherwise, and what they say.
-LED_THROUGH = {
-    HoldReason.HOME: f"sent to the binding's home; {_THEN_START}",
-    HoldReason.PARK: f"sent to the binding's park; {_THEN_START}",
-    HoldReason.TELEOPERATED: "somebody leads the arm; the policy goes on when that ends",
-    HoldReason.STOPPED: "",
-}
-
-
-class GuideError(RuntimeError):
-    """The arm must not be led now; the text says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class _SlowStop:
-    """What brakes, whose speed it is, and why."""
-
-    moves: Following | Guide
-    gripper: float
-    reason: HoldReason
-    detail: str
 
 
 class ControlLoop:
@@ -106,8 +71,6 @@ class ControlLoop:
     ) -> None:
         self._policy, self._now, self._warn = policy, now, warn
         self._binding = policy.binding
-        self._robot = policy.binding.robot
-        self._reactions = reactions_of(self._robot)
         future = policy.binding.future_regions(policy.schema)
         self._cameras = {
             region: policy.binding.regions[region].signal
@@ -117,15 +80,11 @@ class ControlLoop:
         self._lock = threading.Lock()
         self._intake = Intake(policy.schema, policy.binding, warn)
         self._measured = Measured(policy.binding, self._intake)
-        self._instruction: str | None = None
-        self._pending: str | None = None
-        self._applied: str | None = None  # while the model reads it
-        self._asked = 0  # how often an instruction was asked for
-        self._turn = InstructionTurn(0, 0)
+        self._instructions = Instructions()
         self._refusal = ""  # of this tick
-        self._instructions = InstructionState(0, "")
         self._model_is_fresh = False  # it was reset, and has decided nothing since
         self._follow = Following(policy.binding, execution or First(), command_rate_hz, unsafe)
+        self._moving = Moving(policy.binding.robot, self._follow, self._measured, self._intake, now)
         self._timeout_ns = round(decision_timeout_s * 1e9)
         unattended = self._follow.execution.unattended
         alone_s = unattended / self._binding.control_rate_hz
@@ -134,14 +93,7 @@ class ControlLoop:
                 f"decision_timeout: expected at least {alone_s:g} s, as an execution of "
                 f"{unattended} steps decides nothing for so long, got {decision_timeout_s:g} s"
             )
-        self._blocks: dict[HoldReason, str] = {}
-        self._guide: Guide | None = None
-        self._guided_for: HoldReason | None = None
-        self._slow_stop: _SlowStop | None = None
-        self._ended: tuple[HoldReason, str] | None = None  # for which the node deactivates itself
-        self._partings, self._parted_index = 0, -SOON_TICKS
         self._first_index = 0
-        self._generation = 0
 
     # ---------------------------------------------------------------- inputs, any thread
 
@@ -205,15 +157,13 @@ class ControlLoop:
         Returns the number by which `turn` speaks of it.
         """
         with self._lock:
-            self._pending = instruction
-            self._asked += 1
-            return self._asked
+            return self._instructions.ask(instruction)
 
     @property
     def turn(self) -> InstructionTurn:
         """Whose instruction it is, of those that were asked for."""
         with self._lock:
-            return self._turn
+            return self._instructions.turn
 
     def refused(self, why: str) -> None:
         """Notes that an instruction was refused before it came here; the next tick says so."""
@@ -226,9 +176,7 @@ class ControlLoop:
         What is being followed ends; `hold` first stops the arm where it is.
         """
         with self._lock:
-            self._disengage()
-            self._follow.course = self._slow_stop = None
-            self._end_guide()
+            self._moving.reset()
             self._intake.clear()
             self._measured.forget()
 
@@ -236,17 +184,13 @@ class ControlLoop:
         """Starts over under an instruction, or under none where it is refused."""
         self.reset()
         with self._lock:
-            self._instruction, self._pending = None, instruction
-            self._asked += 1
+            self._instructions.followed = None
+            self._instructions.ask(instruction)
 
     def block(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision | None:
         """Stops the motion until `unblock`: the hold, or None where this reason stood already."""
         with self._lock:
-            standing = reason in self._blocks and self._guide is None
-            if not standing:
-                self._blocks.pop(reason, None)  # the last that came is told first
-            self._blocks[reason] = detail
-            return None if standing else self._hold(index, stamp_ns, reason, detail)
+            return self._moving.block(index, stamp_ns, reason, detail)
 
     def unblock(self, index: int, stamp_ns: int, reason: HoldReason) -> Decision | None:
         """That reason no longer stands; the next good tick starts afresh.
@@ -254,12 +198,7 @@ class ControlLoop:
         The hold that ends the motion, where the arm was led for that reason.
         """
         with self._lock:
-            held = None
-            if reason == self._guided_for and self._guide is not None:
-                detail = "led no further; the policy goes on from the measured pose"
-                held = self._hold(index, stamp_ns, HoldReason.INTERRUPTED, detail)
-            self._blocks.pop(reason, None)
-            return held
+            return self._moving.unblock(index, stamp_ns, reason)
 
     def take_over(self, other: ControlLoop) -> None:
         """What stops the motion of a loop that this one takes the place of stops this one too.
@@ -267,31 +206,27 @@ class ControlLoop:
         And the gripper stays as that one left it.
         """
         with other._lock:
-            blocks, ended = dict(other._blocks), other._ended
-            gripper = other._follow.gripper
+            blocks, gripper = other._moving.blocks.copy(), other._follow.gripper
         with self._lock:
             self._follow.gripper = gripper
-            self._blocks.update(blocks)
-            self._blocks.pop(HoldReason.TELEOPERATED, None)
-            self._ended = ended
+            self._moving.blocks.take_over(blocks)
 
     @property
     def ended(self) -> str:
         """Why the node is to deactivate itself; until `rearm` the arm is held. "": it is not."""
         with self._lock:
-            return ": ".join(self._ended) if self._ended is not None else ""
+            return ": ".join(self._moving.blocks.ended or ())
 
     @property
     def blocked(self) -> str:
         """What stops the motion until it is let go, and why; "" where nothing does."""
         with self._lock:
-            standing = self._ended or self._foremost
-            return ": ".join(standing) if standing is not None else ""
+            return ": ".join(self._moving.standing or ())
 
     def rearm(self) -> None:
         """Somebody activates: what led to a deactivation stands no more."""
         with self._lock:
-            self._ended = None
+            self._moving.blocks.ended = None
 
     def go_to(self, reason: HoldReason, coordinates: tuple[float, ...]) -> Decision:
         """Leads the arm to a pose that the binding declares; the hold of the policy meanwhile.
@@ -300,13 +235,7 @@ class ControlLoop:
         """
         now = self._now()
         with self._lock:
-            if why_not := self._not_guidable(now):
-                raise GuideError(why_not)
-            if reason == self._guided_for and self._guide is not None:
-                return self._hold(-1, now.ros_ns, reason, LED_THROUGH[reason])  # on its way
-            return self._begin_guide(
-                now, reason, functools.partial(GoTo, target=np.asarray(coordinates))
-            )
+            return self._moving.go_to(now, reason, coordinates)
 
     def teleoperate(self, speed: np.ndarray) -> Decision | None:
         """Somebody's hand: speeds (6,), m/s and rad/s about the base's axes, until others come.
@@ -314,36 +243,26 @@ class ControlLoop:
         The hold of the policy, where this is the first. Raises GuideError where the arm must not be
         moved now, ValueError for speeds that are not finite.
         """
-        now, held = self._now(), None
+        now = self._now()
         with self._lock:
-            why_not = self._not_guidable(now)
-            if not why_not and HoldReason.STOPPED in self._blocks:
-                why_not = f"{HoldReason.STOPPED}: {self._blocks[HoldReason.STOPPED]}"
-            if why_not:
-                raise GuideError(why_not)
-            if not isinstance(self._guide, Teleoperation):
-                held = self._begin_guide(now, HoldReason.TELEOPERATED, Teleoperation)
-            self._guide.say(speed, now.steady_ns / 1e9)
-        return held
+            return self._moving.teleoperate(now, speed)
 
     def teleoperate_gripper(self, share: float) -> None:
         """0 closed to 1 open, while somebody's hand leads the arm."""
         with self._lock:
-            if isinstance(self._guide, Teleoperation):
-                self._guide.gripper = min(max(share, 0.0), 1.0)
+            self._moving.teleoperate_gripper(share)
 
     @property
     def instruction(self) -> str:
         """The one that is asked for or followed; empty where there is none."""
         with self._lock:
-            asked = self._pending if self._pending is not None else self._applied
-            return (self._instruction or "") if asked is None else asked
+            return self._instructions.newest
 
     @property
     def instructions(self) -> InstructionState:
         """Which of them were refused."""
         with self._lock:
-            return self._instructions
+            return self._instructions.state
 
     @property
     def steps(self) -> int:
@@ -357,19 +276,7 @@ class ControlLoop:
         """
         now = self._now()
         with self._lock:
-            if self._guide is not None:
-                return self._guided(now)
-            if self._slow_stop is not None:
-                return self._slowed(now)
-            course = self._follow.course
-            if course is None:
-                return None
-            if now.steady_ns > course.until_ns:
-                return self._hold(-1, now.ros_ns, HoldReason.TIMEOUT, course.end)
-            try:
-                return self._follow.motion(self._measured.pose, now.steady_ns)
-            except ValueError as error:
-                return self._hold(-1, now.ros_ns, HoldReason.BAD_ACTION, str(error))
+            return self._moving.motion(now)
 
     # ---------------------------------------------------------------- the control thread
 
@@ -386,19 +293,19 @@ class ControlLoop:
         if held is not None:
             return held
         with self._lock:
-            held = self._input_hold(index, stamp_ns) or self._motion_hold(index, stamp_ns)
+            held = self._input_hold(index, stamp_ns) or self._moving.hindered(index, stamp_ns)
             if held is not None:
                 return held
             if not self._follow.wants_decision(self._now().steady_ns):
                 return Decision(index, stamp_ns, tick=index - self._first_index)
-            afresh, instruction = self._follow.target is None, self._instruction
+            afresh, instruction = self._follow.target is None, self._instructions.followed
             try:
                 observation = self._observe(index, stamp_ns)
             except NotReadyError as error:
                 return self._hold(index, stamp_ns, HoldReason.WAITING_FOR_INPUT, str(error))
             if skewed := self._intake.skewed(observation):
                 return self._hold(index, stamp_ns, HoldReason.STALE_INPUT, skewed)
-            generation = self._generation
+            generation = self._moving.generation
             begun = self._follow.begun(self._now().steady_ns)
             going_on = self._follow.execution.going_on(begun)
         assembled = time.perf_counter()
@@ -409,7 +316,7 @@ class ControlLoop:
             chunk = self._policy.act(observation, going_on)
         except Exception as error:  # whatever the model raises, the arm is held
             with self._lock:
-                if generation != self._generation and self._guide is not None:
+                if generation != self._moving.generation and self._moving.is_led:
                     self._warn(f"the model failed while the arm was led: {_told(error)}")
                     return self._interrupted(index, stamp_ns)
                 return self._hold(index, stamp_ns, HoldReason.MODEL_ERROR, _told(error))
@@ -419,7 +326,7 @@ class ControlLoop:
             "model": (done - assembled) * 1e3,
         }
         with self._lock:
-            if generation != self._generation:
+            if generation != self._moving.generation:
                 return self._interrupted(index, stamp_ns)
             decision = self._taken(index, stamp_ns, chunk, begun, timings_ms)
         decision.timings_ms["follow"] = (time.perf_counter() - done) * 1e3
@@ -443,42 +350,34 @@ class ControlLoop:
         The model reads it without the lock: a text encoder may take long.
         """
         with self._lock:
-            if self._guide is not None:  # which no fault of the model's may end
+            if self._moving.is_led:  # which no fault of the model's may end
                 return None
-            wanted, self._pending = self._pending, None
-            if wanted is None:
+            asked = self._instructions.read()
+            if asked is None:
                 return None
-            number = self._asked
-            if not wanted.strip():
-                self._instruction = None
-                self._turn = dataclasses.replace(self._turn, taken=number)
-                self._instructions = dataclasses.replace(self._instructions, fault="")
-                self._disengage()
+            if not asked.text.strip():
+                self._instructions.take(asked)
+                self._moving.disengage()
                 return None
-            self._applied = wanted
         try:
-            self._policy.reset(wanted)
+            self._policy.reset(asked.text)
         except ValueError as error:
-            kept = "none" if self._instruction is None else repr(self._instruction)
+            followed = self._instructions.followed
+            kept = "none" if followed is None else repr(followed)
             self._refusal = f"instruction refused, staying with {kept}: {error}"
             self._warn(self._refusal)
             with self._lock:
-                self._applied = None
-                self._turn = dataclasses.replace(self._turn, refused=number)
-                self._instructions = InstructionState(self._instructions.refused + 1, self._refusal)
+                self._instructions.refuse(asked, self._refusal)
             return None
         except Exception as error:
             self._model_is_fresh = False
             with self._lock:
-                self._applied = None
-                self._pending = wanted if self._pending is None else self._pending
+                self._instructions.put_back(asked)
                 return self._hold(index, stamp_ns, HoldReason.MODEL_ERROR, _told(error))
         self._model_is_fresh = True
         with self._lock:
-            self._instruction, self._applied = wanted, None
-            self._turn = dataclasses.replace(self._turn, taken=number)
-            self._instructions = dataclasses.replace(self._instructions, fault="")
-            self._disengage()
+            self._instructions.take(asked)
+            self._moving.disengage()
         return None
 
     # ---------------------------------------------------------------- all below with the lock held
@@ -512,7 +411,7 @@ class ControlLoop:
             stamp_ns,
             tick=chunk.tick,
             command=command,
-            instruction=self._instruction or "",
+            instruction=self._instructions.followed or "",
             chunk=chunk,
             stamps_ns=stamps,
             arrivals_ns={
@@ -523,25 +422,17 @@ class ControlLoop:
 
     def _interrupted(self, index: int, stamp_ns: int) -> Decision:
         """What a decision comes to where the arm was held, or led, while it was made."""
-        if stands := self._ended or self._foremost:
+        if stands := self._moving.standing:
             return self._hold(index, stamp_ns, *stands)
-        reason = HoldReason.INTERRUPTED
-        return Decision(
-            index,
-            stamp_ns,
-            reason=reason,
-            detail="held or reset while deciding",
-            reaction=self._reactions[reason],
-        )
+        reason, detail = HoldReason.INTERRUPTED, "held or reset while deciding"
+        return self._moving.told(index, stamp_ns, reason, detail)
 
     def _input_hold(self, index: int, stamp_ns: int) -> Decision | None:
-        if self._ended is not None:
-            return self._hold(index, stamp_ns, *self._ended)
-        if self._blocks:
-            return self._hold(index, stamp_ns, *self._foremost)
+        if stands := self._moving.standing:
+            return self._hold(index, stamp_ns, *stands)
         if trouble := self._intake.trouble(self._now()):
             return self._hold(index, stamp_ns, *trouble)
-        if self._instruction is None:
+        if self._instructions.followed is None:
             return self._hold(
                 index,
                 stamp_ns,
@@ -549,50 +440,6 @@ class ControlLoop:
                 "publish one on ~/instruction or set the parameter",
             )
         return None
-
-    @property
-    def _foremost(self) -> tuple[HoldReason, str] | None:
-        """What is told of all that stops the motion: who leads the arm, an emergency stop, or the
-        last that came.
-        """
-        if self._guide is not None:
-            return self._guided_for, self._blocks[self._guided_for]
-        if HoldReason.ESTOP in self._blocks:
-            return HoldReason.ESTOP, self._blocks[HoldReason.ESTOP]
-        return next(reversed(self._blocks.items()), None)
-
-    def _motion_hold(self, index: int, stamp_ns: int) -> Decision | None:
-        measured = self._measured.pose
-        if self._measured.is_outside:
-            return self._hold(
-                index,
-                stamp_ns,
-                HoldReason.OUTSIDE_WORKSPACE,
-                f"measured pose {np.round(bridge_state_from_pose(measured, 0.0)[:6], 3).tolist()} "
-                f"(m, rad) is further outside box and orientation limits of the binding "
-                f"than one step; move the arm inside",
-            )
-        target = self._follow.target
-        if target is not None and self._robot.anchor == "target":
-            if parted(target, measured, self._robot.part_m, self._robot.part_rad):
-                return self._part(index, stamp_ns, target, measured)
-        if self._slow_stop is not None:  # which comes to its end before anything begins
-            return self._hold(index, stamp_ns, self._slow_stop.reason, self._slow_stop.detail)
-        return None
-
-    def _part(self, index: int, stamp_ns: int, target: Pose, measured: Pose) -> Decision:
-        apart = float(np.linalg.norm(target.position - measured.position))
-        detail = (
-            f"target and measured pose are {apart:.3f} m apart (limits {self._robot.part_m} m, "
-            f"{self._robot.part_rad} rad); the arm does not follow"
-        )
-        soon = index - self._parted_index <= SOON_TICKS
-        self._partings, self._parted_index = self._partings + 1 if soon else 1, index
-        if self._partings >= PARTINGS:
-            self._partings = 0
-            detail = f"{detail}, for the {PARTINGS}rd time; free it, then ~/start goes on"
-            self._blocks[HoldReason.PARTED] = detail
-        return self._hold(index, stamp_ns, HoldReason.PARTED, detail)
 
     def _observe(self, index: int, stamp_ns: int) -> Observation:
         if self._follow.target is None:
@@ -604,149 +451,4 @@ class ControlLoop:
         return observation
 
     def _hold(self, index: int, stamp_ns: int, reason: HoldReason, detail: str) -> Decision:
-        """Disengages, with the reaction that is declared for the reason."""
-        reaction = self._reactions[reason]
-        goes_on = self._guide is not None and reason == self._guided_for
-        if not goes_on and reaction is Reaction.SLOW_STOP:
-            goes_on = self._slow_stop is not None or self._begin_slow_stop(reason, detail)
-        if goes_on:
-            return Decision(index, stamp_ns, reason=reason, detail=detail, reaction=reaction)
-        if reaction is Reaction.DEACTIVATE and self._ended is None:
-            self._ended = reason, detail
-        return self._halt(index, stamp_ns, reason, detail, reaction)
-
-    def _halt(
-        self, index: int, stamp_ns: int, reason: HoldReason, detail: str, reaction: Reaction
-    ) -> Decision:
-        """Ends whatever moves the arm, at once.
-
-        The first hold after motion carries one command at the measured pose, if that is known.
-        """
-        moves = (self._follow.course, self._guide, self._slow_stop)
-        command, moving = None, any(one is not None for one in moves)
-        self._end_guide()
-        self._follow.course = self._slow_stop = None
-        if moving and reaction is not Reaction.ZERO_TWIST:
-            command = self._stay(by_stamp=reason is not HoldReason.CLOCK_JUMPED)
-            if command is None and reaction is not Reaction.DEACTIVATE:
-                reaction = Reaction.ZERO_TWIST
-        self._disengage()
-        return Decision(
-            index,
-            stamp_ns,
-            command=command,
-            halts=moving,
-            reason=reason,
-            detail=detail,
-            reaction=reaction,
-        )
-
-    def _begin_slow_stop(self, reason: HoldReason, detail: str) -> bool:
-        """Brakes what moves; False where nothing does, or where nobody knows the arm's pose."""
-        guide = self._guide
-        moves = guide if guide is not None else self._follow if self._follow.course else None
-        if moves is None or moves.is_still or self._stay() is None:
-            return False
-        self._end_guide()
-        self._follow.course = None
-        self._disengage()
-        self._slow_stop = _SlowStop(moves, self._follow.gripper, reason, detail)
-        return True
-
-    def _slowed(self, now: Instant) -> Motion | Decision:
-        """The next set-point of a slow stop, or the hold at its end."""
-        stop, measured = self._slow_stop, self._measured.pose
-        set_point = stop.moves.brake(now.steady_ns / 1e9) if self._stay() is not None else None
-        if set_point is None:
-            return self._halt(-1, now.ros_ns, stop.reason, stop.detail, Reaction.SLOW_STOP)
-        if parted(set_point.pose, measured, self._robot.part_m, self._robot.part_rad):
-            detail = "the arm does not follow while it brakes"
-            return self._hold(-1, now.ros_ns, HoldReason.PARTED, detail)
-        return Motion(set_point, stop.gripper, -1, 0, now.ros_ns)
-
-    def _stay(self, by_stamp: bool = True) -> Command | None:
-        """The command to stay at the measured pose; None where that is not known, or outside.
-
-        by_stamp: whether stamps tell how old it is, beside the steady clock.
-        """
-        now = self._now()
-        if not by_stamp:  # whatever the robot's clock says
-            now = Instant(0, now.steady_ns)
-        if self._measured.is_old(now) or self._measured.is_outside:
-            return None
-        self._follow.keep_gripper(self._measured.gripper)
-        return self._follow.stay(self._measured.pose)
-
-    def _not_guidable(self, now: Instant) -> str:
-        """Why the arm must not be led now; "" where it may."""
-        if self._ended is not None:
-            return f"the node deactivates itself: {': '.join(self._ended)}"
-        against = [reason for reason in self._blocks if reason not in LED_THROUGH]
-        if against:
-            return f"{against[0]}: {self._blocks[against[0]]}"
-        signal = self._measured.signal
-        if self._intake.is_old(signal, now):
-            if not self._intake.has_come(signal):
-                return f"the measured pose is not known: no sample of signal {signal!r} yet"
-            age_s = self._intake.age_s(signal, now)
-            return f"the measured pose is not known: signal {signal!r} is {age_s:.2f} s old"
-        return self._intake.silence_of(signal)
-
-    def _begin_guide(
-        self, now: Instant, reason: HoldReason, make: Callable[..., Guide]
-    ) -> Decision:
-        held = self._hold(-1, now.ros_ns, reason, LED_THROUGH[reason])
-        self._follow.keep_gripper(self._measured.gripper)
-        self._guide, self._guided_for = (
-            self._follow.guide(make, self._measured.pose, now.steady_ns),
-            reason,
-        )
-        self._blocks.pop(reason, None)
-        self._blocks[reason] = LED_THROUGH[reason]
-        return held
-
-    def _guided(self, now: Instant) -> Motion | Decision:
-        """The guide's next set-point, or the hold at its end."""
-        if why_not := self._not_guidable(now):
-            self._give_up_guide(why_not)
-            return self._hold(-1, now.ros_ns, HoldReason.STALE_INPUT, why_not)
-        measured, reason = self._measured.pose, self._guided_for
-        motion = self._follow.guided(self._guide, measured, now)
-        if motion is None:
-            self._end_guide()
-            command = self._stay()
-            detail = "nobody leads the arm any more"
-            if reason in self._blocks:
-                detail = self._blocks[reason] = f"is at the binding's {reason}; {_THEN_START}"
-            return Decision(
-                -1,
-                now.ros_ns,
-                command=command,
-                halts=True,
-                reason=reason,
-                detail=detail,
-                reaction=self._reactions[reason],
-            )
-        if parted(motion.set_point.pose, measured, self._robot.part_m, self._robot.part_rad):
-            detail = "the arm does not follow where it is led"
-            self._give_up_guide(detail)
-            return self._hold(-1, now.ros_ns, HoldReason.PARTED, detail)
-        return motion
-
-    def _give_up_guide(self, why: str) -> None:
-        """Whoever asked for a pose is told that it was not reached."""
-        if self._guided_for in (HoldReason.HOME, HoldReason.PARK):
-            told = f"did not reach the binding's {self._guided_for}: {why}; {_THEN_START}"
-            self._blocks[self._guided_for] = told
-
-    def _end_guide(self) -> None:
-        """What somebody's hand did leaves nothing behind; a pose that was gone to keeps the arm."""
-        if self._guide is not None:
-            self._follow.gripper = self._guide.gripper
-        if self._guided_for is HoldReason.TELEOPERATED:
-            self._blocks.pop(HoldReason.TELEOPERATED, None)
-        self._guide = self._guided_for = None
-
-    def _disengage(self) -> None:
-        self._follow.disengage()
-        self._generation += 1
+        return self._moving.hold(index, stamp_ns, reason, detail)

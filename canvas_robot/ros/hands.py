@@ -15,9 +15,10 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
 
-from canvas_robot.ros.control import ControlLoop, GuideError
+from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.decisions import Decision, HoldReason
 from canvas_robot.ros.messages import MessageError, twist_from_msg
+from canvas_robot.ros.moving import GuideError
 from canvas_robot.ros.qos import OPERATOR_OVERRIDES
 from canvas_robot.signals.binding import Robot
 

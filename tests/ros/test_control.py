@@ -15,7 +15,7 @@ from canvas_robot.kinematics.rule import compose, limits_of
 from canvas_robot.policy.chunk_execution import make_execution
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.resources import config_path
-from canvas_robot.ros.control import ControlLoop, GuideError
+from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.decisions import (
     Decision,
     HoldReason,
@@ -25,6 +25,7 @@ from canvas_robot.ros.decisions import (
     Motion,
     Reaction,
 )
+from canvas_robot.ros.moving import GuideError
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ActionChunk, BindingError, load_binding, load_statistics
 from canvas_robot.signals.pose import (
