@@ -176,6 +176,7 @@ class Moving:
 
         The first hold after motion carries one command at the measured pose, if that is known.
         """
+        self._give_up_guide(reason, detail)
         moves = (self._follow.course, self._guide, self._slow_stop)
         command, moving = None, any(one is not None for one in moves)
         self._end_guide()
@@ -201,6 +202,7 @@ class Moving:
         moves = guide if guide is not None else self._follow if self._follow.course else None
         if moves is None or moves.is_still or self._stay() is None:
             return False
+        self._give_up_guide(reason, detail)
         self._end_guide()
         self._follow.course = None
         self.disengage()
@@ -308,7 +310,6 @@ class Moving:
     def _guided(self, now: Instant) -> Motion | Decision:
         """The guide's next set-point, or the hold at its end."""
         if why_not := self._not_guidable(now):
-            self._give_up_guide(why_not)
             return self.hold(-1, now.ros_ns, HoldReason.STALE_INPUT, why_not)
         reason = self._guided_for
         motion = self._follow.guided(self._guide, self._measured.pose, now)
@@ -330,13 +331,13 @@ class Moving:
             )
         if self._parted(motion.set_point.pose):
             detail = "the arm does not follow where it is led"
-            self._give_up_guide(detail)
             return self.hold(-1, now.ros_ns, HoldReason.PARTED, detail)
         return motion
 
-    def _give_up_guide(self, why: str) -> None:
+    def _give_up_guide(self, reason: HoldReason, detail: str) -> None:
         """Whoever asked for a pose is told that it was not reached."""
         if self._guided_for in (HoldReason.HOME, HoldReason.PARK):
+            why = reason if reason in LED_THROUGH else detail
             told = f"did not reach the binding's {self._guided_for}: {why}; {THEN_START}"
             self.blocks.retell(self._guided_for, told)
 

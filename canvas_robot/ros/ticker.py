@@ -30,13 +30,19 @@ class ClockWatch:
 
     def __init__(self) -> None:
         self._last: tuple[int, int] | None = None
+        self._was_simulated: bool | None = None
 
     def saw(self, now_ns: int, steady_ns: int, simulated: bool) -> float | None:
         """Seconds that the clock jumped by since the last look, ahead above 0; None: it did not.
 
-        A simulation's reads 0 until its first message.
+        A simulation's reads 0 until its first message. One clock in place of the other, as with
+        use_sim_time, is a jump from one's time to the other's.
         """
-        last = self._last
+        last, other = self._last, self._was_simulated not in (None, simulated)
+        self._was_simulated = simulated
+        if other:
+            self._last = (now_ns, steady_ns) if now_ns else None
+            return (now_ns - last[0]) / _NS if last is not None else None
         if now_ns == 0 or (simulated and last is not None and now_ns == last[0]):
             return None  # time since the last change counts: changes come in messages
         self._last = now_ns, steady_ns

@@ -1380,6 +1380,16 @@ def test_a_pose_that_was_reached_and_one_that_was_not_are_told_apart(moving):
     assert "did not reach the binding's park: the arm does not follow" in moving.step().detail
 
 
+def test_a_pose_that_something_else_kept_the_arm_from_was_not_reached(moving):
+    moving.loop.go_to(HoldReason.HOME, AWAY)
+    led(moving, 3)
+    moving.loop.block(-1, moving.ros_ns, HoldReason.DEADMAN, "hold the switch")
+    moving.unblock(HoldReason.DEADMAN)
+    told = moving.step()
+    assert told.reason == HoldReason.HOME
+    assert told.detail.startswith("did not reach the binding's home: hold the switch; ~/start")
+
+
 def test_an_activation_under_an_instruction_that_is_refused_follows_none(moving):
     moving.loop.begin("so " * 60)
     moving.step()

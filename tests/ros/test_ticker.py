@@ -65,6 +65,13 @@ def test_the_first_time_of_a_simulation_is_no_jump():
     assert saw(ClockWatch(), True, (0, 5), (0, 6), (1e6, 6.02)) == [None] * 3
 
 
+def test_one_clock_in_place_of_the_other_is_a_jump():
+    watch = ClockWatch()
+    assert saw(watch, False, (100, 5)) == [None]
+    assert saw(watch, True, (0, 5.02), (0, 5.04), (30, 5.06), (30.02, 5.08)) == [-100, *[None] * 3]
+    assert saw(watch, False, (100, 5.1), (100.02, 5.12)) == [pytest.approx(69.98), None]
+
+
 @dataclass
 class SteppedClock:
     """A system clock that can be set: setting the machine's is not for tests."""
