@@ -204,6 +204,14 @@ class Robot(_Declared):
                 f"robot: expected pitch bounds within +-pi/2, "
                 f"got {self.rpy_low[1]}, {self.rpy_high[1]}"
             )
+        for lowest, highest in zip(self.rpy_low, self.rpy_high, strict=True):
+            # Angles are measured from -pi to pi: those beyond would be at the other end.
+            some = -np.pi <= lowest and highest <= np.pi
+            if not some and not (lowest <= -np.pi and np.pi <= highest):
+                raise BindingError(
+                    f"robot: expected bounds of roll and yaw within +-pi, or +-3.15 for all the "
+                    f"way round, got {lowest}, {highest}"
+                )
         for name in ("home", "park"):
             pose = getattr(self, name)
             if pose and not all(a <= x <= b for a, x, b in zip(low, pose, high, strict=True)):

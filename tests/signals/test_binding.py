@@ -264,6 +264,11 @@ def test_a_control_rate_that_no_robot_has_is_refused(widowx, rate):
             edited("robot", rpy_high=[0.8, 1.6, 1.57]),
             "robot: expected pitch bounds within +-pi/2, got -0.8, 1.6",
         ),
+        (
+            edited("robot", rpy_low=[-0.8, -0.8, 2.0], rpy_high=[0.8, 0.8, 4.0]),
+            "robot: expected bounds of roll and yaw within +-pi, or +-3.15 for all the way round, "
+            "got 2.0, 4.0",
+        ),
         (edited("robot", part_rad=float("inf")), "robot: expected finite limits, got"),
         (edited(control_rate_hz=0.0), "control_rate_hz: expected 0.1 to 1000, got 0.0"),
         ("", "Expected `object`, got `null`"),
