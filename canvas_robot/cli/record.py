@@ -17,6 +17,18 @@ def record(
         str, typer.Option(help="As the node's parameter: raw or compressed.")
     ] = "raw",
     name: Annotated[str, typer.Option(help="Of the node, with its namespace.")] = "policy",
+    remap: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--remap",
+            "-r",
+            metavar="FROM:=TO",
+            help="A rule that the node was started with; repeatable.",
+        ),
+    ] = None,
+    instruction: Annotated[
+        str, typer.Option(help="What is shown, in words: said in the bag's metadata.")
+    ] = "",
     seconds: Annotated[
         float | None, typer.Option(min=0.1, help="How long; default: until Ctrl-C.")
     ] = None,
@@ -28,6 +40,7 @@ def record(
     from canvas_robot.ros.record_run import run_record
 
     folder = out if out is not None else run_folder(Path.cwd(), "record")
-    raise typer.Exit(
-        0 if run_record(folder, binding, image_transport, name, seconds, Console()) else 1
+    came = run_record(
+        folder, binding, image_transport, name, seconds, Console(), remap or (), instruction
     )
+    raise typer.Exit(0 if came else 1)

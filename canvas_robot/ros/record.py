@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
@@ -19,7 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.inputs import Inputs
-from canvas_robot.ros.listener import Listener
+from canvas_robot.ros.listener import Listener, remapping_arguments
 from canvas_robot.signals import Binding
 
 OUTPUTS = {
@@ -68,24 +69,37 @@ def input_topics(binding: Binding, image_transport: str) -> dict[str, type]:
 class Recorder:
     """Records until closed. `spin_for` lets messages in.
 
+    Topics are in the bag under the names that the binding gives them, whatever they are remapped
+    to: so the bag plays to a node that is not remapped.
+
     Args:
         folder: of the bag; must not exist yet.
         binding: of the node, for its inputs.
         image_transport: as the node's parameter.
         name: of the node, with its namespace, in which relative topics of the binding are.
         domain_id: ROS domain.
+        remap: the node's own rules, such as joint_states:=/wx250s/joint_states.
+        about: what the bag's metadata.yaml is to say of it, by name, as `custom_data`.
     Raises:
         RecordError: the folder exists.
+        ValueError: a rule is none.
     """
 
     def __init__(
-        self, folder: Path, binding: Binding, image_transport: str, name: str, domain_id: int
+        self,
+        folder: Path,
+        binding: Binding,
+        image_transport: str,
+        name: str,
+        domain_id: int,
+        remap: Sequence[str] = (),
+        about: Mapping[str, str] | None = None,
     ) -> None:
         if folder.exists():
             raise RecordError(f"{folder}: exists already; name another folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
         self.folder, self.counts, self.bytes = folder, Counter(), 0
         name = absolute(name)
+        arguments = remapping_arguments(remap, name)
         types = {
             **input_topics(binding, image_transport),
             **{f"{name}/{topic}": msg_type for topic, msg_type in OUTPUTS.items()},
@@ -93,8 +107,13 @@ class Recorder:
             "/clock": Clock,
         }
         namespace = name.rpartition("/")[0]
-        self._listener = Listener("canvas_robot_recorder", domain_id, namespace=namespace)
+        self._listener = Listener(
+            "canvas_robot_recorder", domain_id, namespace=namespace, arguments=arguments
+        )
+        folder.parent.mkdir(parents=True, exist_ok=True)
         self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
+        for key, value in (about or {}).items():
+            self._writer.set_custom_data(key, value)
         self._writer.open()
         typestore = get_typestore(Stores.ROS2_JAZZY)
         for topic, msg_type in types.items():
@@ -121,7 +140,7 @@ class Recorder:
 
     def _subscribe(self, topic: str, msg_type: type, typestore) -> None:
         package, name = msg_type.__module__.split(".")[0], msg_type.__name__
-        full_name = self._listener.node.resolve_topic_name(topic)
+        full_name = self._listener.node.resolve_topic_name(topic, only_expand=True)
         kind = f"{package}/msg/{name}"
         if kind not in typestore.fielddefs:
             self._listener.node.get_logger().warning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -20,17 +21,27 @@ def run_record(
     name: str,
     seconds: float | None,
     console: Console,
+    remap: Sequence[str] = (),
+    instruction: str = "",
 ) -> bool:
     """Records for `seconds`, or until Ctrl-C; True where anything came.
+
+    The bag's metadata says the instruction, where there is one, and the whole binding.
 
     Raises RecordError, and BindingError and the like for the binding.
     """
     if image_transport not in ("raw", "compressed"):
         raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
-    declared = load_binding(resolve_config("bindings", binding))
+    path = resolve_config("bindings", binding)
+    declared = load_binding(path)
+    about = {"canvas_robot.binding": path.read_text()}
+    if instruction:
+        about["canvas_robot.instruction"] = instruction
     started = time.monotonic()
     with (
-        Recorder(folder, declared, image_transport, name, user_domain_id()) as recorder,
+        Recorder(
+            folder, declared, image_transport, name, user_domain_id(), remap, about
+        ) as recorder,
         console.status("recording; Ctrl-C ends it") as status,
     ):
         try:

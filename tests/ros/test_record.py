@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
 from rclpy.serialization import deserialize_message
 from rosbags.rosbag2 import Reader
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from canvas_robot.policy.assemble import assemble_policy
@@ -20,7 +24,7 @@ from canvas_robot.ros.bag import BagError, is_bag, verify_bag
 from canvas_robot.ros.decisions import COMMAND_STATUS, DECISION_STATUS
 from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.monitor import Monitor
-from canvas_robot.ros.record import Recorder, RecordError, input_topics
+from canvas_robot.ros.record import OUTPUTS, Recorder, RecordError, input_topics
 from canvas_robot.signals import load_binding
 from tests.ros.conftest import FOLLOWING, TIMEOUT_S, NodeInThread, Robot, new_domain
 
@@ -129,6 +133,53 @@ def test_a_bag_holds_inputs_commands_and_both_kinds_of_status(bag):
         "/policy/gripper_trajectory",
         "/policy/instruction",
     } <= topics
+
+
+def test_what_is_remapped_is_recorded_under_the_name_that_the_binding_gives_it(
+    tmp_path, monitor, domain_id
+):
+    rules = ("joint_states:=/arm/joint_states", "~/target_pose:=/arm/target_pose")
+    joints = monitor.node.create_publisher(JointState, "/arm/joint_states", 10)
+    poses = monitor.node.create_publisher(PoseStamped, "/arm/target_pose", 10)
+    recorded = {"/left/joint_states", "/left/policy/target_pose"}
+    with (
+        Recorder(tmp_path / "bag", WIDOWX, "raw", "left/policy", domain_id, rules) as recorder,
+        recording(recorder),
+    ):
+
+        def heard() -> bool:
+            joints.publish(JointState())
+            poses.publish(PoseStamped())
+            return recorded <= recorder.counts.keys()
+
+        assert monitor.wait_for(heard, TIMEOUT_S)
+    with Reader(tmp_path / "bag") as reader:
+        assert {c.topic for c in reader.connections if c.msgcount} == recorded
+
+
+@pytest.mark.parametrize("rule", ["joint_states", ":=joint_states", "camera:=", "a b:=c"])
+def test_a_rule_that_is_none_is_refused_before_a_bag_is_begun(tmp_path, domain_id, rule):
+    with pytest.raises(ValueError, match=rule):
+        Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id, (rule,))
+    assert not (tmp_path / "bag").exists()
+
+
+def test_the_metadata_of_a_bag_says_what_it_was_given(tmp_path, domain_id):
+    about = {"canvas_robot.instruction": "note: touch the red cube"}
+    with Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id, about=about):
+        pass
+    metadata = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())
+    assert metadata["rosbag2_bagfile_information"]["custom_data"] == about
+
+
+def test_a_replay_plays_nothing_that_the_recorded_policy_commanded_or_told():
+    tree = ast.parse((Path(__file__).parents[2] / "launch/replay.launch.py").read_text())
+    (said,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "SAID"
+    ]
+    assert set(said) == set(OUTPUTS) - {"instruction"}
 
 
 def test_a_folder_that_exists_is_not_written_over(tmp_path, domain_id):
