@@ -11,7 +11,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.parameter import Parameter
 
-from canvas_robot.ros.processes import adopt_node_environment
+from canvas_robot.ros.processes import adopt_transport
 
 RCLInvalidROSArgsError = rclpy_implementation.RCLInvalidROSArgsError
 
@@ -53,7 +53,7 @@ class Listener:
         namespace: str = "",
         arguments: Sequence[str] = (),
     ) -> None:
-        adopt_node_environment()
+        adopt_transport()
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
         given = [Parameter(name, value=value) for name, value in (parameters or {}).items()]

@@ -11,13 +11,14 @@ from typing import final
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64, Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
+from canvas_robot.ros.fields import message_class
 from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.listener import Listener, remapping_arguments
@@ -36,9 +37,11 @@ OUTPUTS = {
     "status": DiagnosticStatus,
     "instruction": String,
 }
+DISCOVERY_S = 5.0  # in which a publisher is found
 LEAST_FREE_BYTES = 1 << 30  # of the disk; a recorder stops rather than fill it
 # Best effort, so that every publisher is heard; deep, for a disk that is slow now and then.
 _QOS = QoSProfile(depth=100, reliability=qos_profile_sensor_data.reliability)
+_LATCHED_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class RecordError(RuntimeError):
@@ -80,8 +83,10 @@ class Recorder:
         domain_id: ROS domain.
         remap: the node's own rules, such as joint_states:=/wx250s/joint_states.
         about: what the bag's metadata.yaml is to say of it, by name, as `custom_data`.
+        topics: that are recorded, too, such as /tf, whatever their types are.
     Raises:
-        RecordError: the folder exists.
+        RecordError: the folder exists, or nobody publishes one of `topics`.
+        BindingError: the messages of one of `topics` are not installed.
         ValueError: a rule is none.
     """
 
@@ -94,10 +99,12 @@ class Recorder:
         domain_id: int,
         remap: Sequence[str] = (),
         about: Mapping[str, str] | None = None,
+        topics: Sequence[str] = (),
     ) -> None:
         if folder.exists():
             raise RecordError(f"{folder}: exists already; name another folder")
         self.folder, self.counts, self.bytes = folder, Counter(), 0
+        self._latched: set[str] = set()  # topics of which what was said before counts
         name = absolute(name)
         arguments = remapping_arguments(remap, name)
         types = {
@@ -110,6 +117,11 @@ class Recorder:
         self._listener = Listener(
             "canvas_robot_recorder", domain_id, namespace=namespace, arguments=arguments
         )
+        try:
+            types |= {topic: self._type_of(topic) for topic in topics}
+        except Exception:
+            self._listener.close()
+            raise
         folder.parent.mkdir(parents=True, exist_ok=True)
         self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
         for key, value in (about or {}).items():
@@ -123,6 +135,9 @@ class Recorder:
         return self
 
     def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._listener.close()
         self._writer.close()
 
@@ -138,10 +153,27 @@ class Recorder:
                 f"least {LEAST_FREE_BYTES / 1e9:.1f}"
             )
 
+    def _type_of(self, topic: str) -> type:
+        """Of the messages on a topic, once somebody publishes it."""
+        full_name = self._listener.node.resolve_topic_name(topic)
+        until = time.monotonic() + DISCOVERY_S
+        while time.monotonic() < until:
+            for publisher in self._listener.node.get_publishers_info_by_topic(full_name):
+                if publisher.qos_profile.durability is DurabilityPolicy.TRANSIENT_LOCAL:
+                    self._latched.add(topic)
+                return message_class(publisher.topic_type)
+            self._listener.spin_once(0.05)
+        raise RecordError(
+            f"{full_name}: expected somebody to publish it, got nobody in {DISCOVERY_S:g} s; start "
+            f"its publisher first, or mend the name"
+        )
+
     def _subscribe(self, topic: str, msg_type: type, typestore) -> None:
         package, name = msg_type.__module__.split(".")[0], msg_type.__name__
         full_name = self._listener.node.resolve_topic_name(topic, only_expand=True)
         kind = f"{package}/msg/{name}"
+        if full_name in {connection.topic for connection in self._writer.connections}:
+            return  # asked for twice
         if kind not in typestore.fielddefs:
             self._listener.node.get_logger().warning(
                 f"{full_name}: {kind} is not recorded: unknown type"
@@ -154,4 +186,5 @@ class Recorder:
             self.counts[full_name] += 1
             self.bytes += len(data)
 
-        self._listener.node.create_subscription(msg_type, topic, write, _QOS, raw=True)
+        qos = _LATCHED_QOS if topic in self._latched else _QOS
+        self._listener.node.create_subscription(msg_type, topic, write, qos, raw=True)

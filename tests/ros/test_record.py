@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,14 +13,16 @@ import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import JointState
-from std_msgs.msg import String
+from std_msgs.msg import Bool, String
 
 from canvas_robot.policy.assemble import assemble_policy
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.resources import config_path
+from canvas_robot.ros import record
 from canvas_robot.ros.bag import BagError, is_bag, verify_bag
 from canvas_robot.ros.decisions import COMMAND_STATUS, DECISION_STATUS
 from canvas_robot.ros.messages import values_from_msg
@@ -157,6 +160,33 @@ def test_what_is_remapped_is_recorded_under_the_name_that_the_binding_gives_it(
         assert {c.topic for c in reader.connections if c.msgcount} == recorded
 
 
+def test_other_topics_are_recorded_and_what_was_latched_on_them_before(
+    tmp_path, monitor, domain_id
+):
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    switch = monitor.node.create_publisher(Bool, "/lamp/switch", latched)
+    switch.publish(Bool(data=True))
+    topics = ("/lamp/switch", "/joint_states")  # the second is recorded anyway
+    monitor.node.create_publisher(JointState, "/joint_states", 1)
+    with (
+        Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id, topics=topics) as recorder,
+        recording(recorder),
+    ):
+        assert monitor.wait_for(lambda: recorder.counts["/lamp/switch"] == 1, TIMEOUT_S)
+    with Reader(tmp_path / "bag") as reader:
+        ((connection, _, message),) = reader.messages()
+    assert connection.topic == "/lamp/switch" and deserialize_message(message, Bool).data
+
+
+def test_another_topic_that_nobody_publishes_is_refused_before_a_bag_is_begun(
+    tmp_path, domain_id, monkeypatch
+):
+    monkeypatch.setattr(record, "DISCOVERY_S", 0.2)
+    with pytest.raises(RecordError, match=r"^/lamp/switch: expected somebody to publish it"):
+        Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id, topics=("lamp/switch",))
+    assert not (tmp_path / "bag").exists()
+
+
 @pytest.mark.parametrize("rule", ["joint_states", ":=joint_states", "camera:=", "a b:=c"])
 def test_a_rule_that_is_none_is_refused_before_a_bag_is_begun(tmp_path, domain_id, rule):
     with pytest.raises(ValueError, match=rule):
@@ -177,7 +207,7 @@ def test_a_replay_plays_nothing_that_the_recorded_policy_commanded_or_told():
     (said,) = [
         ast.literal_eval(node.value)
         for node in tree.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "SAID"
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SAID"
     ]
     assert set(said) == set(OUTPUTS) - {"instruction"}
 
@@ -192,6 +222,12 @@ def test_a_bag_without_decisions_says_so(tmp_path, domain_id):
         pass
     with pytest.raises(BagError, match="record while the node is active"):
         verify_bag(tmp_path / "empty", assemble_policy(PolicySettings()))
+
+
+def test_a_recorder_hears_as_far_as_its_user_lets_it(tmp_path, domain_id, monkeypatch):
+    monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE")
+    with Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id):
+        assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in os.environ
 
 
 def test_a_folder_that_is_no_bag_is_refused(tmp_path):
