@@ -14,8 +14,8 @@ class CommandClock:
     """Ticks in a thread of its own until stopped; a deadline that passed is skipped, not made up.
 
     The steady clock runs on where the simulation's stands still, so what watches over time does
-    too. The first call comes three quarters of a period after the start: between the ticks of a
-    slower clock that starts with this one, and soon before each.
+    too. The first call comes half a period after the start: between the ticks of a slower clock
+    that starts with this one.
 
     skipped: deadlines that passed while a call ran.
 
@@ -48,7 +48,7 @@ class CommandClock:
         return late[int(0.99 * (len(late) - 1))] if late else 0.0
 
     def _run(self) -> None:
-        due_ns = time.monotonic_ns() + 3 * self._period_ns // 4
+        due_ns = time.monotonic_ns() + self._period_ns // 2
         while True:
             time.sleep(max(due_ns - time.monotonic_ns(), 0) / 1e9)
             if not self._running:

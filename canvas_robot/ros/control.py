@@ -373,6 +373,21 @@ class ControlLoop:
 
     # ---------------------------------------------------------------- the control thread
 
+    def foreseen(self, index: int, stamp_ns: int) -> Observation | None:
+        """What a control tick to come would decide on if nothing else came; None where on nothing.
+
+        It changes nothing.
+        """
+        with self._lock:
+            if self._follow.target is None or not self._follow.wants_decision(
+                self._now().steady_ns
+            ):
+                return None
+            try:
+                return self._intake.foreseen(index - self._first_index, stamp_ns)
+            except NotReadyError:
+                return None
+
     def tick(self, index: int, stamp_ns: int) -> Decision:
         """Decides for control tick `index` of the grid at `stamp_ns`."""
         decision = self._decide(index, stamp_ns)

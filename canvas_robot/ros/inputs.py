@@ -120,14 +120,14 @@ class Inputs:
                 self._node.destroy_subscription(receiver.subscription)
             self._receivers = []
 
-    def poll(self, tick_is_near: bool = True) -> None:
-        """Takes the messages that have come, some pictures only where a tick is near. Any thread.
+    def poll(self, pictures: bool = True) -> None:
+        """Takes the messages that have come, and what the middleware says of them. Any thread.
 
-        And what the middleware says of them.
+        pictures: False leaves those of which only the newest counts, where some were taken lately.
         """
         with self._lock:
             now_s = time.monotonic()
-            pictures = tick_is_near or now_s - self._pictures_s > _PICTURES_EVERY_S
+            pictures = pictures or now_s - self._pictures_s > _PICTURES_EVERY_S
             if pictures:
                 self._pictures_s = now_s
             for receiver in self._receivers:

@@ -150,6 +150,10 @@ class Intake:
             self._seen_stamps[signal] = stamps
         return observation
 
+    def foreseen(self, tick: int, stamp_ns: int) -> Observation:
+        """What `observe` would give now; as `History.foreseen`."""
+        return self._history.foreseen(tick, stamp_ns)
+
     # ---------------------------------------------------------------- what is wrong
 
     def trouble(self, now: Instant) -> tuple[HoldReason, str] | None:

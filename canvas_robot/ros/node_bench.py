@@ -190,6 +190,7 @@ def _figures(phase: _Phase) -> dict:
         "follow_ms": median("follow_ms"),
         "publish_ms": median("publish_ms"),
         "squash_ms": median("squash_ms"),
+        "squash_ahead_ms": median("squash_ahead_ms"),
         "codec_ms": median("codec_ms"),
         "forward_ms": median("forward_ms"),
         "image_to_command_p50_ms": _share(latency, 50),

@@ -58,7 +58,6 @@ REPEAT_LOG_S = 5.0
 NAP_S = 0.005  # that a loading policy keeps services waiting at most, again and again
 _SHOWN = 200  # characters of an instruction in the log
 _LINES_KNOWN = 1000  # of the log, that are not repeated
-PICTURES_AHEAD_NS = 25_000_000  # pictures are taken so long before the tick that sees them
 _CHANGEABLE = ("instruction", "use_sim_time", *RELOADED)
 
 
@@ -245,6 +244,7 @@ class PolicyNode(LifecycleNode):
                 self.get_clock(),
                 binding.tick_ns,
                 self._on_tick,
+                self._on_tick_soon,
                 self._on_clock_stopped,
                 self._on_clock_jumped,
             )
@@ -477,6 +477,17 @@ class PolicyNode(LifecycleNode):
         self._session.loop.reset()
 
     @_outlived
+    def _on_tick_soon(self, index: int, stamp_ns: int) -> None:
+        """Takes and squashes what the tick will most likely see: it then decides the sooner."""
+        running, period = self._running, self._running.period
+        if not running.is_active:
+            return
+        period.inputs.poll()
+        foreseen = running.session.loop.foreseen(index, stamp_ns)
+        if foreseen is not None:
+            running.session.model.expect(foreseen)
+
+    @_outlived
     def _on_tick(self, index: int, stamp_ns: int) -> None:
         running, period = self._running, self._running.period
         if not running.is_active:
@@ -510,7 +521,7 @@ class PolicyNode(LifecycleNode):
         period.ticker.look()
         self._safeguards.look()
         running.move(period.commands.late_ms)
-        period.inputs.poll(tick_is_near=period.ticker.due_within(PICTURES_AHEAD_NS))
+        period.inputs.poll(pictures=False)
 
     def _hold_for(self, error: Exception) -> None:
         """A fault of ours: nothing that is known of the arm may be believed any more."""

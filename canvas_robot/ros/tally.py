@@ -11,7 +11,10 @@ import numpy as np
 from canvas_robot.ros.decisions import Decision, HoldReason
 
 LATEST_S = 10.0  # shares are of what came this recently, at full rate
-STAGES = ("poll", "assembly", "exchange", "squash", "codec", "forward", "follow", "publish")
+STAGES = (
+    "squash_ahead", "poll", "assembly", "exchange", "squash", "codec", "forward", "follow",
+    "publish",
+)  # fmt: skip
 
 
 @final

@@ -19,6 +19,7 @@ CLOCK_STOPPED_S = 0.5  # a simulation clock that stands still this long is a fau
 # in steps, and may be slow, but never goes back.
 SYSTEM_JUMP_S, SIMULATION_JUMP_S = 0.1, 0.5
 _READ_NS = 10_000_000  # two clocks that are read within so long are read at once
+_AHEAD_NS = 5_000_000  # so long before it a tick is announced
 _WALL_NAP_S = 0.05  # longest sleep, so that a stepped system clock is noticed
 _NS = 1_000_000_000
 
@@ -59,6 +60,7 @@ class Ticker:
         clock: ROS time: the system's, or /clock where the node uses simulation time.
         period_ns: of the control ticks.
         tick: called with (index, nominal time in ns).
+        soon: called shortly before, with the same; not for a tick that is due at once.
         stopped: called once each time the simulation clock has stood still for CLOCK_STOPPED_S.
         jumped: called with the seconds by which the clock jumped, ahead above 0; the grid starts
             anew.
@@ -69,17 +71,18 @@ class Ticker:
         clock: ROSClock,
         period_ns: int,
         tick: Callable[[int, int], None],
+        soon: Callable[[int, int], None],
         stopped: Callable[[], None],
         jumped: Callable[[float], None],
     ) -> None:
         self._clock, self._period_ns = clock, period_ns
-        self._tick, self._stopped, self._jumped = tick, stopped, jumped
+        self._tick, self._soon = tick, soon
+        self._stopped, self._jumped = stopped, jumped
         self._running = True
         self._awake = threading.Event()
         self._anew = threading.Event()
         self._looking, self._watch = threading.Lock(), ClockWatch()
         self.missed = 0
-        self._deadline = 0  # of the tick that runs, or comes next
         threshold = JumpThreshold(
             min_forward=Duration(nanoseconds=1), min_backward=Duration(nanoseconds=-1)
         )
@@ -96,10 +99,6 @@ class Ticker:
         self._jumps.unregister()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
-
-    def due_within(self, ns: int) -> bool:
-        """Whether the next tick begins so soon, by its clock, or has begun."""
-        return self._deadline - self._now() <= ns
 
     def look(self) -> None:
         """Notices a clock that jumped, and says so; for any thread, while a tick may take long."""
@@ -131,7 +130,11 @@ class Ticker:
                 if not self._wait_until(1):  # a simulation clock reads 0 until its first message
                     continue
                 origin, index = self._now(), 0
-            deadline = self._deadline = origin + index * self._period_ns
+            deadline = origin + index * self._period_ns
+            if not self._wait_until(deadline - _AHEAD_NS):
+                continue
+            if self._now() < deadline:
+                self._soon(index, deadline)
             if not self._wait_until(deadline):
                 continue
             self._tick(index, deadline)

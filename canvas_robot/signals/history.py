@@ -158,17 +158,25 @@ class History:
         Raises NotReadyError, naming the signal, where a due region's signal has no sample at or
         before the tick.
         """
+        self._held = self._refreshed(tick, stamp_ns)
+        return _observation(tick, stamp_ns, self._held)
+
+    def foreseen(self, tick: int, stamp_ns: int) -> Observation:
+        """What `observe` would give now; it keeps nothing, so that more samples may come first."""
+        return _observation(tick, stamp_ns, self._refreshed(tick, stamp_ns))
+
+    def refreshed(self, tick: int) -> list[str]:
+        """The regions that take new frames at a control tick."""
+        return [n for n, spec in self._specs.items() if refresh_tick(tick, spec.period) == tick]
+
+    def _refreshed(self, tick: int, stamp_ns: int) -> dict[str, tuple[int, Frames]]:
+        """What is held at a control tick, by region: frames, and the tick that took them."""
         held = dict(self._held)
         for name, spec in self._specs.items():
             due = refresh_tick(tick, spec.period)
             if name not in held or due != refresh_tick(held[name][0], spec.period):
                 held[name] = (tick, self._frames(name, stamp_ns))
-        self._held = held
-        return Observation(tick, stamp_ns, {name: frames for name, (_, frames) in held.items()})
-
-    def refreshed(self, tick: int) -> list[str]:
-        """The regions that take new frames at a control tick."""
-        return [n for n, spec in self._specs.items() if refresh_tick(tick, spec.period) == tick]
+        return held
 
     def _frames(self, region: str, stamp_ns: int) -> Frames:
         spec, signal = self._specs[region], self._binding.regions[region].signal
@@ -188,3 +196,7 @@ class History:
             stamps_ns=np.array([stream.stamps_ns[i] for i in indices], dtype=np.int64),
             missing=np.array(missing),
         )
+
+
+def _observation(tick: int, stamp_ns: int, held: dict[str, tuple[int, Frames]]) -> Observation:
+    return Observation(tick, stamp_ns, {name: frames for name, (_, frames) in held.items()})

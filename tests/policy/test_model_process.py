@@ -428,6 +428,31 @@ def test_large_pictures_lead_to_the_same_decisions(started):
         assert 0.0 < ours.timings_ms["squash"] <= ours.timings_ms["codec"]
 
 
+def test_what_was_expected_is_decided_on_as_if_it_had_not_been(started):
+    """Pictures squashed ahead change nothing, whether it is these that are asked about or not."""
+    plain, ahead = started(PolicySettings()), started(PolicySettings())
+    rng, history = np.random.default_rng(1), TickHistory(plain.schema, plain.binding)
+    plain.reset("touch the red cube")
+    ahead.reset("touch the red cube")
+    for comes_later in (False, True):
+        picture = rng.integers(0, 256, (480, 640, 3), np.uint8)
+        state = np.float32([0.2, 0.0, 0.1, 0.0, 0.0, 0.0, 1.0])
+        observation = history.observe({"image": picture, "state": state})
+        shown = observation.frames["visual"]
+        other = Frames(255 - shown.values, shown.stamps_ns - 1, shown.missing)
+        frames = {**observation.frames, "visual": other} if comes_later else observation.frames
+        ahead.expect(Observation(observation.tick, observation.stamp_ns, frames))
+        chunk = ahead.act(observation)
+        np.testing.assert_array_equal(chunk.values, plain.act(observation).values)
+        timings = chunk.timings_ms
+        assert timings["squash_ahead"] > 0
+        assert (timings["squash"] > 0.5 * timings["squash_ahead"]) == comes_later
+    assert (
+        ahead.act(history.observe({"image": picture, "state": state})).timings_ms["squash_ahead"]
+        == 0.0
+    )
+
+
 def test_what_goes_on_crosses_over_and_comes_back_with_the_chunk_that_goes_on_with_it(
     started, tmp_path
 ):

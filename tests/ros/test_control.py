@@ -324,6 +324,29 @@ def assert_holds(decision: Decision, reason: HoldReason, *words: str) -> None:
         assert word in decision.detail
 
 
+def test_what_a_tick_will_see_is_foreseen_until_something_newer_comes(moving):
+    moving.wait()
+    moving.sample()
+    due_ns = moving.ros_ns + 7_000_000
+    foreseen = moving.loop.foreseen(moving.index + 1, due_ns)
+    assert {int(f.stamps_ns[-1]) for f in foreseen.frames.values()} == {moving.ros_ns}
+    again = moving.loop.foreseen(moving.index + 1, due_ns)
+    assert again.tick == foreseen.tick and again.frames.keys() == foreseen.frames.keys()
+    moving.wait(5_000_000)
+    moving.sample("image")
+    newer_ns = moving.ros_ns
+    moving.wait(2_000_000)
+    decision = moving.tick()
+    assert decision.tick == foreseen.tick and decision.stamps_ns["visual"] == newer_ns
+
+
+def test_nothing_is_foreseen_where_nothing_will_be_decided(bench):
+    assert bench.loop.foreseen(1, bench.ros_ns) is None  # no sample yet
+    bench.step()
+    bench.loop.hold(bench.index, bench.ros_ns, HoldReason.STOPPED, "by hand")
+    assert bench.loop.foreseen(bench.index + 1, bench.ros_ns + TICK) is None
+
+
 def test_without_input_it_waits_and_names_the_signals(bench):
     assert_holds(bench.tick(), HoldReason.WAITING_FOR_INPUT, "no sample yet of 'image', 'state'")
     bench.sample("image")

@@ -155,7 +155,7 @@ def test_far_from_a_tick_pictures_wait(listening):
     joints.publish(joints_to_msg(JOINTS, RESET, 1))
     until = time.monotonic() + TIMEOUT_S
     while not told.stamps["state"] and time.monotonic() < until:
-        inputs.poll(tick_is_near=False)
+        inputs.poll(pictures=False)
         inputs._pictures_s = time.monotonic()  # as if only a moment had passed
     assert told.stamps["state"] and not told.stamps["image"]
     polled(inputs, lambda: told.stamps["image"] == [1])

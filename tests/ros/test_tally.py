@@ -50,12 +50,12 @@ def test_a_region_is_refreshed_by_the_decisions_that_acted_on_what_is_new():
 def test_stages_are_split_so_that_they_add_up_to_the_models_time():
     tally = Tally(5.0, 50.0)
     came = {"poll": 1.0, "assembly": 2.0, "model": 30.0, "squash": 0.5, "codec": 4.0, "forward": 20}
-    came["follow"] = 0.75
+    came |= {"follow": 0.75, "squash_ahead": 1.5}
     for _ in range(3):
         tally.decided(decided(came), 0.25)
     values = tally.values()
     assert [values[f"{stage}_p50_ms"] for stage in STAGES] == [
-        *(1.0, 2.0, 6.0, 0.5, 4.0, 20.0, 0.75, 0.25)
+        *(1.5, 1.0, 2.0, 6.0, 0.5, 4.0, 20.0, 0.75, 0.25)
     ]
     assert all(values[f"{stage}_p99_ms"] == values[f"{stage}_p50_ms"] for stage in STAGES)
 

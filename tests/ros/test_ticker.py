@@ -84,10 +84,13 @@ class Told:
 
     def __init__(self, clock, ticking=lambda: None) -> None:
         self.ticks: list[tuple[int, int]] = []
+        self.soon: list[tuple[int, int]] = []
         self.jumps: list[float] = []
         self._came = threading.Condition()
         self._ticking = ticking
-        self.ticker = Ticker(clock, PERIOD_NS, self._tick, lambda: None, self._jumped)
+        self.ticker = Ticker(
+            clock, PERIOD_NS, self._tick, self._on_soon, lambda: None, self._jumped
+        )
 
     def __enter__(self) -> Told:
         self.ticker.start()
@@ -102,6 +105,10 @@ class Told:
             self.ticks.append((index, stamp_ns))
             self._came.notify_all()
 
+    def _on_soon(self, index: int, stamp_ns: int) -> None:
+        assert (index, stamp_ns) not in self.ticks
+        self.soon.append((index, stamp_ns))
+
     def _jumped(self, seconds: float) -> None:
         with self._came:
             self.jumps.append(seconds)
@@ -110,6 +117,14 @@ class Told:
     def wait_for(self, condition) -> bool:
         with self._came:
             return self._came.wait_for(condition, TIMEOUT_S)
+
+
+def test_a_tick_is_announced_once_shortly_before():
+    with Told(SteppedClock()) as told:
+        assert told.wait_for(lambda: len(told.soon) >= 5)
+    assert set(told.soon[:-1]) <= set(told.ticks)
+    assert len(set(told.soon)) == len(told.soon)
+    assert told.ticks[0] not in told.soon  # it is due at once
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])

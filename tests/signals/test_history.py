@@ -70,12 +70,15 @@ def test_frames_are_the_newest_samples_at_or_before_their_time_and_refresh_by_ph
     held = {}
     for tick, delays in episode:
         t_ns = START_NS + tick * TICK_NS
+        history.foreseen(tick, t_ns)  # which keeps nothing of what more samples may change
         for delay in delays:
             stamp = t_ns - TICK_NS + delay
             if stamp > samples["proprio"][-1]:
                 history.push("state", stamp, state(stamp % 997 / 1000))
                 samples["proprio"].append(stamp)
-        observation = history.observe(tick, t_ns)
+        foreseen, observation = history.foreseen(tick, t_ns), history.observe(tick, t_ns)
+        for region, frames in foreseen.frames.items():
+            assert seen(frames) == seen(observation.frames[region])
         for region, (steps, period) in shape.items():
             last = held[region][0] if region in held else None
             if last is None or any(k % period == 0 for k in range(last + 1, tick + 1)):
