@@ -31,14 +31,23 @@ ARGUMENTS = {
         os.path.join(SHARE, "config", "ros", "policy.yaml"),
         "parameters of the policy node; the arguments here win over it",
     ),
+    "namespace": ("", "namespace of the policy node, now and in the bag"),
     "dry_run": ("true", "propose poses on policy/proposed, and command nothing"),
     "autostart": ("true", "configure and activate the policy at start"),
     "log_level": ("info", "debug, info, warn, error or fatal"),
 }
 # What a recorded policy said is not played: this one says its own.
 SAID = (
-    *("/policy/target_pose", "/policy/target_twist", "/policy/gripper", "/policy/proposed"),
-    *("/policy/action_chunk", "/policy/status", "/diagnostics", "/clock"),
+    "target_pose",
+    "target_twist",
+    "proposed",
+    "gripper",
+    "joint_trajectory",
+    "gripper_trajectory",
+    "joint_positions",
+    "gripper_position",
+    "action_chunk",
+    "status",
 )
 
 
@@ -59,7 +68,7 @@ def make_policy(arguments):
         package="canvas_robot",
         executable="policy",
         name="policy",
-        namespace="",
+        namespace=arguments["namespace"],
         parameters=[arguments["params_file"], {**parameters, "use_sim_time": True}],
         ros_arguments=["--log-level", f"policy:={arguments['log_level']}"],
         output="screen",
@@ -69,11 +78,14 @@ def make_policy(arguments):
 
 def make_player(arguments):
     """What the recorded policy heard, and the clock of that time."""
+    policy = os.path.join("/", arguments["namespace"].strip("/"), "policy")
+    said = [f"{policy}/{topic}" for topic in SAID]
     return ExecuteProcess(
         cmd=[
             *("ros2", "bag", "play", arguments["bag"], "--clock", "100"),
             *("--rate", arguments["rate"], "--delay", arguments["delay"]),
-            *("--disable-keyboard-controls", "--exclude-topics", *SAID),
+            *("--disable-keyboard-controls", "--exclude-topics", *said),
+            *("/diagnostics", "/clock"),
         ],
         output="screen",
     )

@@ -31,6 +31,7 @@ ARGUMENTS = {
         "parameters of the policy node; the arguments here win over it",
     ),
     "robot_name": ("wx250s", "name of the arm: the namespace of its driver"),
+    "robot_model": ("wx250s", "model of the arm, for its driver; another wants another binding"),
     "camera_topic": (
         "/camera/image_raw",
         "topic of the camera; usb_cam: /image_raw, RealSense: /camera/camera/color/image_raw",
@@ -61,9 +62,17 @@ ARGUMENTS = {
         "/<robot_name> where drivers:=true starts it so",
     ),
     "drivers": ("false", "start Interbotix's driver of the arm too, where it is installed"),
+    "use_rviz": ("false", "with drivers:=true: show the arm in RViz"),
+    "namespace": ("", "namespace of the policy node and its topics"),
+    "use_sim_time": ("false", "take the time from /clock"),
     "autostart": ("true", "configure and activate the policy at start"),
+    "autoconfigure": (
+        "false",
+        "configure at start, and wait for activation; with autostart:=false",
+    ),
     "log_level": ("info", "debug, info, warn, error or fatal"),
 }
+SWITCHES = ("joint_output", "dry_run", "use_sim_time", "autostart", "autoconfigure")
 # Launch files of Interbotix, the first that is installed: joint trajectory controllers with the
 # driver, or the driver alone, which is commanded in messages of its own.
 CONTROLLERS, ALONE = "interbotix_xsarm_ros_control", "interbotix_xsarm_control"
@@ -99,9 +108,7 @@ def switch(arguments, name):
 
 def make_policy(arguments):
     """The policy node."""
-    parameters = {
-        name: switch(arguments, name) for name in ("joint_output", "dry_run", "autostart")
-    }
+    parameters = {name: switch(arguments, name) for name in SWITCHES}
     for name in ("checkpoint", "binding", "instruction", "device", "interbotix"):
         if arguments[name]:  # empty arguments set nothing
             parameters[name] = arguments[name]
@@ -109,7 +116,7 @@ def make_policy(arguments):
         package="canvas_robot",
         executable="policy",
         name="policy",
-        namespace="",
+        namespace=arguments["namespace"],
         parameters=[arguments["params_file"], parameters],
         remappings=remappings(arguments),
         ros_arguments=["--log-level", f"policy:={arguments['log_level']}"],
@@ -128,14 +135,14 @@ def installed_driver():
     return None
 
 
-def make_driver(package, share, robot_name):
+def make_driver(package, share, arguments):
     """Interbotix's launch file for the arm."""
-    arguments = {"robot_model": "wx250s", "robot_name": robot_name, "use_rviz": "false"}
+    passed_on = {name: arguments[name] for name in ("robot_model", "robot_name", "use_rviz")}
     if package == ALONE:
-        arguments["mode_configs"] = os.path.join(SHARE, "config", "ros", "interbotix_modes.yaml")
+        passed_on["mode_configs"] = os.path.join(SHARE, "config", "ros", "interbotix_modes.yaml")
     return IncludeLaunchDescription(
         PythonLaunchDescriptionSource(os.path.join(share, "launch", DRIVERS[package])),
-        launch_arguments=arguments.items(),
+        launch_arguments=passed_on.items(),
     )
 
 
@@ -151,7 +158,7 @@ def make_nodes(context):
     package, share = found
     if package == ALONE:
         arguments["interbotix"] = arguments["interbotix"] or f"/{arguments['robot_name']}"
-    return [make_driver(package, share, arguments["robot_name"]), make_policy(arguments)]
+    return [make_driver(package, share, arguments), make_policy(arguments)]
 
 
 def generate_launch_description():

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from canvas_robot.cli import data_download, data_encode, data_index, data_inspect, data_stats
+from canvas_robot.cli import (
+    data_download,
+    data_encode,
+    data_from_bags,
+    data_index,
+    data_inspect,
+    data_stats,
+)
 
 app = typer.Typer(help="Bridge V2: fetch, check, look at and prepare it.", no_args_is_help=True)
 app.command("download")(data_download.download)
@@ -12,6 +19,7 @@ app.command("index")(data_index.index)
 app.command("inspect")(data_inspect.inspect)
 app.command("stats")(data_stats.stats)
 app.command("encode")(data_encode.encode)
+app.command("from-bags")(data_from_bags.from_bags)
 
 
 @app.callback()

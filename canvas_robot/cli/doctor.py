@@ -27,6 +27,15 @@ def doctor(
     save: Annotated[
         Path | None, typer.Option(help="Put the camera's view there, as a new reference.")
     ] = None,
+    remap: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--remap",
+            "-r",
+            metavar="FROM:=TO",
+            help="A rule that the node is started with; repeatable.",
+        ),
+    ] = None,
     params_file: Annotated[
         Path | None,
         typer.Option(
@@ -45,6 +54,14 @@ def doctor(
     if image_transport not in (None, "raw", "compressed"):
         raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
     good = run_doctor(
-        binding, image_transport, name, seconds, reference, save, Console(), params_file
+        binding,
+        image_transport,
+        name,
+        seconds,
+        reference,
+        save,
+        Console(),
+        params_file,
+        remap or (),
     )
     raise typer.Exit(0 if good else 1)

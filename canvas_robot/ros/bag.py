@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from canvas_robot.kinematics.arm import Arm
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.ros.decisions import DECISION_STATUS
 from canvas_robot.ros.description import arm_of
+from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.status import going_on_from
@@ -43,25 +45,38 @@ class Verified:
 
 
 @dataclass
-class _Stream:
-    """Samples of one signal in the order of their stamps."""
+class Stream:
+    """Samples of one signal in the order of their stamps, and when each came."""
 
     stamps_ns: list[int] = field(default_factory=list)
     values: list[np.ndarray] = field(default_factory=list)
+    received_ns: list[int] = field(default_factory=list)
     fed: int = 0
 
 
-class _BagInputs:
-    """Stands in for node and control loop of `Inputs`: samples come out of a bag."""
+class BagInputs:
+    """Stands in for node and control loop of `Inputs`: samples come out of a bag.
 
-    def __init__(self, binding: Binding, arm: Arm, image_transport: str) -> None:
-        self.streams: dict[str, _Stream] = defaultdict(_Stream)
+    name: of the node, in whose namespace relative topics are. keep: what is kept of a sample.
+    """
+
+    def __init__(
+        self,
+        binding: Binding,
+        arm: Arm,
+        image_transport: str,
+        name: str,
+        keep: Callable[[np.ndarray], np.ndarray] = np.array,
+    ) -> None:
+        self._namespace, self._keep = absolute(name).rpartition("/")[0], keep
+        self.streams: dict[str, Stream] = defaultdict(Stream)
         self.received = {}
         self._now_ns = 0
         Inputs(self, binding, arm, self, image_transport)
 
     def create_subscription(self, msg_type: type, topic: str, callback, qos, **options) -> None:
-        self.received["/" + topic.lstrip("/")] = (msg_type, callback)
+        full = topic if topic.startswith("/") else f"{self._namespace}/{topic}"
+        self.received[full] = (msg_type, callback)
 
     def get_clock(self):
         return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self._now_ns))
@@ -77,7 +92,8 @@ class _BagInputs:
         stream = self.streams[signal]
         if not stream.stamps_ns or stamp_ns > stream.stamps_ns[-1]:
             stream.stamps_ns.append(stamp_ns)
-            stream.values.append(np.array(value))
+            stream.values.append(self._keep(value))
+            stream.received_ns.append(self._now_ns)
 
     def fault(self, signal: str, detail: str) -> None:
         """The node refused it too."""
@@ -97,7 +113,7 @@ def verify_bag(
     Threads are set as the node had them: rounding depends on it. Raises BagError.
     """
     arm = arm_of(policy.binding)
-    inputs = _BagInputs(policy.binding, arm, image_transport)
+    inputs = BagInputs(policy.binding, arm, image_transport, name)
     decisions = []
     try:
         with Reader(folder) as reader:
@@ -125,7 +141,7 @@ def _decision(status: DiagnosticStatus) -> dict[str, object]:
 
 
 def _repeat(
-    policy: CanvasPolicy, streams: dict[str, _Stream], decisions: list[dict[str, object]]
+    policy: CanvasPolicy, streams: dict[str, Stream], decisions: list[dict[str, object]]
 ) -> Verified:
     torch.set_num_threads(int(decisions[0]["threads"]))
     history = History(policy.schema, policy.binding)
@@ -156,7 +172,7 @@ def _repeat(
 def _feed(
     policy: CanvasPolicy,
     history: History,
-    streams: dict[str, _Stream],
+    streams: dict[str, Stream],
     values: dict[str, object],
 ) -> bool:
     """Shows the history all samples up to those that a decision saw; False where one is missing."""

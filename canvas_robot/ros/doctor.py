@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import cv2
@@ -21,7 +21,7 @@ from canvas_robot.ros.description import arm_of, heard_description
 from canvas_robot.ros.findings import Finding, absolute, type_name
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS, why_unstamped
-from canvas_robot.ros.listener import Listener
+from canvas_robot.ros.listener import Listener, remapping_arguments
 from canvas_robot.ros.measured import state_signal, why_outside
 from canvas_robot.ros.output_check import OutputCheck
 from canvas_robot.ros.parameters import (
@@ -50,8 +50,10 @@ class Doctor:
         domain_id: ROS domain.
         parameters: of the policy node, by name: its quality of service is listened with, and the
             outputs that they ask for are looked at.
+        remap: the node's own rules, such as joint_states:=/wx250s/joint_states.
     Raises:
         BindingError: the binding declares no robot.
+        ValueError: a rule is none.
         ParameterError: the node would refuse a parameter.
     """
 
@@ -62,12 +64,16 @@ class Doctor:
         name: str,
         domain_id: int,
         parameters: Mapping[str, object] | None = None,
+        remap: Sequence[str] = (),
     ) -> None:
         if binding.robot is None:
             raise BindingError("binding: expected a robot, the arm to command; it declares none")
         self._binding, self._name = binding, absolute(name)
         namespace = self._name.rpartition("/")[0]
-        self._listener = Listener("canvas_robot_doctor", domain_id, parameters, namespace)
+        arguments = remapping_arguments(remap, self._name)
+        self._listener = Listener(
+            "canvas_robot_doctor", domain_id, parameters, namespace, arguments
+        )
         self._node = self._listener.node
         try:
             declare_parameters(self._node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,13 @@ def run_doctor(
     save: Path | None,
     console: Console,
     params_file: Path | None = None,
+    remap: Sequence[str] = (),
 ) -> bool:
     """Listens, prints what was found with a remedy a line; True where there is no fault.
 
     binding, image_transport: None: as the parameters say. reference: picture that the camera should
-    see; save: where to put what it sees. params_file: of the node.
+    see; save: where to put what it sees. params_file, remap: of the
+    node.
     """
     parameters = {} if params_file is None else parameters_of_file(params_file, absolute(name))
     named = {key: str(parameters.get(key, "")) for key in ("checkpoint", "binding")}
@@ -56,7 +59,7 @@ def run_doctor(
             raise ValueError(
                 f"--reference: expected a picture, got {reference}: {error}"
             ) from error
-    with Doctor(declared, transport, name, user_domain_id(), parameters) as doctor:
+    with Doctor(declared, transport, name, user_domain_id(), parameters, remap) as doctor:
         with console.status(f"listening for {seconds:g} s; nothing is published"):
             doctor.listen(seconds)
         findings, seen = doctor.examine(picture), doctor.picture()

@@ -21,6 +21,7 @@ from canvas_robot.ros.decisions import DECISION_STATUS
 from canvas_robot.ros.images import image_from_msg
 from canvas_robot.ros.listener import Listener
 from canvas_robot.ros.messages import values_from_msg
+from canvas_robot.ros.processes import adopt_node_environment
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,7 @@ class Monitor:
     def __init__(
         self, domain_id: int, image_topic: str | None = None, name: str = "policy"
     ) -> None:
+        adopt_node_environment()  # what it listens to is on this machine
         self._listener = Listener("canvas_robot_monitor", domain_id)
         self.node = self._listener.node
         self.statuses: list[Status] = []

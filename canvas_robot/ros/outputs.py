@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import time
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
+from rclpy.qos import LivelinessPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -21,7 +23,12 @@ from canvas_robot.ros.messages import chunk_to_msg, pose_to_msg, trajectory_to_m
 from canvas_robot.ros.qos import OUTPUT_OVERRIDES
 
 COMMAND_QOS = QoSProfile(depth=1)  # reliable, volatile
-STATUS_QOS = QoSProfile(depth=50)
+BEAT_S, LEASE_S = 0.25, 1.0  # who asks for the lease knows within it of a node that has stopped
+STATUS_QOS = QoSProfile(
+    depth=50,
+    liveliness=LivelinessPolicy.MANUAL_BY_TOPIC,
+    liveliness_lease_duration=Duration(seconds=LEASE_S),
+)
 
 
 class Outputs:
@@ -47,6 +54,7 @@ class Outputs:
         drivers: Drivers,
     ) -> None:
         self._node, self._frame_id, self._drivers = node, frame_id, drivers
+        self._beat_s = 0.0  # when the last one was
 
         def make(msg_type: type, topic: str, qos: QoSProfile):
             return node.create_lifecycle_publisher(
@@ -123,6 +131,13 @@ class Outputs:
 
     def status(self, msg: DiagnosticStatus) -> None:
         self._status.publish(msg)
+
+    def beat(self) -> None:
+        """Lets ~/status live on where there is nothing to tell; for the thread that commands."""
+        now_s = time.monotonic()
+        if now_s - self._beat_s >= BEAT_S:
+            self._beat_s = now_s
+            self._status.assert_liveliness()
 
     def diagnostics(self, msg: DiagnosticArray) -> None:
         self._diagnostics.publish(msg)

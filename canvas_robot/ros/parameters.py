@@ -16,7 +16,12 @@ from rclpy.parameter import Parameter, parameter_dict_from_yaml_file
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from canvas_robot.policy.chunk_execution import EXECUTIONS
-from canvas_robot.policy.settings import DEFAULT_THREADS, STAND_INS, PolicySettings
+from canvas_robot.policy.settings import (
+    DEFAULT_THREADS,
+    DTYPE_NAMES,
+    STAND_INS,
+    PolicySettings,
+)
 
 
 class ParameterError(ValueError):
@@ -34,6 +39,7 @@ class Settings:
     threads: int
     command_rate_hz: float
     decision_timeout_s: float
+    diagnostic_period_s: float
     execution: str
     execute_steps: int
     unsafe: bool
@@ -164,6 +170,16 @@ PARAMETERS = {
     ),
 }
 
+# The words that a parameter may be.
+_WORDS = {
+    "image_transport": ("raw", "compressed"),
+    "dtype": DTYPE_NAMES,
+    "refresh": ("inline", "sliced"),
+    "execution": EXECUTIONS,
+    "servo": (*SERVO_COMMANDS, ""),
+    "stand_in": (*STAND_INS, ""),
+}
+
 # Names of topics, actions and namespaces; "" is none.
 _ROS_NAMES = ("estop_topic", "deadman_topic", "teleop_topic", "gripper_action", "interbotix")
 
@@ -190,6 +206,7 @@ NUMBERS = {
         "how long a decision is followed if no newer one comes [s], from the stamp of the picture "
         "that it saw; then the arm is held",
     ),
+    "diagnostic_updater.period": (1.0, 0.1, 60.0, "between two messages on /diagnostics [s]"),
 }
 
 
@@ -200,7 +217,11 @@ def declare_parameters(node: Node) -> None:
     read at activation and whenever it is set, and those of RELOADED again at ~/reload.
     """
     for name, (default, description) in PARAMETERS.items():
-        descriptor = ParameterDescriptor(description=description, read_only=name in AT_START)
+        descriptor = ParameterDescriptor(
+            description=description,
+            additional_constraints=f"one of {_listed(name)}" if name in _WORDS else "",
+            read_only=name in AT_START,
+        )
         node.declare_parameter(name, default, descriptor)
     for name, (default, low, high, description) in NUMBERS.items():
         node.declare_parameter(
@@ -274,18 +295,8 @@ def read_settings(node: Node) -> Settings:
         name: node.get_parameter(name).value
         for name in (*PARAMETERS, *NUMBERS, "threads", "execute_steps")
     }
-    if value["image_transport"] not in ("raw", "compressed"):
-        raise ParameterError(
-            f"image_transport: expected raw or compressed, got {value['image_transport']!r}"
-        )
-    if value["servo"] not in ("", *SERVO_COMMANDS):
-        raise ParameterError(f"servo: expected twist, pose or nothing, got {value['servo']!r}")
-    if value["execution"] not in EXECUTIONS:
-        raise ParameterError(
-            f"execution: expected one of {', '.join(EXECUTIONS)}, got {value['execution']!r}"
-        )
-    for name in _ROS_NAMES:
-        _check_ros_name(node, name, value[name])
+    for name in value:
+        check_value(node, name, value[name])
     policy = PolicySettings(
         control_rate_hz=value["control_rate"], **_of_same_name(PolicySettings, value)
     )
@@ -293,8 +304,24 @@ def read_settings(node: Node) -> Settings:
         policy=policy,
         command_rate_hz=value["command_rate"],
         decision_timeout_s=value["decision_timeout"],
+        diagnostic_period_s=value["diagnostic_updater.period"],
         **_of_same_name(Settings, value),
     )
+
+
+def check_value(node: Node, name: str, value: object) -> None:
+    """Raises ParameterError for a word or a name that a parameter cannot be.
+
+    ROS itself looks at types and ranges.
+    """
+    if name in _WORDS and value not in _WORDS[name]:
+        raise ParameterError(f"{name}: expected one of {_listed(name)}, got {value!r}")
+    if name in _ROS_NAMES:
+        _check_ros_name(node, name, value)
+
+
+def _listed(name: str) -> str:
+    return ", ".join(word or "nothing" for word in _WORDS[name])
 
 
 def _of_same_name(settings: type, value: dict[str, object]) -> dict[str, object]:

@@ -33,7 +33,9 @@ from canvas_robot.ros.guards import Guards
 from canvas_robot.ros.inputs import Inputs, newest_only
 from canvas_robot.ros.parameters import (
     RELOADED,
+    ParameterError,
     Settings,
+    check_value,
     declare_parameters,
     read_settings,
     unknown_parameters,
@@ -184,7 +186,8 @@ class PolicyNode(LifecycleNode):
         model = self._load(settings)
         try:
             description = heard_description(self, model.binding)
-            return open_session(settings, model, self._instant, self._warn, description)
+            name = self.get_fully_qualified_name()
+            return open_session(settings, model, self._instant, self._warn, name, description)
         except BaseException:
             model.close()
             raise
@@ -364,6 +367,11 @@ class PolicyNode(LifecycleNode):
             elif self._session is not None and parameter.name not in _CHANGEABLE:
                 reason = f"{parameter.name} is read at configure; clean the node up first"
                 return SetParametersResult(successful=False, reason=reason)
+            else:
+                try:
+                    check_value(self, parameter.name, parameter.value)
+                except ParameterError as error:
+                    return SetParametersResult(successful=False, reason=str(error))
         for parameter in parameters:  # all or none of them
             if parameter.name == "instruction":
                 self._instruct(parameter.value)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64, Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
+from canvas_robot.ros.fields import message_class
 from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.inputs import Inputs
-from canvas_robot.ros.listener import Listener
+from canvas_robot.ros.listener import Listener, remapping_arguments
 from canvas_robot.signals import Binding
 
 OUTPUTS = {
@@ -35,9 +37,11 @@ OUTPUTS = {
     "status": DiagnosticStatus,
     "instruction": String,
 }
+DISCOVERY_S = 5.0  # in which a publisher is found
 LEAST_FREE_BYTES = 1 << 30  # of the disk; a recorder stops rather than fill it
 # Best effort, so that every publisher is heard; deep, for a disk that is slow now and then.
 _QOS = QoSProfile(depth=100, reliability=qos_profile_sensor_data.reliability)
+_LATCHED_QOS = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class RecordError(RuntimeError):
@@ -68,24 +72,41 @@ def input_topics(binding: Binding, image_transport: str) -> dict[str, type]:
 class Recorder:
     """Records until closed. `spin_for` lets messages in.
 
+    Topics are in the bag under the names that the binding gives them, whatever they are remapped
+    to: so the bag plays to a node that is not remapped.
+
     Args:
         folder: of the bag; must not exist yet.
         binding: of the node, for its inputs.
         image_transport: as the node's parameter.
         name: of the node, with its namespace, in which relative topics of the binding are.
         domain_id: ROS domain.
+        remap: the node's own rules, such as joint_states:=/wx250s/joint_states.
+        about: what the bag's metadata.yaml is to say of it, by name, as `custom_data`.
+        topics: that are recorded, too, such as /tf, whatever their types are.
     Raises:
-        RecordError: the folder exists.
+        RecordError: the folder exists, or nobody publishes one of `topics`.
+        BindingError: the messages of one of `topics` are not installed.
+        ValueError: a rule is none.
     """
 
     def __init__(
-        self, folder: Path, binding: Binding, image_transport: str, name: str, domain_id: int
+        self,
+        folder: Path,
+        binding: Binding,
+        image_transport: str,
+        name: str,
+        domain_id: int,
+        remap: Sequence[str] = (),
+        about: Mapping[str, str] | None = None,
+        topics: Sequence[str] = (),
     ) -> None:
         if folder.exists():
             raise RecordError(f"{folder}: exists already; name another folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
         self.folder, self.counts, self.bytes = folder, Counter(), 0
+        self._latched: set[str] = set()  # topics of which what was said before counts
         name = absolute(name)
+        arguments = remapping_arguments(remap, name)
         types = {
             **input_topics(binding, image_transport),
             **{f"{name}/{topic}": msg_type for topic, msg_type in OUTPUTS.items()},
@@ -93,8 +114,18 @@ class Recorder:
             "/clock": Clock,
         }
         namespace = name.rpartition("/")[0]
-        self._listener = Listener("canvas_robot_recorder", domain_id, namespace=namespace)
+        self._listener = Listener(
+            "canvas_robot_recorder", domain_id, namespace=namespace, arguments=arguments
+        )
+        try:
+            types |= {topic: self._type_of(topic) for topic in topics}
+        except Exception:
+            self._listener.close()
+            raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
         self._writer = Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP)
+        for key, value in (about or {}).items():
+            self._writer.set_custom_data(key, value)
         self._writer.open()
         typestore = get_typestore(Stores.ROS2_JAZZY)
         for topic, msg_type in types.items():
@@ -104,6 +135,9 @@ class Recorder:
         return self
 
     def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._listener.close()
         self._writer.close()
 
@@ -119,10 +153,27 @@ class Recorder:
                 f"least {LEAST_FREE_BYTES / 1e9:.1f}"
             )
 
+    def _type_of(self, topic: str) -> type:
+        """Of the messages on a topic, once somebody publishes it."""
+        full_name = self._listener.node.resolve_topic_name(topic)
+        until = time.monotonic() + DISCOVERY_S
+        while time.monotonic() < until:
+            for publisher in self._listener.node.get_publishers_info_by_topic(full_name):
+                if publisher.qos_profile.durability is DurabilityPolicy.TRANSIENT_LOCAL:
+                    self._latched.add(topic)
+                return message_class(publisher.topic_type)
+            self._listener.spin_once(0.05)
+        raise RecordError(
+            f"{full_name}: expected somebody to publish it, got nobody in {DISCOVERY_S:g} s; start "
+            f"its publisher first, or mend the name"
+        )
+
     def _subscribe(self, topic: str, msg_type: type, typestore) -> None:
         package, name = msg_type.__module__.split(".")[0], msg_type.__name__
-        full_name = self._listener.node.resolve_topic_name(topic)
+        full_name = self._listener.node.resolve_topic_name(topic, only_expand=True)
         kind = f"{package}/msg/{name}"
+        if full_name in {connection.topic for connection in self._writer.connections}:
+            return  # asked for twice
         if kind not in typestore.fielddefs:
             self._listener.node.get_logger().warning(
                 f"{full_name}: {kind} is not recorded: unknown type"
@@ -135,4 +186,5 @@ class Recorder:
             self.counts[full_name] += 1
             self.bytes += len(data)
 
-        self._listener.node.create_subscription(msg_type, topic, write, _QOS, raw=True)
+        qos = _LATCHED_QOS if topic in self._latched else _QOS
+        self._listener.node.create_subscription(msg_type, topic, write, qos, raw=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
 from canvas_robot.resources import resolve_config
+from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.processes import user_domain_id
-from canvas_robot.ros.record import Recorder
+from canvas_robot.ros.record import Recorder, RecordError
 from canvas_robot.signals import load_binding
 
 
@@ -20,17 +23,25 @@ def run_record(
     name: str,
     seconds: float | None,
     console: Console,
+    remap: Sequence[str] = (),
+    instruction: str = "",
+    topics: Sequence[str] = (),
 ) -> bool:
     """Records for `seconds`, or until Ctrl-C; True where anything came.
+
+    The bag's metadata says the instruction, where there is one, and the whole binding.
 
     Raises RecordError, and BindingError and the like for the binding.
     """
     if image_transport not in ("raw", "compressed"):
         raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
-    declared = load_binding(resolve_config("bindings", binding))
+    path = resolve_config("bindings", binding)
+    declared, about = load_binding(path), _about(path, instruction)
     started = time.monotonic()
     with (
-        Recorder(folder, declared, image_transport, name, user_domain_id()) as recorder,
+        Recorder(
+            folder, declared, image_transport, name, user_domain_id(), remap, about, topics
+        ) as recorder,
         console.status("recording; Ctrl-C ends it") as status,
     ):
         try:
@@ -51,3 +62,49 @@ def run_record(
     elif not any(topic.endswith("/status") for topic in recorder.counts):
         console.print(f"nothing came of the node {name!r}: is that its name, with its namespace?")
     return bool(recorder.counts)
+
+
+def run_goals(
+    folder: Path,
+    binding: str,
+    image_transport: str,
+    name: str,
+    console: Console,
+    remap: Sequence[str] = (),
+    topics: Sequence[str] = (),
+) -> None:
+    """Records a bag in `folder` for each goal of /recorder/record_episode, until Ctrl-C.
+
+    Raises RecordError where the action's messages are not installed, and as `run_record`.
+    """
+    try:
+        from canvas_robot.ros.record_goals import RecordGoals
+    except ImportError as error:
+        raise RecordError(
+            f"--goals: expected the package canvas_robot_interfaces, got {error}; build it, as "
+            f"docs/robot.md says"
+        ) from error
+    if image_transport not in ("raw", "compressed"):
+        raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
+    path, domain_id = resolve_config("bindings", binding), user_domain_id()
+    declared = load_binding(path)
+
+    def begin(instruction: str) -> Recorder:
+        bag = folder / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        about = _about(path, instruction)
+        return Recorder(bag, declared, image_transport, name, domain_id, remap, about, topics)
+
+    namespace = absolute(name).rpartition("/")[0]
+    with RecordGoals(begin, domain_id, namespace) as goals:
+        console.print(f"waiting for goals of {namespace}/recorder/record_episode; Ctrl-C ends it")
+        try:
+            while True:
+                goals.spin_once()
+        except KeyboardInterrupt:
+            pass
+
+
+def _about(binding: Path, instruction: str) -> dict[str, str]:
+    """What a bag's metadata say of it."""
+    about = {"canvas_robot.binding": binding.read_text()}
+    return about | ({"canvas_robot.instruction": instruction} if instruction else {})

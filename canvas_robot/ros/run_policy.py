@@ -9,45 +9,23 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import final
 
 from canvas_robot_interfaces.action import RunPolicy
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action import CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode
 
 from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.decisions import Decision, HoldReason
+from canvas_robot.ros.goal_server import GoalServer
 from canvas_robot.signals import Binding, SignalError
 
 ACTION = "~/run_policy"
 FEEDBACK_S = 0.25
 _Result = RunPolicy.Result
-
-
-class _Server(ActionServer):
-    """rclpy's, whose goals end where that is said, in the thread that says it.
-
-    rclpy ends a goal in a task of its executor: one that waits for the end is polled without a
-    pause until then, and one that is still there when the server is destroyed answers nobody.
-    """
-
-    def notify_execute(self, goal_handle: ServerGoalHandle, execute_callback: Callable) -> None:
-        """A goal begins: there is nothing to call before its end."""
-
-    def end(self, goal_handle: ServerGoalHandle) -> None:
-        """Asks the execute callback for the result, and sends it to who has asked for it."""
-        with suppress(StopIteration):
-            self._execute_goal(self._execute_callback, goal_handle).send(None)
-
-    def add_future(self, future) -> None:
-        """None is the executor's: it would send a result later, by a server that may be gone."""
-
-    def remove_future(self, future) -> None:
-        """None was added."""
 
 
 @dataclass(eq=False)
@@ -105,7 +83,7 @@ class Goals:
         self._timer.cancel()
         # Goals end in any thread, and are answered in the executor's.
         self._ended = node.create_guard_condition(self._answer)
-        self._server = _Server(
+        self._server = GoalServer(
             node,
             RunPolicy,
             ACTION,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -78,7 +79,8 @@ class Running:
         self._deactivate, self._warn = deactivate, warn
         binding, settings = session.binding, session.settings
         self._tally = Tally(binding.control_rate_hz, settings.command_rate_hz)
-        self._reported, self._reported_s = {}, time.monotonic()
+        self._reported: Counter[str] = Counter()
+        self._reported_s = time.monotonic()
         self._last_decision: Decision | None = None
         self._canvas_picture = CanvasPicture(binding)
         self._shown: HoldReason | None = None  # of the hold that is drawn
@@ -109,7 +111,7 @@ class Running:
             self.goals = self._offer_goals()
             if self.goals is not None:
                 made.callback(self.goals.close)
-            timer = node.create_timer(1.0, self._diagnose)
+            timer = node.create_timer(settings.diagnostic_period_s, self._diagnose)
             made.callback(node.destroy_timer, timer)
             self._made = made.pop_all()
 
@@ -151,6 +153,7 @@ class Running:
 
         late_ms: how late this is.
         """
+        self.outputs.beat()
         with self._speaking:
             now = self._now()
             motion = self._command(now)
@@ -245,7 +248,7 @@ class Running:
     # ------------------------------------------------------------------ in the executor
 
     def _diagnose(self) -> None:
-        """Once a second: how the loop goes, and how each signal comes in."""
+        """Now and then: how the loop goes, and how each signal comes in."""
         session, period = self.session, self.period
         if period is None:
             return
@@ -259,17 +262,30 @@ class Running:
             "model_memory_mb": session.model.memory_bytes >> 20,
             "model_restarts": session.model.restarts,
         }
-        instructions = session.loop.instructions
-        statuses = [loop_status(session.identity, self._last_decision, instructions, counts)]
+        decided, missed = (self._since(name, counts[name]) for name in ("ticks", "missed_ticks"))
+        statuses = [
+            loop_status(
+                session.identity,
+                self._last_decision,
+                session.loop.instructions,
+                counts,
+                decided / seconds,
+                missed if session.settings.execution == "first" else 0,
+            )
+        ]
         for signal, state in session.loop.inputs().items():
             published = state.samples + state.skipped
-            rate_hz = (published - self._reported.get(signal, 0)) / seconds
-            self._reported[signal] = published
+            rate_hz = self._since(f"input {signal}", published) / seconds
             limit_s = signals[signal].max_age_s
             statuses.append(input_status(session.identity, signal, state, rate_hz, limit_s))
         array = DiagnosticArray(status=statuses)
         array.header.stamp = stamp_from_ns(self._now())
         self.outputs.diagnostics(array)
+
+    def _since(self, name: str, count: int) -> int:
+        """What a count has grown by since it was last told; one that is smaller began anew."""
+        before, self._reported[name] = self._reported[name], count
+        return count - before if count >= before else count
 
     def _offer_goals(self) -> Goals | None:
         try:

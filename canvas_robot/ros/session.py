@@ -42,11 +42,12 @@ def open_session(
     model: ModelProcess,
     now: Callable[[], Instant],
     warn: Callable[[str], None],
+    name: str,
     description: str = "",
 ) -> Session:
     """Checks that policy, arm and parameters go together.
 
-    description: of the arm, where its binding names a topic.
+    name: of the node, with its namespace. description: of the arm, where its binding names a topic.
 
     Raises BindingError, ValueError and the like where they do not; the model stays open then.
     """
@@ -66,6 +67,7 @@ def open_session(
     )
     cameras = binding.regions_by_codec("visual")
     identity = Identity(
+        name.strip("/"),
         robot.arm,
         settings.ee_frame or robot.ee_frame,
         binding.control_rate_hz,

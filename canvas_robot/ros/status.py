@@ -23,9 +23,11 @@ from canvas_robot.signals import GoingOn
 class Identity:
     """What does not change while the node is configured.
 
+    node: its name, with its namespace, such as left/policy.
     camera: the region whose picture latency is measured from, None where none is seen.
     """
 
+    node: str
     arm: str
     ee_frame: str
     control_rate_hz: float
@@ -114,26 +116,44 @@ def loop_status(
     decision: Decision | None,
     instructions: InstructionState,
     counts: dict[str, object],
+    rate_hz: float,
+    late: int,
 ) -> DiagnosticStatus:
-    """How the control loop goes, for /diagnostics. decision: the last one."""
+    """How the control loop goes, for /diagnostics. decision: the last one.
+
+    rate_hz: of the decisions that were followed since the last time; late: ticks that were missed
+    meanwhile, where none should be.
+    """
     if decision is None:
         level, message = DiagnosticStatus.WARN, "waiting for the first tick"
     elif decision.reason is not None:
         level, message = DiagnosticStatus.WARN, f"holding: {decision.reason}: {decision.detail}"
     elif instructions.fault:
         level, message = DiagnosticStatus.WARN, instructions.fault
+    elif late:
+        level, message = DiagnosticStatus.WARN, _late(identity, late)
     else:
         level, message = DiagnosticStatus.OK, "following the instruction"
     held = decision is not None and decision.reason is not None
     values = {
         "reason": str(decision.reason) if held else "",
         "reaction": str(decision.reaction) if held else "",
+        "Actual frequency (Hz)": rate_hz,
+        "Target frequency (Hz)": identity.control_rate_hz,
         "instructions_refused": instructions.refused,
         "refusal": instructions.fault,
         **counts,
         "trained": identity.trained,
     }
-    return _status(identity, "policy: control loop", level, message, values)
+    return _status(identity, f"{identity.node}: control loop", level, message, values)
+
+
+def _late(identity: Identity, ticks: int) -> str:
+    return (
+        f"{ticks} control ticks of {1 / identity.control_rate_hz:g} s were missed; where that goes "
+        f"on, decisions take longer: use a faster device, lower control_rate, or execution: "
+        f"temporal_ensemble or rtc"
+    )
 
 
 def input_status(
@@ -156,7 +176,7 @@ def input_status(
         level, message = DiagnosticStatus.STALE, "no sample is young enough"
     else:
         level, message = DiagnosticStatus.OK, ""
-    return _status(identity, f"policy: input {signal}", level, message, values)
+    return _status(identity, f"{identity.node}: input {signal}", level, message, values)
 
 
 def _status(

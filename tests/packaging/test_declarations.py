@@ -274,3 +274,22 @@ def test_every_launch_file_stands_on_the_page():
     page = (ROOT / "docs/robot.md").read_text()
     files = [path.name for path in _files("launch", "*.launch.py")]
     assert not [name for name in files if f"| `{name}` |" not in page]
+
+
+def _launch_arguments(path: Path) -> dict[str, ast.expr]:
+    """Name -> (default, description) of a launch file's ARGUMENTS, as they stand there."""
+    (declared,) = [
+        node.value
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ARGUMENTS"
+    ]
+    return {key.value: value for key, value in zip(declared.keys, declared.values, strict=True)}
+
+
+@pytest.mark.parametrize("path", _files("launch", "*.launch.py"), ids=lambda path: path.name)
+def test_every_launch_argument_says_what_it_means_and_the_usual_ones_are_there(path):
+    arguments = _launch_arguments(path)
+    for name, value in arguments.items():
+        assert len(ast.literal_eval(value.elts[1])) > 12, name
+    usual = {"checkpoint", "binding", "instruction", "device", "params_file", "namespace"}
+    assert usual | {"autostart", "log_level"} <= arguments.keys()

@@ -76,8 +76,8 @@ DEFINITIONS = {
 }
 DRIVERS = tuple(DEFINITIONS)
 INTERFACES = "canvas_robot_interfaces"
-_ACTION = Path(__file__).parents[2] / "interfaces" / "action" / "RunPolicy.action"
-DEFINITIONS[INTERFACES] = {"action/RunPolicy.action": _ACTION.read_text()}
+_ACTIONS = (Path(__file__).parents[2] / "interfaces" / "action").glob("*.action")
+DEFINITIONS[INTERFACES] = {f"action/{path.name}": path.read_text() for path in sorted(_ACTIONS)}
 PREFIX = Path(sys.prefix)
 PYTHON_HEADERS = Path(sysconfig.get_paths()["include"])
 IMPLEMENTATIONS = ("rosidl_typesupport_fastrtps_c", "rosidl_typesupport_introspection_c")

@@ -36,9 +36,9 @@ def examine(robot, domain_id):
     robot.picture = scene()
 
     def run(
-        binding=WIDOWX, reference=None, name="policy", **parameters
+        binding=WIDOWX, reference=None, name="policy", remap=(), **parameters
     ) -> dict[tuple[str, str], tuple[str, str]]:
-        with Doctor(binding, "raw", name, domain_id, parameters) as doctor:
+        with Doctor(binding, "raw", name, domain_id, parameters, remap) as doctor:
             doctor.listen(LISTEN_S)
             findings = doctor.examine(reference)
         assert all(bool(f.remedy) == (f.level != "ok") for f in findings), findings
@@ -57,6 +57,15 @@ def test_a_good_robot_has_no_fault(examine):
     assert ("ok", "measured pose") in found and ("ok", "camera's view") in found
     assert ("warning", "/policy/target_pose") in found  # no driver listens
     assert not [subject for _, subject in found if "trajectory" in subject]
+
+
+def test_a_robot_is_looked_at_where_the_node_is_remapped_to(examine, robot):
+    robot.joints = robot.node.create_publisher(JointState, "/arm/joint_states", 10)
+    driver = robot.node.create_subscription(PoseStamped, "/arm/pose", lambda msg: None, 1)
+    found = examine(remap=("joint_states:=/arm/joint_states", "~/target_pose:=/arm/pose"))
+    assert not faults(found)
+    assert ("ok", "/arm/joint_states") in found and ("ok", "/arm/pose") in found
+    robot.node.destroy_subscription(driver)
 
 
 def test_a_camera_that_is_silent_is_named_with_where_its_type_is_published(examine, robot, monitor):

@@ -524,7 +524,8 @@ def test_servo_cannot_be_told_to_hear_what_the_node_does_not_say(start_policy):
     from canvas_robot.ros.parameters import ParameterError, read_settings
 
     node = start_policy(servo="joint_jog", **STAND_IN).node
-    with pytest.raises(ParameterError, match="servo: expected twist, pose or nothing, got 'joint"):
+    refused = "servo: expected one of twist, pose, nothing, got 'joint"
+    with pytest.raises(ParameterError, match=refused):
         read_settings(node)
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
 

@@ -62,8 +62,11 @@ def test_every_reason_to_hold_stands_on_the_page():
     ("name", "value", "words"),
     [
         ("execution", "firts", "expected one of first, receding"),
-        ("image_transport", "theora", "expected raw or compressed"),
-        ("servo", "jog", "expected twist, pose or nothing"),
+        ("image_transport", "theora", "expected one of raw, compressed"),
+        ("servo", "jog", "expected one of twist, pose, nothing"),
+        ("dtype", "float8", "expected one of float32, bfloat16"),
+        ("refresh", "lazy", "expected one of inline, sliced"),
+        ("stand_in", "dog", "expected one of constant"),
         ("estop_topic", "e stop", "got 'e stop': topic name must not contain characters other"),
         ("deadman_topic", "dead//man", "must not contain repeated '/'"),
         ("teleop_topic", "/hand/", "must not end with a forward slash"),

@@ -426,6 +426,8 @@ def test_diagnostics_tell_what_was_refused_why_it_held_and_where_the_time_went(
 
     assert monitor.wait_for(lambda: loop().get("instructions_refused") == 1, TIMEOUT_S)
     assert loop()["refusal"].startswith("instruction refused, staying with 'touch the red cube'")
+    assert loop()["Target frequency (Hz)"] == 5.0
+    assert monitor.wait_for(lambda: loop()["Actual frequency (Hz)"] > 0.0, TIMEOUT_S)
     # Said once per status and second; whichever comes first.
     assert monitor.wait_for(
         lambda: any(s.values["refusal"] == loop()["refusal"] for s in monitor.statuses), TIMEOUT_S
@@ -441,6 +443,19 @@ def test_diagnostics_tell_what_was_refused_why_it_held_and_where_the_time_went(
     assert loop()["model_memory_mb"] > 0
     state = told["policy: input state"]
     assert state["drops"] == state["refused"] + state["superseded"] > 0
+
+
+def test_diagnostics_come_as_often_as_is_asked_for(start_policy, monitor):
+    stamps_ns = []
+
+    def hear(msg: DiagnosticArray) -> None:
+        stamps_ns.append(msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec)
+
+    monitor.node.create_subscription(DiagnosticArray, "/diagnostics", hear, 10)
+    often = {"diagnostic_updater.period": 0.1}
+    start_policy(autostart=True, stand_in="constant", **often)
+    assert monitor.wait_for(lambda: len(stamps_ns) >= 8, TIMEOUT_S)
+    assert np.diff(stamps_ns).min() < 500_000_000
 
 
 def test_reset_starts_over(active_policy, monitor):
@@ -601,6 +616,23 @@ def test_a_simulation_clock_that_stops_holds(start_policy, robot, monitor):
 def test_a_blank_instruction_holds(active_policy, robot, monitor):
     robot.instruction.publish(String(data="  "))
     assert held(monitor, "publish one on ~/instruction")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("execution", "firts", "one of first, receding"),
+        ("estop_topic", "e stop", "a ROS name"),
+        ("command_rate", 5.0, "out of range"),
+    ],
+)
+def test_what_a_parameter_cannot_be_is_refused_when_it_is_set(start_policy, name, value, expected):
+    from rclpy.parameter import Parameter
+
+    node = start_policy().node
+    (result,) = node.set_parameters([Parameter(name, value=value)])
+    assert not result.successful and name in result.reason and expected in result.reason
+    assert node.get_parameter(name).value != value
 
 
 def test_parameters_that_are_read_at_configure_are_refused_afterwards(active_policy, monitor):

@@ -6,9 +6,10 @@ import contextlib
 
 import pytest
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.context import Context
 from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
@@ -320,3 +321,28 @@ def test_a_publisher_that_cannot_be_heard_is_told_with_what_it_does_not_offer(
 
     assert monitor.wait_for(told, TIMEOUT_S)
     assert "input not heard: /camera/image_raw" in capfd.readouterr().err
+
+
+def test_who_asks_for_it_hears_that_the_node_has_stopped_and_of_no_pause_before(
+    start_policy, robot, monitor
+):
+    alive: list[int] = []
+    monitor.node.create_subscription(
+        DiagnosticStatus,
+        "policy/status",
+        lambda msg: None,
+        QoSProfile(
+            depth=10,
+            liveliness=LivelinessPolicy.MANUAL_BY_TOPIC,
+            liveliness_lease_duration=Duration(seconds=1),
+        ),
+        event_callbacks=SubscriptionEventCallbacks(
+            liveliness=lambda event: alive.append(event.alive_count)
+        ),
+    )
+    slow = {**STAND_IN, "instruction": "", "control_rate": 0.6}  # it holds, and tells so in 1.7 s
+    node = start_policy(**slow).node
+    assert monitor.wait_for(lambda: 1 in alive and len(monitor.statuses) >= 3, TIMEOUT_S)
+    assert 0 not in alive[alive.index(1) :]
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert monitor.wait_for(lambda: alive[-1] == 0, TIMEOUT_S)

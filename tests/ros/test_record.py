@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from rosbags.rosbag2 import Reader
-from std_msgs.msg import String
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, String
 
 from canvas_robot.policy.assemble import assemble_policy
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.resources import config_path
+from canvas_robot.ros import record
 from canvas_robot.ros.bag import BagError, is_bag, verify_bag
 from canvas_robot.ros.decisions import COMMAND_STATUS, DECISION_STATUS
 from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.monitor import Monitor
-from canvas_robot.ros.record import Recorder, RecordError, input_topics
+from canvas_robot.ros.record import OUTPUTS, Recorder, RecordError, input_topics
 from canvas_robot.signals import load_binding
 from tests.ros.conftest import FOLLOWING, TIMEOUT_S, NodeInThread, Robot, new_domain
 
@@ -131,6 +138,80 @@ def test_a_bag_holds_inputs_commands_and_both_kinds_of_status(bag):
     } <= topics
 
 
+def test_what_is_remapped_is_recorded_under_the_name_that_the_binding_gives_it(
+    tmp_path, monitor, domain_id
+):
+    rules = ("joint_states:=/arm/joint_states", "~/target_pose:=/arm/target_pose")
+    joints = monitor.node.create_publisher(JointState, "/arm/joint_states", 10)
+    poses = monitor.node.create_publisher(PoseStamped, "/arm/target_pose", 10)
+    recorded = {"/left/joint_states", "/left/policy/target_pose"}
+    with (
+        Recorder(tmp_path / "bag", WIDOWX, "raw", "left/policy", domain_id, rules) as recorder,
+        recording(recorder),
+    ):
+
+        def heard() -> bool:
+            joints.publish(JointState())
+            poses.publish(PoseStamped())
+            return recorded <= recorder.counts.keys()
+
+        assert monitor.wait_for(heard, TIMEOUT_S)
+    with Reader(tmp_path / "bag") as reader:
+        assert {c.topic for c in reader.connections if c.msgcount} == recorded
+
+
+def test_other_topics_are_recorded_and_what_was_latched_on_them_before(
+    tmp_path, monitor, domain_id
+):
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    switch = monitor.node.create_publisher(Bool, "/lamp/switch", latched)
+    switch.publish(Bool(data=True))
+    topics = ("/lamp/switch", "/joint_states")  # the second is recorded anyway
+    monitor.node.create_publisher(JointState, "/joint_states", 1)
+    with (
+        Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id, topics=topics) as recorder,
+        recording(recorder),
+    ):
+        assert monitor.wait_for(lambda: recorder.counts["/lamp/switch"] == 1, TIMEOUT_S)
+    with Reader(tmp_path / "bag") as reader:
+        ((connection, _, message),) = reader.messages()
+    assert connection.topic == "/lamp/switch" and deserialize_message(message, Bool).data
+
+
+def test_another_topic_that_nobody_publishes_is_refused_before_a_bag_is_begun(
+    tmp_path, domain_id, monkeypatch
+):
+    monkeypatch.setattr(record, "DISCOVERY_S", 0.2)
+    with pytest.raises(RecordError, match=r"^/lamp/switch: expected somebody to publish it"):
+        Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id, topics=("lamp/switch",))
+    assert not (tmp_path / "bag").exists()
+
+
+@pytest.mark.parametrize("rule", ["joint_states", ":=joint_states", "camera:=", "a b:=c"])
+def test_a_rule_that_is_none_is_refused_before_a_bag_is_begun(tmp_path, domain_id, rule):
+    with pytest.raises(ValueError, match=rule):
+        Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id, (rule,))
+    assert not (tmp_path / "bag").exists()
+
+
+def test_the_metadata_of_a_bag_says_what_it_was_given(tmp_path, domain_id):
+    about = {"canvas_robot.instruction": "note: touch the red cube"}
+    with Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id, about=about):
+        pass
+    metadata = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())
+    assert metadata["rosbag2_bagfile_information"]["custom_data"] == about
+
+
+def test_a_replay_plays_nothing_that_the_recorded_policy_commanded_or_told():
+    tree = ast.parse((Path(__file__).parents[2] / "launch/replay.launch.py").read_text())
+    (said,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SAID"
+    ]
+    assert set(said) == set(OUTPUTS) - {"instruction"}
+
+
 def test_a_folder_that_exists_is_not_written_over(tmp_path, domain_id):
     with pytest.raises(RecordError, match="exists already"):
         Recorder(tmp_path, WIDOWX, "raw", "policy", domain_id)
@@ -141,6 +222,12 @@ def test_a_bag_without_decisions_says_so(tmp_path, domain_id):
         pass
     with pytest.raises(BagError, match="record while the node is active"):
         verify_bag(tmp_path / "empty", assemble_policy(PolicySettings()))
+
+
+def test_a_recorder_hears_as_far_as_its_user_lets_it(tmp_path, domain_id, monkeypatch):
+    monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE")
+    with Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id):
+        assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in os.environ
 
 
 def test_a_folder_that_is_no_bag_is_refused(tmp_path):

@@ -1,0 +1,136 @@
+"""A recorded bag as an episode to learn from: its samples at the control ticks of a binding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+from rclpy.serialization import deserialize_message
+from rosbags.rosbag2 import Reader, ReaderError
+from std_msgs.msg import Float64, String
+
+from canvas_robot.data.episode import Episode
+from canvas_robot.data.rlds import STEP_NS
+from canvas_robot.data.transitions import composed_change
+from canvas_robot.policy.codecs.squash import squash
+from canvas_robot.ros.bag import BagError, BagInputs, Stream
+from canvas_robot.ros.description import arm_of
+from canvas_robot.ros.findings import absolute
+from canvas_robot.ros.measured import state_signal
+from canvas_robot.signals import Binding, binding_from_yaml
+from canvas_robot.signals.binding import RosImage
+from canvas_robot.signals.history import newest_at
+
+PICTURE = (256, 256)  # (height, width): Bridge V2's
+
+
+def bag_episode(
+    folder: Path,
+    binding: Binding | None = None,
+    name: str = "policy",
+    image_transport: str = "raw",
+    instruction: str = "",
+) -> Episode:
+    """The demonstration that a bag holds, of whoever led the arm.
+
+    A step is a control tick, from the first for which every signal has a sample. It shows of each
+    signal the newest sample at or before it, as the node does; pictures are the first camera's,
+    squashed to Bridge V2's size. Its action is how the measured pose changed until the next tick,
+    and the gripper as it was commanded by then, or as it is measured then where nobody commanded.
+
+    Args:
+        folder: of the bag.
+        binding: what its topics are; None: the one that its metadata hold.
+        name: of the policy node when it was recorded, with its namespace.
+        image_transport: as the node's parameter.
+        instruction: what is shown, in words; empty: as the metadata say, or the last instruction.
+    Raises:
+        BagError: it cannot be read, holds less than two steps, or a signal pauses in it.
+        BindingError: the binding that the bag holds is none.
+    """
+    about = _about(folder)
+    if binding is None:
+        if "canvas_robot.binding" not in about:
+            raise BagError(f"{folder}: expected a binding in its metadata, got none; name one")
+        binding = binding_from_yaml(about["canvas_robot.binding"])
+    if binding.tick_ns != STEP_NS:
+        raise BagError(
+            f"{folder}: control_rate_hz: expected 5, for the data are stored in steps of 0.2 s "
+            f"without stamps, got {binding.control_rate_hz:g}"
+        )
+    inputs = BagInputs(binding, arm_of(binding), image_transport, name, _small)
+    commanded, told = Stream(), [""]
+    name = absolute(name)
+    try:
+        with Reader(folder) as reader:
+            for connection, received_ns, data in reader.messages():
+                inputs.take(connection.topic, received_ns, data)
+                if connection.topic == f"{name}/gripper":
+                    commanded.stamps_ns.append(received_ns)
+                    commanded.values.append(deserialize_message(data, Float64).data)
+                elif connection.topic == f"{name}/instruction":
+                    told.append(deserialize_message(data, String).data)
+    except (ReaderError, OSError) as error:
+        raise BagError(f"{folder}: {error}") from error
+    words = instruction or about.get("canvas_robot.instruction", "") or told[-1]
+    return _episode(folder, binding, inputs.streams, commanded, words)
+
+
+def _small(value: np.ndarray) -> np.ndarray:
+    """A picture at the stored size: a bag of larger ones may not fit into memory."""
+    return np.array(squash(value, PICTURE) if value.ndim == 3 else value)
+
+
+def _about(folder: Path) -> dict[str, str]:
+    """What the bag's metadata say of it."""
+    try:
+        metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
+        return metadata["rosbag2_bagfile_information"].get("custom_data") or {}
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise BagError(f"{folder}: expected a rosbag2 recording, got {error!r}") from error
+
+
+def _episode(
+    folder: Path, binding: Binding, streams: dict[str, Stream], commanded: Stream, words: str
+) -> Episode:
+    sources = binding.sources.ros
+    camera = next((s for s, source in sources.items() if isinstance(source, RosImage)), None)
+    state = state_signal(binding)
+    if missing := [s for s in (camera, state) if s is None or not streams[s].stamps_ns]:
+        raise BagError(f"{folder}: expected samples of {camera!r} and {state!r}, {missing} lack")
+    shown = {signal: streams[signal] for signal in (camera, state)}
+    first_ns = max(stream.stamps_ns[0] for stream in shown.values())
+    last_ns = min(stream.stamps_ns[-1] for stream in shown.values())
+    ticks = np.arange(first_ns, last_ns + 1, binding.tick_ns, dtype=np.int64)
+    if len(ticks) < 2:
+        seconds = (last_ns - first_ns) / 1e9
+        raise BagError(f"{folder}: expected two control ticks at least, got {seconds:.2f} s")
+    at = {signal: _at_ticks(folder, signal, shown[signal], ticks, binding) for signal in shown}
+    states = np.float32(at[state])
+    gripper = states[1:, 6].copy()
+    if commanded.stamps_ns:  # without a header: it counts from when it came, as states then did
+        clock = np.interp(ticks[1:], shown[state].stamps_ns, shown[state].received_ns)
+        for step, moment in enumerate(clock):
+            if (newest := newest_at(commanded.stamps_ns, moment)) >= 0:
+                gripper[step] = commanded.values[newest]
+    gripper = np.clip(gripper, 0.0, 1.0)
+    actions = np.concatenate([composed_change(states), gripper[:, None]], axis=1)
+    pictures = np.stack(at[camera][:-1])
+    return Episode(folder.name, words, pictures, states[:-1], np.float32(actions), ticks[:-1])
+
+
+def _at_ticks(
+    folder: Path, signal: str, stream: Stream, ticks: np.ndarray, binding: Binding
+) -> list[np.ndarray]:
+    """The newest sample at or before each tick. Raises BagError where the node would have held."""
+    newest = [newest_at(stream.stamps_ns, tick) for tick in ticks.tolist()]
+    ages_s = (ticks - np.array(stream.stamps_ns)[newest]) / 1e9
+    oldest, limit_s = int(np.argmax(ages_s)), binding.signals[signal].max_age_s
+    if ages_s[oldest] > limit_s:
+        after_s = (ticks[oldest] - ticks[0]) / 1e9
+        raise BagError(
+            f"{folder}: signal {signal!r} pauses {after_s:.1f} s after its beginning, for more "
+            f"than {limit_s} s (max_age_s); record it again, or raise that in the binding"
+        )
+    return [stream.values[index] for index in newest]

@@ -1,0 +1,168 @@
+"""Laws of learning from bags: an episode shows what the node saw, at the ticks it had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rclpy.serialization import serialize_message
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from std_msgs.msg import Float64, String
+from typer.testing import CliRunner
+
+from canvas_robot.cli import app
+from canvas_robot.data.bridge import BridgeV2
+from canvas_robot.resources import config_path
+from canvas_robot.ros.bag import BagError
+from canvas_robot.ros.bag_episode import PICTURE, bag_episode
+from canvas_robot.ros.description import arm_of
+from canvas_robot.ros.images import image_to_msg
+from canvas_robot.ros.messages import joints_to_msg
+from canvas_robot.signals import load_binding
+from tests.ros.conftest import JOINTS, RESET
+
+BINDING = config_path("bindings", "widowx.yaml")
+WIDOWX = load_binding(BINDING)
+MS, TICK_NS = 1_000_000, WIDOWX.tick_ns
+START_NS = 7_000 * MS
+LATER_NS = 100_000 * MS  # the recorder's clock, ahead of the robot's
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+RECORDED = {"canvas_robot.binding": BINDING.read_text(), "canvas_robot.instruction": "touch it"}
+
+
+def joints_at(stamp_ns: int) -> np.ndarray:
+    """The waist turns, and the finger closes."""
+    seconds = (stamp_ns - START_NS) / 1e9
+    return RESET + np.array([0.1 * seconds, 0, 0, 0, 0, 0, -0.01 - 0.002 * seconds])
+
+
+def write(folder: Path, messages, about=RECORDED) -> Path:
+    """A bag of (topic, type, stamp, message), each received LATER_NS after its stamp."""
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for key, value in about.items():
+            writer.set_custom_data(key, value)
+        connections = {}
+        for topic, kind, stamp_ns, msg in sorted(messages, key=lambda one: one[2]):
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=TYPES)
+            writer.write(connections[topic], stamp_ns + LATER_NS, serialize_message(msg))
+    return folder
+
+
+def watched(ms: int, namespace: str = "", without=range(0)) -> list:
+    """Joints of 50 Hz and pictures of 20 Hz for so long; the n-th picture is n grey."""
+    joints = [
+        (
+            f"{namespace}/joint_states",
+            "sensor_msgs/msg/JointState",
+            stamp_ns,
+            joints_to_msg(JOINTS, joints_at(stamp_ns), stamp_ns),
+        )
+        for stamp_ns in (START_NS + at * MS for at in range(0, ms, 20))
+    ]
+    pictures = [
+        (
+            f"{namespace}/camera/image_raw",
+            "sensor_msgs/msg/Image",
+            START_NS + at * MS,
+            image_to_msg(np.full((480, 640, 3), number + 10, np.uint8), START_NS + at * MS, "c"),
+        )
+        for number, at in enumerate(range(13, ms, 50))
+        if at not in without
+    ]
+    return [*joints, *pictures]
+
+
+def gripper(at_ms: int, share: float, namespace: str = "") -> tuple:
+    topic = f"{namespace}/policy/gripper"
+    return topic, "std_msgs/msg/Float64", START_NS + at_ms * MS, Float64(data=share)
+
+
+def told(at_ms: int, words: str) -> tuple:
+    stamp_ns = START_NS + at_ms * MS
+    return "/policy/instruction", "std_msgs/msg/String", stamp_ns, String(data=words)
+
+
+def test_a_step_shows_the_newest_samples_at_or_before_its_tick(tmp_path):
+    episode = bag_episode(write(tmp_path / "bag", watched(1200)))
+    first_ns = START_NS + 13 * MS  # the first at which there is a picture too
+    ticks = first_ns + TICK_NS * np.arange(len(episode))
+    np.testing.assert_array_equal(episode.stamps_ns, ticks)
+    assert len(episode) == 5 and episode.images.shape == (5, *PICTURE, 3)
+    newest = (ticks - first_ns) // (50 * MS)
+    np.testing.assert_array_equal(episode.images[:, 0, 0, 0], newest + 10)
+    arm = arm_of(WIDOWX)
+    for tick, state in zip(ticks.tolist(), episode.states, strict=True):
+        joints = joints_at(START_NS + (tick - START_NS) // (20 * MS) * (20 * MS))
+        expected = arm.measured_state(joints[:-1], joints[-1])
+        np.testing.assert_allclose(state, expected, atol=1e-5)
+
+
+def test_an_action_leads_to_the_next_state_with_the_gripper_as_commanded_by_then(tmp_path):
+    messages = [*watched(1200), gripper(300, 1.0), gripper(700, 0.0)]
+    episode = bag_episode(write(tmp_path / "bag", messages))
+    moved = episode.states[:-1, :3] + episode.actions[:-1, :3]
+    np.testing.assert_allclose(moved, episode.states[1:, :3], atol=1e-6)
+    assert np.abs(episode.actions[:, :2]).max() > 1e-3
+    # Ticks end 213, 413, 613, 813 and 1013 ms after the first sample.
+    np.testing.assert_array_equal(episode.actions[1:, 6], [1.0, 1.0, 0.0, 0.0])
+
+
+def test_where_nobody_commands_the_gripper_is_asked_to_be_where_it_comes_to(tmp_path):
+    episode = bag_episode(write(tmp_path / "bag", watched(1200)))
+    np.testing.assert_array_equal(episode.actions[:-1, 6], episode.states[1:, 6])
+
+
+def test_a_node_in_a_namespace_is_learnt_from_by_its_name(tmp_path):
+    messages = [*watched(800, "/left"), gripper(100, 0.25, "/left")]
+    episode = bag_episode(write(tmp_path / "bag", messages), name="left/policy")
+    np.testing.assert_array_equal(episode.actions[:, 6], 0.25)
+    with pytest.raises(BagError, match="expected samples of 'image' and 'state'"):
+        bag_episode(tmp_path / "bag")
+
+
+def test_what_is_shown_is_what_is_said_now_or_in_the_metadata_or_was_said_last(tmp_path):
+    messages = [*watched(800), told(10, "touch that"), told(20, "touch this")]
+    folder = write(tmp_path / "bag", messages)
+    assert bag_episode(folder, instruction="lift it").instruction == "lift it"
+    assert bag_episode(folder).instruction == "touch it"
+    silent = write(tmp_path / "silent", messages, about={})
+    assert bag_episode(silent, WIDOWX).instruction == "touch this"
+
+
+@pytest.mark.parametrize(
+    ("messages", "about", "words"),
+    [
+        (watched(2000, without=range(600, 1400)), RECORDED, "signal 'image' pauses 1.2 s after"),
+        (watched(150), RECORDED, "expected two control ticks"),
+        ([told(0, "touch it")], RECORDED, "expected samples of"),
+        (watched(800), {}, "expected a binding in its metadata"),
+        (
+            watched(800),
+            {"canvas_robot.binding": BINDING.read_text().replace("rate_hz: 5.0", "rate_hz: 10.0")},
+            "control_rate_hz: expected 5",
+        ),
+    ],
+)
+def test_a_bag_that_shows_no_whole_episode_is_refused(tmp_path, messages, about, words):
+    with pytest.raises(BagError, match=words):
+        bag_episode(write(tmp_path / "bag", messages, about))
+
+
+def test_a_folder_that_is_no_bag_is_refused(tmp_path):
+    with pytest.raises(BagError, match="expected a rosbag2 recording"):
+        bag_episode(tmp_path)
+
+
+def test_bags_become_a_data_set_that_training_reads(tmp_path):
+    bags = [write(tmp_path / name, watched(800)) for name in ("one", "two")]
+    done = CliRunner().invoke(app, ["data", "from-bags", *map(str, bags), "-o", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    read = list(BridgeV2(tmp_path / "recorded"))
+    for bag, episode in zip(bags, read, strict=True):
+        expected = bag_episode(bag)
+        np.testing.assert_array_equal(episode.states, expected.states)
+        np.testing.assert_array_equal(episode.actions, expected.actions)
+        assert episode.instruction == "touch it"
