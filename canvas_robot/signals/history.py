@@ -166,6 +166,11 @@ class History:
         self._held = held
         return Observation(tick, stamp_ns, {name: frames for name, (_, frames) in held.items()})
 
+    def taken(self, region: str) -> tuple[int, int]:
+        """The tick at which a region took its present frames, and the stamp of the newest."""
+        tick, frames = self._held[region]
+        return tick, int(frames.stamps_ns[-1])
+
     def refreshed(self, tick: int) -> list[str]:
         """The regions that take new frames at a control tick."""
         return [n for n, spec in self._specs.items() if refresh_tick(tick, spec.period) == tick]
