@@ -42,7 +42,7 @@ def course_of(
     # By how much the picture of each region may lag, because the schema says so.
     aged = max(
         intake.picture_age_ns(region, chunk.stamps_ns[region], now)
-        - chunk.ages.get(region, 0) * binding.tick_ns
+        - intake.lag_ticks(region, chunk) * binding.tick_ns
         for region in seen
     )
     picture_ns = now.steady_ns + timeout_ns - aged

@@ -92,13 +92,13 @@ def image_to_msg(image: np.ndarray, stamp: int, frame_id: str) -> Image:
     return msg
 
 
-def image_from_compressed_msg(msg: CompressedImage) -> np.ndarray:
+def image_from_compressed_msg(msg: CompressedImage, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """(H, W, 3) uint8 RGB of a JPEG or PNG.
 
     Raises MessageError for bytes that are neither or are broken, and, before anything is decoded,
-    for more than MAX_PIXELS.
+    for more than max_pixels: a picture of 4K takes 0.1 s.
     """
-    _check_header(msg)
+    _check_header(msg, max_pixels)
     try:
         image = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -108,22 +108,22 @@ def image_from_compressed_msg(msg: CompressedImage) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _check_header(msg: CompressedImage) -> None:
+def _check_header(msg: CompressedImage, max_pixels: int) -> None:
     """Reads no pixels: few bytes can stand for more than the memory holds."""
     try:
         with PIL.Image.open(io.BytesIO(msg.data), formats=("JPEG", "PNG")) as header:
             width, height = header.size
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
-        raise MessageError(_too_large(str(error))) from error
+        raise MessageError(_too_large(str(error), max_pixels)) from error
     except (OSError, ValueError) as error:
         raise MessageError(_not_a_picture(msg)) from error
-    if width * height > MAX_PIXELS:
-        raise MessageError(_too_large(f"{width}x{height}"))
+    if width * height > max_pixels:
+        raise MessageError(_too_large(f"{width}x{height}", max_pixels))
 
 
-def _too_large(got: str) -> str:
+def _too_large(got: str, max_pixels: int) -> str:
     return (
-        f"CompressedImage: expected at most {MAX_PIXELS:,} pixels, got {got}; lower the camera's "
+        f"CompressedImage: expected at most {max_pixels:,} pixels, got {got}; lower the camera's "
         f"resolution"
     )
 

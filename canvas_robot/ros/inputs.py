@@ -47,6 +47,7 @@ VECTOR_QOS = QoSProfile(depth=50, reliability=qos_profile_sensor_data.reliabilit
 NEWEST_QOS = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)
 _PICTURES_EVERY_S = 0.25  # so often at least, that their age is known
 _OVER_LIMIT_RAD = 0.2
+_TOLD = 1000  # characters of a fault: a message may hold thousands of names
 _LONGEST_WAIT_NS = 1_000_000_000  # that a message is believed to have waited
 
 
@@ -145,7 +146,8 @@ class Inputs:
 
     def _subscribe(self, signal: str, source: RosSource, binding: Binding, transport: str) -> None:
         if isinstance(source, RosImage):
-            self._subscribe_image(signal, source, transport)
+            sizes = binding.signals[signal].sizes
+            self._subscribe_image(signal, source, transport, max(h * w for h, w in sizes))
         elif isinstance(source, RosJoints):
             self._subscribe_joints(signal, source)
         elif isinstance(source, RosFields):
@@ -153,7 +155,9 @@ class Inputs:
         else:
             self._subscribe_pose(signal, source, binding.robot.base_frame)
 
-    def _subscribe_image(self, signal: str, source: RosImage, transport: str) -> None:
+    def _subscribe_image(
+        self, signal: str, source: RosImage, transport: str, max_pixels: int
+    ) -> None:
         watch = PictureWatch(source)
 
         def sampled(image: np.ndarray, stamp: int, waited_ns: int) -> None:
@@ -165,7 +169,8 @@ class Inputs:
             sampled(image, stamp_ns(msg.header.stamp), waited_ns)
 
         def compressed(msg: CompressedImage, waited_ns: int) -> None:
-            sampled(image_from_compressed_msg(msg), stamp_ns(msg.header.stamp), waited_ns)
+            image = image_from_compressed_msg(msg, max_pixels)
+            sampled(image, stamp_ns(msg.header.stamp), waited_ns)
 
         qos = NEWEST_QOS if signal in self._newest_only else qos_profile_sensor_data
         if transport == "compressed" and source.depth is None:
@@ -244,7 +249,7 @@ class Inputs:
             try:
                 receive(msg, waited_ns)
             except ValueError as error:
-                self._loop.fault(signal, f"{topic}: {error}")
+                self._loop.fault(signal, f"{topic}: {error}"[:_TOLD])
 
         subscription = self._node.create_subscription(
             msg_type,
@@ -310,7 +315,8 @@ class PosePairing:
     """Joins poses with gripper positions by stamp, in whatever order they arrive.
 
     A pose is completed by the newest gripper sample at or before its stamp, once one at or after it
-    has arrived; of equal stamps that is the one of the same stamp.
+    has arrived; of equal stamps that is the one of the same stamp. Poses that wait are dropped for
+    one that is stamped before them: their clock was ahead, or went back.
     """
 
     KEPT = 64
@@ -321,7 +327,8 @@ class PosePairing:
         self._grippers: list[tuple[int, float]] = []
 
     def pose(self, stamp: int, pose) -> None:
-        self._poses = [*self._poses, (stamp, pose)][-self.KEPT :]
+        waiting = [one for one in self._poses if one[0] < stamp]
+        self._poses = [*waiting, (stamp, pose)][-self.KEPT :]
         self._join()
 
     def gripper(self, stamp: int, value: float) -> None:

@@ -14,7 +14,14 @@ import numpy as np
 
 from canvas_robot.ros.decisions import HoldReason, InputState, Instant
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import Binding, History, Observation, SignalError, StampError
+from canvas_robot.signals import (
+    ActionChunk,
+    Binding,
+    History,
+    Observation,
+    SignalError,
+    StampError,
+)
 
 FUTURE_TOLERANCE_NS = 100_000_000  # a stamp further ahead of the clock than this is a fault
 _SURELY_STAMPED_NS = 1_000_000_000  # a simulation's clock begins at 0, and so may its stamps
@@ -215,6 +222,16 @@ class Intake:
                     f"sources, or raise max_skew_s in the binding"
                 )
         return "; ".join(told)
+
+    def lag_ticks(self, region: str, chunk: ActionChunk) -> int:
+        """By how many ticks the picture acted on lags because the schema says so.
+
+        The same picture at one refresh after the other lags because no other came: that is no
+        reason to follow it for longer.
+        """
+        tick, stamp_ns = self._history.taken(region)
+        is_newest = chunk.stamps_ns[region] == stamp_ns
+        return chunk.tick - tick if is_newest else chunk.ages.get(region, 0)
 
     # ---------------------------------------------------------------- how it came
 

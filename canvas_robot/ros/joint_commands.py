@@ -11,8 +11,6 @@ from canvas_robot.kinematics.joint_stream import JointStream
 from canvas_robot.ros.decisions import Motion
 from canvas_robot.signals import Binding, BindingError
 
-_LONGEST_S = 0.1
-
 
 @final
 class JointCommands:
@@ -23,11 +21,12 @@ class JointCommands:
     Args:
         binding: declares the joints and their speed.
         arm: this object's own; it keeps scratch memory.
+        command_rate_hz: how often `follow` is asked.
 
     Raises BindingError where no joint states are declared: it starts from measured joints.
     """
 
-    def __init__(self, binding: Binding, arm: Arm) -> None:
+    def __init__(self, binding: Binding, arm: Arm, command_rate_hz: float) -> None:
         source = binding.joint_source
         if source is None:
             raise BindingError(
@@ -37,7 +36,7 @@ class JointCommands:
         self.names = (source.joints, source.finger)
         self._arm = arm
         self._stream = JointStream(self._arm, binding.robot.joint_speed_limit)
-        self._last_ns = 0
+        self._last_ns, self._longest_s = 0, 2 / command_rate_hz
 
     def follow(self, motion: Motion, measured: np.ndarray, now_ns: int) -> np.ndarray:
         """(7,): joints in rad and the finger in m, for the motion; `measured` alike.
@@ -45,8 +44,8 @@ class JointCommands:
         now_ns: on the steady clock, as the motion advances.
         Raises UnreachableError where no joints lead there, or not fast enough.
         """
-        # After a hold as after a pause: the first joints are no further away than a short moment.
-        seconds = min((now_ns - self._last_ns) / 1e9, _LONGEST_S)
+        # After a hold as after a pause: as set-points go, see `Stepper`.
+        seconds = min((now_ns - self._last_ns) / 1e9, self._longest_s)
         self._last_ns = now_ns
         joints = self._stream.follow(motion.set_point.pose, measured[:-1], seconds)
         return np.append(joints, self._arm.finger_from_gripper(motion.gripper))

@@ -77,7 +77,8 @@ def open_session(
     )
     joints = None
     if settings.commands_joints:
-        joints = JointCommands(binding, arm_of(binding, description))
+        rate_hz = settings.command_rate_hz
+        joints = JointCommands(binding, arm_of(binding, description), rate_hz)
     base_frame = settings.base_frame or robot.base_frame
     foresight = Foresight(model)
     return Session(settings, model, arm, loop, foresight, joints, identity, base_frame)

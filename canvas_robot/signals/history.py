@@ -161,6 +161,11 @@ class History:
         self._held = self._refreshed(tick, stamp_ns)
         return _observation(tick, stamp_ns, self._held)
 
+    def taken(self, region: str) -> tuple[int, int]:
+        """The tick at which a region took its present frames, and the stamp of the newest."""
+        tick, frames = self._held[region]
+        return tick, int(frames.stamps_ns[-1])
+
     def foreseen(self, tick: int, stamp_ns: int) -> Observation:
         """What `observe` would give now; it keeps nothing, so that more samples may come first."""
         return _observation(tick, stamp_ns, self._refreshed(tick, stamp_ns))

@@ -834,6 +834,15 @@ def motions(bench, count: int) -> list:
     return found
 
 
+def test_what_is_decided_on_the_same_picture_again_is_followed_no_longer(moving):
+    moving.wait()
+    moving.sample("state")
+    assert moving.tick().reason is None  # the picture is from the tick before
+    *others, last = motions(moving, 11)
+    assert all(isinstance(motion, Motion) for motion in others)  # till 0.4 s after the picture
+    assert last.reason == HoldReason.TIMEOUT
+
+
 def test_before_the_first_decision_nothing_is_to_be_published(bench):
     assert bench.loop.motion() is None
     bench.sample()
@@ -909,15 +918,18 @@ def test_a_decision_is_followed_no_longer_than_its_chunk(policy):
 def test_a_picture_that_the_schema_keeps_for_some_ticks_may_be_older_by_these(
     bench, policy, monkeypatch
 ):
-    act = policy.act
+    act, seen = policy.act, []
 
     def kept(observation, going_on=None):
         chunk = act(observation)
-        return dataclasses.replace(chunk, ages={**chunk.ages, "visual": 2})
+        seen.append(chunk.stamps_ns["visual"])
+        stamps = {**chunk.stamps_ns, "visual": seen[0]}
+        return dataclasses.replace(chunk, stamps_ns=stamps, ages={"visual": len(seen) - 1})
 
     monkeypatch.setattr(policy, "act", kept)
-    bench.step()
-    bench.wait(2 * TICK + 400_000_000)
+    for _ in range(3):  # the last one acts on the picture of two ticks before
+        bench.step()
+    bench.wait(400_000_000)
     assert isinstance(bench.loop.motion(), Motion)
     bench.wait(PERIOD)
     assert_holds(bench.loop.motion(), HoldReason.TIMEOUT)

@@ -98,6 +98,13 @@ def test_a_compressed_image_that_says_it_is_larger_than_4k_is_never_decoded(widt
         image_from_compressed_msg(CompressedImage(format="png", data=png_of_size(width, width)))
 
 
+def test_of_a_picture_larger_than_is_wanted_no_pixel_is_decoded(monkeypatch):
+    monkeypatch.delattr(cv2, "imdecode")
+    msg = CompressedImage(format="jpeg", data=encoded(".jpg"))
+    with pytest.raises(MessageError, match="at most 10 pixels, got "):
+        image_from_compressed_msg(msg, max_pixels=10)
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -51,6 +51,11 @@ def test_a_pose_without_an_earlier_gripper_is_passed_over():
     assert paired([("pose", 3), ("gripper", 5), ("pose", 5)]) == [(5, 0.05)]
 
 
+def test_a_pose_from_the_future_keeps_no_other_waiting():
+    ahead = ("pose", 10**9)
+    assert paired([ahead, ("pose", 10), ("gripper", 10)]) == [(10, 0.1)]
+
+
 @given(st.permutations([("pose", 10), ("gripper", 10), ("pose", 20), ("gripper", 20)]))
 def test_order_of_arrival_between_topics_changes_nothing(events):
     in_order = [e for e in events if e[0] == "pose"] == [("pose", 10), ("pose", 20)]
@@ -67,6 +72,7 @@ class Counting:
 
     def __init__(self) -> None:
         self.stamps, self.passed = {"image": [], "state": []}, Counter()
+        self.faults: list[str] = []
 
     def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> bool:
         self.stamps[signal].append(stamp_ns)
@@ -74,6 +80,9 @@ class Counting:
 
     def skipped(self, signal: str, messages: int) -> None:
         self.passed[signal] += messages
+
+    def fault(self, signal: str, detail: str) -> None:
+        self.faults.append(detail)
 
 
 def test_only_the_newest_counts_of_a_camera_whose_regions_show_one_frame():
@@ -159,3 +168,12 @@ def test_far_from_a_tick_pictures_wait(listening):
         inputs._pictures_s = time.monotonic()  # as if only a moment had passed
     assert told.stamps["state"] and not told.stamps["image"]
     polled(inputs, lambda: told.stamps["image"] == [1])
+
+
+def test_of_a_message_of_ten_thousand_names_a_fault_tells_some(listening):
+    inputs, told, _, joints = listening
+    names = tuple(f"joint_number_{i}" for i in range(10_000))
+    joints.publish(joints_to_msg(names, np.zeros(10_000), 1))
+    polled(inputs, lambda: told.faults)
+    assert told.faults[0].startswith("joint_states: JointState: joints missing: waist, ")
+    assert len(told.faults[0]) <= 1000

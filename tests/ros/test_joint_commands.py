@@ -15,7 +15,7 @@ WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))  # 3.14 rad/s of e
 ARM = Arm.load("wx250s")
 MEASURED = np.array([-0.13, -0.76, 0.44, -0.02, 1.76, -0.16, 0.02])
 START_NS = 5_000_000_000
-PERIOD_NS = 20_000_000
+RATE_HZ, PERIOD_NS = 50.0, 20_000_000
 
 
 def to(joints: np.ndarray, gripper: float = 1.0) -> Motion:
@@ -30,7 +30,7 @@ def turned(by: float) -> np.ndarray:
 @pytest.fixture
 def commands() -> JointCommands:
     """That follow an arm at rest, since a moment ago."""
-    commands = JointCommands(WIDOWX, Arm.load("wx250s"))
+    commands = JointCommands(WIDOWX, Arm.load("wx250s"), RATE_HZ)
     commands.follow(to(MEASURED), MEASURED, START_NS)
     return commands
 
@@ -46,10 +46,15 @@ def test_a_joint_turns_no_faster_than_the_binding_says(commands):
         commands.follow(to(turned(0.1)), MEASURED, START_NS + PERIOD_NS)
 
 
-def test_after_a_pause_no_joint_turns_further_than_in_a_tenth_of_a_second(commands):
-    commands.follow(to(turned(0.3)), MEASURED, START_NS + 1000 * PERIOD_NS)
-    with pytest.raises(UnreachableError, match="joint waist would turn"):
-        commands.follow(to(turned(-0.05)), MEASURED, START_NS + 2000 * PERIOD_NS)
+@pytest.mark.parametrize("periods", [2, 500])
+def test_after_a_hold_or_a_pause_joints_go_no_further_than_in_two_periods(commands, periods):
+    allowed = WIDOWX.robot.joint_speed_limit * 2 / RATE_HZ
+    later_ns = START_NS + periods * PERIOD_NS
+    went = commands.follow(to(turned(0.95 * allowed)), MEASURED, later_ns)
+    np.testing.assert_allclose(went[:6], turned(0.95 * allowed)[:6], atol=1e-3)
+    commands.stop()
+    with pytest.raises(UnreachableError, match="waist would turn at"):
+        commands.follow(to(turned(1.05 * allowed)), MEASURED, 2 * later_ns)
 
 
 @pytest.mark.parametrize("how", ["stop", "stay"])
@@ -66,4 +71,4 @@ def test_what_was_halted_begins_anew_at_the_measured_joints(commands, how):
 
 def test_without_measured_joints_there_is_nowhere_to_begin():
     with pytest.raises(BindingError, match="expected a source of type joint_states"):
-        JointCommands(load_binding(config_path("bindings", "widowx_pose.yaml")), ARM)
+        JointCommands(load_binding(config_path("bindings", "widowx_pose.yaml")), ARM, RATE_HZ)

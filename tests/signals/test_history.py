@@ -165,6 +165,8 @@ def test_the_refresh_phase_counts_from_the_reset(small_schema, widowx, period):
                 history.reset(stamp)
             frames = history.observe(tick, stamp).frames["proprio"]
             refreshed.append(int(frames.stamps_ns[0]) == stamp)
+            since = tick % period
+            assert history.taken("proprio") == (tick - since, stamp - since * TICK_NS)
     assert refreshed == [tick % period == 0 for tick in range(7)] * 2
 
 
