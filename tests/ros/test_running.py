@@ -54,7 +54,7 @@ def test_a_stepped_system_clock_lets_no_jump_of_joints_pass(
     running, clock = node._running, node.get_clock()
     period, stood = running.period, clock.now().nanoseconds
     assert period.commands.stop(TIMEOUT_S) and period.ticker.stop(TIMEOUT_S)
-    ways = iter([turned(0.0), turned(0.3)] * 5)
+    ways = iter([turned(0.0), turned(0.1)] * 5)
 
     def motion() -> Motion:
         still = SetPoint(ARM.forward(next(ways)[:6]), np.zeros(3), np.zeros(3))
