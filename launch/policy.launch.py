@@ -65,6 +65,7 @@ def parameters_from_arguments(arguments):
 def make_node(context):
     """The node, once the arguments' values are known."""
     arguments = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    logger = os.path.join(arguments["namespace"].strip("/"), "policy").replace("/", ".")
     return [
         LifecycleNode(
             package="canvas_robot",
@@ -78,7 +79,7 @@ def make_node(context):
                 ("joint_states", arguments["joint_states_topic"]),
             ],
             ros_arguments=[
-                *["--log-level", f"policy:={arguments['log_level']}"],
+                *["--log-level", f"{logger}:={arguments['log_level']}"],
                 *(["--enclave", arguments["enclave"]] if arguments["enclave"] else []),
             ],
             output="screen",

@@ -64,13 +64,14 @@ def make_policy(arguments):
     for name in ("checkpoint", "binding", "instruction", "device"):
         if arguments[name]:  # empty arguments set nothing
             parameters[name] = arguments[name]
+    logger = os.path.join(arguments["namespace"].strip("/"), "policy").replace("/", ".")
     return LifecycleNode(
         package="canvas_robot",
         executable="policy",
         name="policy",
         namespace=arguments["namespace"],
         parameters=[arguments["params_file"], {**parameters, "use_sim_time": True}],
-        ros_arguments=["--log-level", f"policy:={arguments['log_level']}"],
+        ros_arguments=["--log-level", f"{logger}:={arguments['log_level']}"],
         output="screen",
         emulate_tty=True,
     )

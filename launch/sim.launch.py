@@ -57,6 +57,9 @@ def generate_launch_description():
             ),
         }.items(),
     )
+    logger = PythonExpression(
+        ["('", value["namespace"], "'.strip('/') + '/sim_robot').strip('/').replace('/', '.')"]
+    )
     robot = Node(
         package="canvas_robot",
         executable="sim_robot",
@@ -71,7 +74,7 @@ def generate_launch_description():
                 "episode": ParameterValue(value["episode"], value_type=int),
             },
         ],
-        ros_arguments=["--log-level", ["sim_robot:=", value["log_level"]]],
+        ros_arguments=["--log-level", [logger, ":=", value["log_level"]]],
         output="screen",
         emulate_tty=True,
     )

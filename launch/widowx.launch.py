@@ -112,6 +112,7 @@ def make_policy(arguments):
     for name in ("checkpoint", "binding", "instruction", "device", "interbotix"):
         if arguments[name]:  # empty arguments set nothing
             parameters[name] = arguments[name]
+    logger = os.path.join(arguments["namespace"].strip("/"), "policy").replace("/", ".")
     return LifecycleNode(
         package="canvas_robot",
         executable="policy",
@@ -119,7 +120,7 @@ def make_policy(arguments):
         namespace=arguments["namespace"],
         parameters=[arguments["params_file"], parameters],
         remappings=remappings(arguments),
-        ros_arguments=["--log-level", f"policy:={arguments['log_level']}"],
+        ros_arguments=["--log-level", f"{logger}:={arguments['log_level']}"],
         output="screen",
         emulate_tty=True,
     )
