@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Self
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from canvas_robot.ros.decisions import HoldReason
+from canvas_robot.ros.messages import said_s_ago
 from canvas_robot.ros.qos import OPERATOR_OVERRIDES
 
 DEADMAN_TIMEOUT_S = 0.5
@@ -40,6 +43,7 @@ class Guards:
         rivals: names the command topics that somebody else publishes too.
         lacks: what a driver lacks to be commanded; "" where none lacks anything.
         estop_topic, deadman_topic: none where empty.
+        before: of the configured period before. A button that was pressed then still is.
     """
 
     def __init__(
@@ -51,12 +55,16 @@ class Guards:
         lacks: Callable[[], str],
         estop_topic: str,
         deadman_topic: str,
+        before: Self | None = None,
     ) -> None:
         self._block, self._unblock = block, unblock
         self._rivals, self._lacks = rivals, lacks
         self._deadman_topic = deadman_topic
         self._held_at: float | None = None  # when the deadman last said true
-        self._estop_topic, self._is_pressed = estop_topic, False
+        self._is_late = ""  # what it said last was said long before
+        self._estop_topic = estop_topic
+        same = before is not None and before._estop_topic == estop_topic
+        self._is_pressed = same and before._is_pressed
         self._looked_at = -_RIVALS_S
         self._destroy: list[Callable[[], None]] = []
         for name, answer in (
@@ -76,9 +84,16 @@ class Guards:
                     topic,
                     receive,
                     QoSProfile(depth=depth),
+                    event_callbacks=SubscriptionEventCallbacks(
+                        use_default_callbacks=topic != estop_topic  # nobody is unheard there
+                    ),
                     qos_overriding_options=OPERATOR_OVERRIDES,
                 )
                 self._destroy.append(functools.partial(node.destroy_subscription, heard))
+        if estop_topic:  # the one above does not hear who publishes best effort
+            every_way = QoSProfile(depth=_EVERY_PRESS, reliability=ReliabilityPolicy.BEST_EFFORT)
+            heard = node.create_subscription(Bool, estop_topic, self._on_estop_message, every_way)
+            self._destroy.append(functools.partial(node.destroy_subscription, heard))
 
     def close(self) -> None:
         for destroy in self._destroy:
@@ -95,7 +110,7 @@ class Guards:
                 self._block(
                     HoldReason.DEADMAN,
                     f"{self._deadman_topic} has not said true for {DEADMAN_TIMEOUT_S} s; "
-                    f"hold the deadman switch",
+                    f"hold the deadman switch{self._is_late}",
                 )
         if now - self._looked_at >= _RIVALS_S:
             self._looked_at = now
@@ -146,5 +161,8 @@ class Guards:
         if msg.data:
             self._block(HoldReason.ESTOP, "emergency stop by its topic; ~/start goes on")
 
-    def _on_deadman(self, msg: Bool) -> None:
-        self._held_at = time.monotonic() if msg.data else None
+    def _on_deadman(self, msg: Bool, info: Mapping[str, int]) -> None:
+        ago_s, now = said_s_ago(info), time.monotonic()
+        late = msg.data and ago_s > DEADMAN_TIMEOUT_S  # it lay here while this process was stopped
+        self._is_late = f"; it said true {ago_s:.1f} s ago: synchronise the clocks" if late else ""
+        self._held_at = now - max(ago_s, 0.0) if msg.data else None

@@ -6,7 +6,7 @@ Services ~/home and ~/park, and speeds on the teleoperation topic.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from geometry_msgs.msg import TwistStamped
@@ -15,9 +15,10 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
 
+from canvas_robot.kinematics.guide import TELEOPERATION_TIMEOUT_S
 from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.decisions import Decision, HoldReason
-from canvas_robot.ros.messages import MessageError, twist_from_msg
+from canvas_robot.ros.messages import MessageError, said_s_ago, twist_from_msg
 from canvas_robot.ros.moving import GuideError
 from canvas_robot.ros.qos import OPERATOR_OVERRIDES
 from canvas_robot.signals.binding import Robot
@@ -94,10 +95,16 @@ class Hands:
                 response.message = str(error)
         return response
 
-    def _on_twist(self, msg: TwistStamped) -> None:
+    def _on_twist(self, msg: TwistStamped, info: Mapping[str, int]) -> None:
         if not self._is_active():
             return
         try:
+            ago_s = said_s_ago(info)
+            if ago_s > TELEOPERATION_TIMEOUT_S:  # it lay here while this process was stopped
+                raise MessageError(
+                    f"TwistStamped: expected speeds of now, got what was said {ago_s:.2f} s ago; "
+                    f"synchronise the clocks"
+                )
             if msg.header.frame_id not in ("", self._robot.base_frame):
                 raise MessageError(
                     f"TwistStamped: expected frame_id {self._robot.base_frame!r}, "

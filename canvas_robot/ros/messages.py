@@ -6,6 +6,7 @@ Each direction stands beside its inverse. No node here; pictures are in `images`
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,6 +27,15 @@ class MessageError(ValueError):
 def stamp_ns(stamp: Time) -> int:
     """Nanoseconds of a header's stamp."""
     return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def said_s_ago(info: Mapping[str, int]) -> float:
+    """Seconds since a message was published, by the two machines' system clocks.
+
+    info: what the middleware says of it. 0 where it does not say.
+    """
+    said_ns = info.get("source_timestamp") or 0
+    return (time.time_ns() - said_ns) / 1e9 if said_ns else 0.0
 
 
 def values_to_msg(values: Mapping[str, object]) -> list[KeyValue]:

@@ -121,6 +121,7 @@ class PolicyNode(LifecycleNode):
         prepare(self.get_parameter("device").value)
         self._running: Running | None = None  # while configured
         self._safeguards: Guards | None = None
+        self._stops: dict[HoldReason, str] = {}  # that people asked for; they outlive a cleanup
         self._lasting = ExitStack()  # what outlives an exchange of sessions, to be undone
         self._speaking = threading.RLock()  # commands leave in the order in which they are made
         self._reloading = False
@@ -329,6 +330,7 @@ class PolicyNode(LifecycleNode):
                 lambda: self._running.drivers.look(),
                 settings.estop_topic,
                 settings.deadman_topic,
+                before=self._safeguards,
             )
             lasting.callback(self._safeguards.close)
             instruction = self.create_subscription(
@@ -341,6 +343,8 @@ class PolicyNode(LifecycleNode):
             lasting.callback(self.destroy_subscription, instruction)
             reset = self.create_service(Trigger, "~/reset", self._on_reset)
             lasting.callback(self.destroy_service, reset)
+            for reason, detail in self._stops.items():
+                self._block(reason, detail)
             self._lasting = lasting.pop_all()
 
     def shut_down(self) -> None:
@@ -542,12 +546,15 @@ class PolicyNode(LifecycleNode):
             self.get_logger().error(traceback.format_exc())
 
     def _block(self, reason: HoldReason, detail: str) -> None:
+        if reason in (HoldReason.STOPPED, HoldReason.ESTOP):
+            self._stops[reason] = detail
         now = self.get_clock().now().nanoseconds
         held = self._session.loop.block(-1, now, reason, detail)
         if held is not None and self._is_active:
             self._running.publish(held)
 
     def _unblock(self, reason: HoldReason) -> None:
+        self._stops.pop(reason, None)
         now = self.get_clock().now().nanoseconds
         held = self._session.loop.unblock(-1, now, reason)
         if held is not None and self._is_active:

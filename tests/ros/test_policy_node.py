@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from canvas_robot.kinematics import Arm
 from canvas_robot.resources import config_path
 from canvas_robot.ros import running
 from canvas_robot.ros.canvas_picture import HEIGHT, WIDTH
+from canvas_robot.ros.guards import DEADMAN_TIMEOUT_S
 from canvas_robot.ros.images import image_from_msg
 from canvas_robot.ros.messages import (
     chunk_from_msg,
@@ -41,6 +43,7 @@ from tests.ros.conftest import JOINTS, PATIENCE_S, RESET, TIMEOUT_S
 
 LIMITS = load_binding(config_path("bindings", "widowx.yaml")).robot
 SECOND_NS = 1_000_000_000
+BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 CONSTANT = {  # a node that decides no motion, at once
@@ -211,7 +214,7 @@ def test_diagnostics_say_how_each_signal_comes_in(active_policy, robot, monitor)
     assert "holding: " in told["policy: control loop"].message
 
 
-@pytest.mark.parametrize("way", ["service", "topic", "pulse"])
+@pytest.mark.parametrize("way", ["service", "topic", "pulse", "best effort"])
 def test_an_emergency_stop_holds_until_start_is_called(start_policy, robot, monitor, way):
     start_policy(
         autostart=True,
@@ -223,19 +226,62 @@ def test_an_emergency_stop_holds_until_start_is_called(start_policy, robot, moni
     if way == "service":
         assert called(monitor, "policy/estop").success
     else:
-        button = monitor.node.create_publisher(Bool, "estop", 10 if way == "pulse" else LATCHED)
+        quality = {"topic": LATCHED, "pulse": 10, "best effort": BEST_EFFORT}[way]
+        button = monitor.node.create_publisher(Bool, "estop", quality)
         assert monitor.wait_for(lambda: button.get_subscription_count() > 0, TIMEOUT_S)
         for pressed in (True, False) if way == "pulse" else (True,):
             button.publish(Bool(data=pressed))
     assert held(monitor, "emergency stop")
     monitor.statuses.clear()
     assert not monitor.wait_for(lambda: any(s.active for s in monitor.statuses), 1.0)
-    if way == "topic":
+    if way in ("topic", "best effort"):
         answer = called(monitor, "policy/start")
         assert not answer.success and "release the emergency stop" in answer.message
         button.publish(Bool(data=False))
     assert monitor.wait_for(lambda: called(monitor, "policy/start").success, TIMEOUT_S)
     assert commands_again(monitor)
+
+
+def test_no_cleanup_lets_go_of_an_emergency_stop(start_policy, robot, monitor):
+    node = start_policy(**CONSTANT, estop_topic="estop").node
+    assert commands_again(monitor)
+    button = monitor.node.create_publisher(Bool, "estop", 10)
+    assert monitor.wait_for(lambda: button.get_subscription_count() > 0, TIMEOUT_S)
+    button.publish(Bool(data=True))
+    assert held(monitor, "emergency stop")
+    for transition in ("deactivate", "cleanup", "configure", "activate"):
+        monitor.statuses.clear()
+        assert getattr(node, f"trigger_{transition}")() == TransitionCallbackReturn.SUCCESS
+    assert held(monitor, "emergency stop")
+    assert not any(s.active for s in monitor.statuses)
+    assert "release the emergency stop" in called(monitor, "policy/start").message
+    assert monitor.wait_for(lambda: button.get_subscription_count() > 0, TIMEOUT_S)
+    button.publish(Bool(data=False))
+    assert monitor.wait_for(lambda: called(monitor, "policy/start").success, TIMEOUT_S)
+    assert commands_again(monitor)
+
+
+def test_what_was_said_before_the_node_was_kept_waiting_moves_nothing(
+    start_policy, robot, monitor, capfd
+):
+    deadman = monitor.node.create_publisher(Bool, "deadman", 1)
+    hand = monitor.node.create_publisher(TwistStamped, "teleop", 1)
+    policy = start_policy(**CONSTANT, deadman_topic="deadman", teleop_topic="teleop")
+    assert held(monitor, "hold the deadman switch")
+    for publisher in (deadman, hand):
+        assert monitor.wait_for(lambda p=publisher: p.get_subscription_count() > 0, TIMEOUT_S)
+
+    def be_kept() -> None:
+        hand.publish(TwistStamped())
+        deadman.publish(Bool(data=True))
+        time.sleep(1.2 * DEADMAN_TIMEOUT_S)
+
+    monitor.statuses.clear()
+    policy._do(be_kept)
+    assert held(monitor, "it said true 0.")
+    assert "teleoperation refused: TwistStamped: expected speeds of now" in capfd.readouterr().err
+    assert {s.values["reason"] for s in monitor.statuses} == {"deadman_released"}
+    assert not monitor.poses
 
 
 def test_stop_holds_and_start_goes_on(active_policy, monitor):
@@ -753,7 +799,7 @@ def test_what_stops_the_arm_is_heard_while_another_policy_loads(
         told = "stopped by ~/stop"
     elif how == "estop":
         publisher = monitor.node.create_publisher(Bool, "estop", 1)
-        assert monitor.wait_for(lambda: publisher.get_subscription_count() == 1, TIMEOUT_S)
+        assert monitor.wait_for(lambda: publisher.get_subscription_count() > 0, TIMEOUT_S)
         publisher.publish(Bool(data=True))
         told = "emergency stop by its topic"
     else:
