@@ -66,6 +66,19 @@ class GuideError(RuntimeError):
     """The arm must not be led now; the text says why."""
 
 
+def check_timeout(
+    execution: ChunkExecution, control_rate_hz: float, decision_timeout_s: float
+) -> None:
+    """Raises ValueError where the timeout ends a chunk before its rows are carried out."""
+    alone_s = execution.unattended / control_rate_hz
+    if alone_s > decision_timeout_s:
+        raise ValueError(
+            f"decision_timeout: expected at least {alone_s:g} s, as an execution of "
+            f"{execution.unattended} steps decides nothing for so long, got "
+            f"{decision_timeout_s:g} s; raise it, or lower execute_steps"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class _SlowStop:
     """What brakes, whose speed it is, and why."""
@@ -127,13 +140,7 @@ class ControlLoop:
         self._model_is_fresh = False  # it was reset, and has decided nothing since
         self._follow = Following(policy.binding, execution or First(), command_rate_hz, unsafe)
         self._timeout_ns = round(decision_timeout_s * 1e9)
-        unattended = self._follow.execution.unattended
-        alone_s = unattended / self._binding.control_rate_hz
-        if alone_s > decision_timeout_s:
-            raise ValueError(
-                f"decision_timeout: expected at least {alone_s:g} s, as an execution of "
-                f"{unattended} steps decides nothing for so long, got {decision_timeout_s:g} s"
-            )
+        check_timeout(self._follow.execution, self._binding.control_rate_hz, decision_timeout_s)
         self._blocks: dict[HoldReason, str] = {}
         self._guide: Guide | None = None
         self._guided_for: HoldReason | None = None

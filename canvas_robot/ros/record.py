@@ -116,7 +116,8 @@ class Recorder:
         if free < LEAST_FREE_BYTES:
             raise RecordError(
                 f"{self.folder}: stopped, {free / 1e9:.1f} GB of the disk are free, expected at "
-                f"least {LEAST_FREE_BYTES / 1e9:.1f}"
+                f"least {LEAST_FREE_BYTES / 1e9:.1f}; what came is in the bag. Make room, or "
+                f"record elsewhere (--out)"
             )
 
     def _subscribe(self, topic: str, msg_type: type, typestore) -> None:
