@@ -192,19 +192,31 @@ def _require_same_signals(folder: Path, trained: Binding, used: Binding, rate_hz
         ("control rate", trained.control_rate_hz, rate_hz or trained.control_rate_hz),
     ):
         if expected != got:
+            if isinstance(expected, dict):
+                expected, got = _only_different(expected, got)
             raise CheckpointError(
                 f"checkpoint {folder}: trained with {what} {expected}, asked to run with {got}"
             )
 
 
 def _meanings(binding: Binding) -> dict[str, object]:
-    """What each signal's numbers mean: of vectors all but the limits of time, else the kind."""
-    return {
-        name: msgspec.structs.replace(signal, max_age_s=1.0, max_skew_s=None)
-        if isinstance(signal, VectorSignal)
-        else type(signal).__name__
-        for name, signal in binding.signals.items()
-    }
+    """What each signal's numbers mean: its kind, and of vectors all but the limits of time."""
+    meanings = {}
+    for name, signal in binding.signals.items():
+        meanings[name] = type(signal).__name__
+        if isinstance(signal, VectorSignal):
+            fields = msgspec.structs.asdict(signal)
+            timeless = fields.keys() - {"max_age_s", "max_skew_s"}
+            meanings |= {f"{name}.{field}": fields[field] for field in sorted(timeless)}
+    return meanings
+
+
+def _only_different(expected: dict, got: dict) -> tuple[dict, dict]:
+    """Of two declarations the entries that the other has not, or not so."""
+    return (
+        {name: value for name, value in expected.items() if got.get(name) != value},
+        {name: value for name, value in got.items() if expected.get(name) != value},
+    )
 
 
 def load_weights(model: HasWeights, path: Path) -> None:

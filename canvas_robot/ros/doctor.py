@@ -50,6 +50,8 @@ from canvas_robot.signals.binding import RosImage
 from canvas_robot.signals.pose import pose_from_bridge_state
 
 _POLL_S = 0.02
+# A publisher that the first looks miss is found when it announces itself anew: Fast DDS, every 3 s.
+DISCOVERY_S = 4.0
 LEAST_ALIKE, MOST_SHIFTED = 0.5, 0.05  # correlation; share of the picture's width
 
 
@@ -157,11 +159,18 @@ class Doctor:
     # ------------------------------------------------------------------ findings
 
     def listen(self, seconds: float) -> None:
-        """Takes messages for so long."""
+        """Takes messages for so long, once the publishers of all inputs are known."""
+        until = time.monotonic() + DISCOVERY_S
+        while time.monotonic() < until and not all(map(self._node.count_publishers, self._topics)):
+            self._take(_POLL_S)
+        self._samples.clear()  # from here on they are counted by time
         self._seconds, until = seconds, time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._listener.spin_once(min(left, _POLL_S))
-            self._inputs.poll()
+            self._take(min(left, _POLL_S))
+
+    def _take(self, timeout_s: float) -> None:
+        self._listener.spin_once(timeout_s)
+        self._inputs.poll()
 
     def examine(self, reference: np.ndarray | None = None) -> list[Finding]:
         """What was found. reference: (H, W, 3) uint8 RGB, what the camera should see."""

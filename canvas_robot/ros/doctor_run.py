@@ -53,7 +53,9 @@ def run_doctor(
         with console.status(f"listening for {seconds:g} s; nothing is published"):
             doctor.listen(seconds)
         findings, seen = doctor.examine(picture), doctor.picture()
-    table = Table("", "what", "found", "remedy")
+    table = Table("")
+    for column in ("what", "found", "remedy"):
+        table.add_column(column, overflow="fold")  # what is to be copied must be whole
     for finding in findings:
         level = f"[{_COLOURS[finding.level]}]{finding.level}[/]"
         table.add_row(level, finding.subject, finding.found, finding.remedy)
