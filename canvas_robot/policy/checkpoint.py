@@ -19,20 +19,18 @@ from canvas_robot.policy.checkpoint_files import (
     Actions,
     CheckpointError,
     CommonConfig,
+    declared_by,
     load_weights,
     read_config,
     require_all_unchanged,
-    require_anchor,
     require_files,
-    require_same_signals,
     write_checkpoint,
 )
 from canvas_robot.policy.model import CanvasModel
 from canvas_robot.policy.policy import CanvasPolicy
 from canvas_robot.policy.prompts import PromptFolder, open_prompts
 from canvas_robot.resources import checkpoint_folder
-from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import Binding, load_binding, load_statistics
+from canvas_robot.signals import Binding, load_statistics
 
 OWN_BACKBONE = "./backbone"
 """In place of a backbone's name: the checkpoint's folder holds it, under that name."""
@@ -115,11 +113,7 @@ def load_checkpoint(
     folder = checkpoint_folder(folder)
     require_files(folder)
     config = _read_config(folder / "config.json")
-    schema = CanvasSchema.from_json(folder / "schema.json")
-    trained_with = load_binding(folder / "binding.yaml")
-    binding = binding or trained_with
-    require_same_signals(folder, trained_with, binding, control_rate_hz)
-    require_anchor(folder, config.actions, binding)
+    schema, binding = declared_by(folder, config.actions, binding, control_rate_hz)
     statistics = load_statistics(folder / "statistics.json")
     prompts = prompts or _own_prompts(folder)
     backbone = load_backbone_for(

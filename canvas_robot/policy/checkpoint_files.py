@@ -18,7 +18,13 @@ from torch import nn
 from canvas_robot.backbone.digest import digest_of_file
 from canvas_robot.backbone.loading import DTYPES
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import Binding, Statistics, VectorSignal, save_statistics
+from canvas_robot.signals import (
+    Binding,
+    Statistics,
+    VectorSignal,
+    load_binding,
+    save_statistics,
+)
 
 Actions = Literal["", "recorded", "composed", "naive"]
 """What the training's actions were; all but "recorded" ones act on the measured pose."""
@@ -114,6 +120,39 @@ def read_config(path: Path, kind: type[Config]) -> Config:
     return config
 
 
+class _Actions(msgspec.Struct):
+    """What config.json of every kind says of the actions."""
+
+    actions: Actions = ""
+
+
+def check_checkpoint(
+    folder: Path, binding: Binding | None = None, control_rate_hz: float = 0.0
+) -> None:
+    """What loading refuses before it looks at weights; raises as `declared_by`."""
+    require_files(folder)
+    try:
+        found = msgspec.json.decode((folder / "config.json").read_bytes(), type=_Actions)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    declared_by(folder, found.actions, binding, control_rate_hz)
+
+
+def declared_by(
+    folder: Path, actions: Actions, binding: Binding | None, control_rate_hz: float
+) -> tuple[CanvasSchema, Binding]:
+    """A checkpoint's schema, and its binding or the one that takes its place.
+
+    Raises CheckpointError where that, or the control rate, is not what the weights were made for.
+    """
+    schema = CanvasSchema.from_json(folder / "schema.json")
+    trained_with = load_binding(folder / "binding.yaml")
+    binding = binding or trained_with
+    _require_same_signals(folder, trained_with, binding, control_rate_hz)
+    _require_anchor(folder, actions, binding)
+    return schema, binding
+
+
 def require_all_unchanged(folder: Path, sha256: dict[str, str]) -> None:
     """Raises CheckpointError for a file that is not as config.json says it was written."""
     for name, expected in sha256.items():
@@ -133,7 +172,7 @@ def _require_unchanged(folder: Path, name: str, expected: str) -> None:
         )
 
 
-def require_anchor(folder: Path, actions: Actions, binding: Binding) -> None:
+def _require_anchor(folder: Path, actions: Actions, binding: Binding) -> None:
     """Motions that were achieved act on the measured pose; commands on the previous target."""
     relabelled = actions in ("composed", "naive")
     if relabelled and binding.robot is not None and binding.robot.anchor != "measured":
@@ -144,7 +183,7 @@ def require_anchor(folder: Path, actions: Actions, binding: Binding) -> None:
         )
 
 
-def require_same_signals(folder: Path, trained: Binding, used: Binding, rate_hz: float) -> None:
+def _require_same_signals(folder: Path, trained: Binding, used: Binding, rate_hz: float) -> None:
     """A robot may differ in sources, limits, image sizes and ages, not in what numbers mean."""
     for what, expected, got in (
         ("regions", trained.regions, used.regions),
@@ -153,19 +192,31 @@ def require_same_signals(folder: Path, trained: Binding, used: Binding, rate_hz:
         ("control rate", trained.control_rate_hz, rate_hz or trained.control_rate_hz),
     ):
         if expected != got:
+            if isinstance(expected, dict):
+                expected, got = _only_different(expected, got)
             raise CheckpointError(
                 f"checkpoint {folder}: trained with {what} {expected}, asked to run with {got}"
             )
 
 
 def _meanings(binding: Binding) -> dict[str, object]:
-    """What each signal's numbers mean: of vectors all but the limits of time, else the kind."""
-    return {
-        name: msgspec.structs.replace(signal, max_age_s=1.0, max_skew_s=None)
-        if isinstance(signal, VectorSignal)
-        else type(signal).__name__
-        for name, signal in binding.signals.items()
-    }
+    """What each signal's numbers mean: its kind, and of vectors all but the limits of time."""
+    meanings = {}
+    for name, signal in binding.signals.items():
+        meanings[name] = type(signal).__name__
+        if isinstance(signal, VectorSignal):
+            fields = msgspec.structs.asdict(signal)
+            timeless = fields.keys() - {"max_age_s", "max_skew_s"}
+            meanings |= {f"{name}.{field}": fields[field] for field in sorted(timeless)}
+    return meanings
+
+
+def _only_different(expected: dict, got: dict) -> tuple[dict, dict]:
+    """Of two declarations the entries that the other has not, or not so."""
+    return (
+        {name: value for name, value in expected.items() if got.get(name) != value},
+        {name: value for name, value in got.items() if expected.get(name) != value},
+    )
 
 
 def load_weights(model: HasWeights, path: Path) -> None:

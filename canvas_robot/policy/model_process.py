@@ -40,6 +40,10 @@ class ModelError(RuntimeError):
     """The model failed, or there is none at the moment; the text says which."""
 
 
+class GivenUpError(ModelError):
+    """Nobody waits for the model any more."""
+
+
 class ModelRefusedError(ValueError):
     """The model's process said that what it was given is wrong; the policy stays as it was."""
 
@@ -113,6 +117,7 @@ class ModelProcess:
         is_given_up: asked while it loads; once it is, nobody waits any longer.
     Raises:
         ModelError: it could not be loaded; the text is the loader's.
+        GivenUpError: it was given up.
     """
 
     def __init__(
@@ -138,6 +143,8 @@ class ModelProcess:
         except BaseException as error:
             self.close()
             if isinstance(error, _Lost):
+                if is_given_up():  # whoever asked for that has ended the model's process, too
+                    raise GivenUpError("loading was given up") from error
                 raise ModelError(f"the model's process ended while it loaded: {error}") from error
             raise
 
@@ -302,7 +309,7 @@ class _Worker:
         self._exchange = Exchange(self._ours, self._block)
         while not self._exchange.wait(_LOOK_S):
             if is_given_up():
-                raise ModelError("loading was given up")
+                raise GivenUpError("loading was given up")
         return self._answer(None)
 
     def _start(self, is_given_up: Callable[[], bool]) -> None:
@@ -322,7 +329,7 @@ class _Worker:
         while starting.is_alive():
             starting.join(_LOOK_S)
             if is_given_up():
-                raise ModelError("loading was given up")
+                raise GivenUpError("loading was given up")
         if failed:
             raise failed[0]
 

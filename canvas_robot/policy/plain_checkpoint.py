@@ -8,19 +8,17 @@ from typing import Literal
 from canvas_robot.policy.checkpoint_files import (
     Actions,
     CommonConfig,
+    declared_by,
     load_weights,
     read_config,
     require_all_unchanged,
-    require_anchor,
     require_files,
-    require_same_signals,
     write_checkpoint,
 )
 from canvas_robot.policy.plain import PlainPolicy
 from canvas_robot.policy.plain_model import PlainModel
 from canvas_robot.policy.plain_network import PlainShape
-from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import Binding, load_binding, load_statistics
+from canvas_robot.signals import Binding, load_statistics
 
 
 class PlainCheckpointConfig(CommonConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -58,11 +56,7 @@ def load_plain(
     folder = Path(folder).expanduser()
     require_files(folder)
     config = read_config(folder / "config.json", PlainCheckpointConfig)
-    schema = CanvasSchema.from_json(folder / "schema.json")
-    trained_with = load_binding(folder / "binding.yaml")
-    binding = binding or trained_with
-    require_same_signals(folder, trained_with, binding, control_rate_hz)
-    require_anchor(folder, config.actions, binding)
+    schema, binding = declared_by(folder, config.actions, binding, control_rate_hz)
     statistics = load_statistics(folder / "statistics.json")
     model = PlainModel(schema, binding, statistics, config.network)
     load_weights(model, folder / "weights.safetensors")

@@ -106,3 +106,13 @@ def binding_of(settings: PolicySettings) -> Binding:
         rate_hz = settings.control_rate_hz
         return binding.with_control_rate(rate_hz) if rate_hz else binding
     return default_declarations(settings)[1]
+
+
+def schema_of(settings: PolicySettings) -> CanvasSchema:
+    """The schema that a policy of these settings has, without loading the policy.
+
+    It is the one that they name, the checkpoint's or the default. Raises as `declarations`.
+    """
+    if settings.checkpoint and not settings.schema:
+        return CanvasSchema.from_json(checkpoint_folder(settings.checkpoint) / "schema.json")
+    return CanvasSchema.from_json(resolve_config("schemas", settings.schema or DEFAULT_SCHEMA))

@@ -100,8 +100,8 @@ class BagInputs:
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a folder is a rosbag2 recording."""
-    return (path / "metadata.yaml").is_file()
+    """Whether a folder is a rosbag2 recording, whole or not."""
+    return (path / "metadata.yaml").is_file() or any(path.glob("*.mcap"))
 
 
 def verify_bag(
@@ -123,8 +123,13 @@ def verify_bag(
                     status = deserialize_message(data, DiagnosticStatus)
                     if status.name == DECISION_STATUS:
                         decisions.append(status)
-    except (ReaderError, OSError) as error:
-        raise BagError(f"{folder}: {error}") from error
+    except Exception as error:  # of a damaged file a reader may raise anything
+        told = str(error) if isinstance(error, ReaderError) else f"{type(error).__name__}: {error}"
+        raise BagError(
+            f"{folder}: expected a whole bag, got {told.rstrip('.')}; of a recording that was "
+            f"ended by force, `mcap recover` saves what is in its .mcap file, and `ros2 bag "
+            f"reindex -s mcap` makes its metadata.yaml anew"
+        ) from error
     chosen = [values for values in map(_decision, decisions) if "action_chunk" in values]
     if not chosen:
         raise BagError(

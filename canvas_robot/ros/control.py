@@ -41,6 +41,19 @@ def _told(error: Exception) -> str:
     return str(error) if told else f"{type(error).__name__}: {error}"
 
 
+def check_timeout(
+    execution: ChunkExecution, control_rate_hz: float, decision_timeout_s: float
+) -> None:
+    """Raises ValueError where the timeout ends a chunk before its rows are carried out."""
+    alone_s = execution.unattended / control_rate_hz
+    if alone_s > decision_timeout_s:
+        raise ValueError(
+            f"decision_timeout: expected at least {alone_s:g} s, as an execution of "
+            f"{execution.unattended} steps decides nothing for so long, got "
+            f"{decision_timeout_s:g} s; raise it, or lower execute_steps"
+        )
+
+
 class ControlLoop:
     """Samples in from any thread, `tick` from one thread, `motion` from any.
 
@@ -86,13 +99,7 @@ class ControlLoop:
         self._follow = Following(policy.binding, execution or First(), command_rate_hz, unsafe)
         self._moving = Moving(policy.binding.robot, self._follow, self._measured, self._intake, now)
         self._timeout_ns = round(decision_timeout_s * 1e9)
-        unattended = self._follow.execution.unattended
-        alone_s = unattended / self._binding.control_rate_hz
-        if alone_s > decision_timeout_s:
-            raise ValueError(
-                f"decision_timeout: expected at least {alone_s:g} s, as an execution of "
-                f"{unattended} steps decides nothing for so long, got {decision_timeout_s:g} s"
-            )
+        check_timeout(self._follow.execution, self._binding.control_rate_hz, decision_timeout_s)
         self._first_index = 0
 
     # ---------------------------------------------------------------- inputs, any thread

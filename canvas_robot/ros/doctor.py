@@ -14,11 +14,16 @@ from typing import final
 import cv2
 import numpy as np
 from rclpy.exceptions import ParameterException
+from rclpy.qos import QoSProfile
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import JointState
 
-from canvas_robot.kinematics.limiter import motion_limits_of
 from canvas_robot.kinematics.rule import limits_of
+from canvas_robot.policy.settings import binding_of, declarations, schema_of
+from canvas_robot.policy.stand_in import HORIZON
+from canvas_robot.resources import checkpoint_folder
 from canvas_robot.ros.description import arm_of, heard_description
-from canvas_robot.ros.findings import Finding, absolute, type_name
+from canvas_robot.ros.findings import Finding, absolute, full_name, type_name
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS, why_unstamped
 from canvas_robot.ros.listener import Listener, remapping_arguments
@@ -30,12 +35,23 @@ from canvas_robot.ros.parameters import (
     read_settings,
     unknown_parameters,
 )
-from canvas_robot.ros.qos import check_overrides
-from canvas_robot.signals import Binding, BindingError, ImageSignal, SignalError
+from canvas_robot.ros.promised import Promised
+from canvas_robot.ros.qos import (
+    QOS_PREFIX,
+    check_overrides,
+    policy_value,
+    told_policy,
+    unmet,
+    untaken_overrides,
+)
+from canvas_robot.ros.session import refusals, robot_of
+from canvas_robot.signals import Binding, ImageSignal, SignalError
 from canvas_robot.signals.binding import RosImage
 from canvas_robot.signals.pose import pose_from_bridge_state
 
 _POLL_S = 0.02
+# A publisher that the first looks miss is found when it announces itself anew: Fast DDS, every 3 s.
+DISCOVERY_S = 4.0
 LEAST_ALIKE, MOST_SHIFTED = 0.5, 0.05  # correlation; share of the picture's width
 
 
@@ -44,57 +60,64 @@ class Doctor:
     """Listens as the policy node would. `examine` returns what was found.
 
     Args:
-        binding: of the robot.
-        image_transport: "raw" or "compressed", as the node's parameter.
+        binding: of the robot; None: as the parameters say.
         name: that the policy node has or will have, with its namespace.
         domain_id: ROS domain.
         parameters: of the policy node, by name: its quality of service is listened with, and the
             outputs that they ask for are looked at.
         remap: the node's own rules, such as joint_states:=/wx250s/joint_states.
     Raises:
-        BindingError: the binding declares no robot.
+        BindingError: the binding is none, or declares no robot.
         ValueError: a rule is none.
         ParameterError: the node would refuse a parameter.
+        FileNotFoundError, SchemaError, CheckpointError: of what they name.
     """
 
     def __init__(
         self,
-        binding: Binding,
-        image_transport: str,
+        binding: Binding | None,
         name: str,
         domain_id: int,
         parameters: Mapping[str, object] | None = None,
         remap: Sequence[str] = (),
     ) -> None:
-        if binding.robot is None:
-            raise BindingError("binding: expected a robot, the arm to command; it declares none")
-        self._binding, self._name = binding, absolute(name)
+        self._name = absolute(name)
         namespace = self._name.rpartition("/")[0]
         arguments = remapping_arguments(remap, self._name)
-        self._listener = Listener(
-            "canvas_robot_doctor", domain_id, parameters, namespace, arguments
-        )
-        self._node = self._listener.node
         try:
-            declare_parameters(self._node)
-            self._settings = read_settings(self._node)
-            check_overrides(self._node)
-        except ParameterException as error:
-            self._listener.close()
+            self._listener = Listener(
+                "canvas_robot_doctor", domain_id, parameters, namespace, arguments
+            )
+        except ParameterException as error:  # of rclpy's own, use_sim_time
             raise ParameterError(str(error)) from error
-        except ParameterError:
-            self._listener.close()
-            raise
-        self._topics: dict[str, type] = {}
+        self._node = self._listener.node
+        self._topics: dict[str, Subscription] = {}
         self._samples, self._faults = Counter(), defaultdict(Counter)
         self._ages_ns: dict[str, list[int]] = defaultdict(list)
         self._newest: dict[str, np.ndarray] = {}
         try:
-            arm = arm_of(binding, heard_description(self._node, binding))
-        except Exception:
+            self._configure(binding)
+        except BaseException:
             self._listener.close()
             raise
-        self._inputs = Inputs(self, binding, arm, self, image_transport)
+
+    def _configure(self, binding: Binding | None) -> None:
+        """As the node does, up to the model."""
+        declare_parameters(self._node)
+        self._settings = read_settings(self._node)
+        check_overrides(self._node)
+        policy = self._settings.policy
+        if policy.checkpoint:
+            from canvas_robot.policy.checkpoint_files import check_checkpoint  # brings torch
+
+            named = binding or declarations(policy)[1]
+            check_checkpoint(checkpoint_folder(policy.checkpoint), named, policy.control_rate_hz)
+        self._binding = binding or binding_of(policy)
+        robot_of(self._binding)
+        self._arm = arm_of(self._binding, heard_description(self._node, self._binding))
+        self._schema = schema_of(policy)
+        self._inputs = Inputs(self, self._binding, self._arm, self, self._settings.image_transport)
+        self._promised = Promised(self._node, self._name, self._settings, self._binding)
 
     def __enter__(self) -> Doctor:
         return self
@@ -105,8 +128,9 @@ class Doctor:
     # ------------------------------------------------------------------ as node and loop of Inputs
 
     def create_subscription(self, msg_type: type, topic: str, callback, qos, **options):
-        self._topics[topic] = msg_type
-        return self._node.create_subscription(msg_type, topic, callback, qos, **options)
+        made = self._node.create_subscription(msg_type, topic, callback, qos, **options)
+        self._topics[made.topic_name] = made
+        return made
 
     def get_clock(self):
         return self._node.get_clock()
@@ -136,31 +160,37 @@ class Doctor:
         self._samples[signal] += messages
 
     def unheard(self, signal: str, detail: str) -> None:
-        self.fault(signal, detail)
+        """The graph tells more, of its topic."""
 
     # ------------------------------------------------------------------ findings
 
     def listen(self, seconds: float) -> None:
-        """Takes messages for so long."""
+        """Takes messages for so long, once the publishers of all inputs are known."""
+        until = time.monotonic() + DISCOVERY_S
+        while time.monotonic() < until and not all(map(self._node.count_publishers, self._topics)):
+            self._take(_POLL_S)
+        self._samples.clear()  # from here on they are counted by time
         self._seconds, until = seconds, time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._listener.spin_once(min(left, _POLL_S))
-            self._inputs.poll()
+            self._take(min(left, _POLL_S))
+
+    def _take(self, timeout_s: float) -> None:
+        self._listener.spin_once(timeout_s)
+        self._inputs.poll()
 
     def examine(self, reference: np.ndarray | None = None) -> list[Finding]:
         """What was found. reference: (H, W, 3) uint8 RGB, what the camera should see."""
-        told = unknown_parameters(self._node)
-        remedy = "mend its name in the parameters file; the node ignores it"
-        findings = [Finding("warning", "parameters", line, remedy) for line in told]
+        findings = self._configuration()
         if self.get_clock().now().nanoseconds == 0:
             remedy = "start the simulator, or set use_sim_time to false"
             findings.append(Finding("fault", "/clock", "it stands still at 0", remedy))
-        findings.append(self._limits())
-        findings += [self._topic(topic, kind) for topic, kind in self._topics.items()]
+        for topic, subscription in self._topics.items():
+            findings.append(self._topic(topic, subscription.msg_type))
+            findings += self._quality(topic, subscription.qos_profile)
         for signal in self._binding.sources.ros:
             findings += self._signal(signal)
         findings.append(self._pose())
-        findings += OutputCheck(self._node, self._name, self._settings).findings()
+        findings += OutputCheck(self._node, self._name, self._settings, self._promised).findings()
         if reference is not None:
             findings.append(self._view(reference))
         return findings
@@ -173,28 +203,62 @@ class Doctor:
         sources = self._binding.sources.ros
         return [signal for signal, source in sources.items() if isinstance(source, RosImage)]
 
-    def _limits(self) -> Finding:
-        try:
-            limits = motion_limits_of(self._binding.robot)
-        except BindingError as error:
-            return Finding("fault", "limits", str(error), "declare them in the binding")
-        return Finding(
-            "ok",
-            "limits",
-            f"at most {limits.speed[:3].max()} m/s and {limits.speed[3:].max()} rad/s",
-        )
+    def _configuration(self) -> list[Finding]:
+        """What the node would ignore, and why it would refuse to configure."""
+        lines = [*unknown_parameters(self._node), *untaken_overrides(self._node)]
+        remedy = "mend its name in the parameters file; the node ignores it"
+        findings = [Finding("warning", "parameters", line, remedy) for line in lines]
+        settings, binding = self._settings, self._binding
+        horizon = HORIZON if settings.policy.stand_in else None
+        refused = refusals(settings, self._schema, binding, self._arm, horizon)
+        for error in refused:
+            found, _, remedy = str(error).partition("; ")
+            remedy = remedy or "mend it in the binding or the parameters file"
+            findings.append(Finding("fault", "configure", found, remedy))
+        return [*findings, *self._limits()]
 
-    def _topic(self, topic: str, kind: type) -> Finding:
-        full = self._node.resolve_topic_name(topic)
+    def _limits(self) -> list[Finding]:
+        robot = self._binding.robot
+        if robot.speed_limits is not None and robot.acceleration_limits is not None:
+            metres, radians = max(robot.speed_limits[:3]), max(robot.speed_limits[3:])
+            return [Finding("ok", "limits", f"at most {metres:g} m/s and {radians:g} rad/s")]
+        if self._settings.unsafe:
+            remedy = "declare speed_limits and acceleration_limits in the binding"
+            return [Finding("warning", "limits", "none of motion, and unsafe is true", remedy)]
+        return []  # the node refuses to configure
+
+    def _quality(self, topic: str, requested: QoSProfile) -> list[Finding]:
+        """Publishers that the node will not hear, and what is to be set to what."""
+        findings = []
+        for publisher in self._node.get_publishers_info_by_topic(topic):
+            offered, who = publisher.qos_profile, full_name(publisher)
+            for policy in unmet(offered, requested):
+                key = f"{QOS_PREFIX}.{topic}.subscription.{policy}"
+                found = (
+                    f"{who} is not heard: it offers {told_policy(offered, policy)}, the node asks "
+                    f"for {told_policy(requested, policy)}"
+                )
+                remedy = (
+                    f"set {key}: {policy_value(offered, policy)} in the parameters file, or let "
+                    f"{who} offer {told_policy(requested, policy)}"
+                )
+                findings.append(Finding("fault", topic, found, remedy))
+        return findings
+
+    def _topic(self, full: str, kind: type) -> Finding:
         found = {info.topic_type for info in self._node.get_publishers_info_by_topic(full)}
         wanted = type_name(kind)
         if wanted in found:
             infos = self._node.get_publishers_info_by_topic(full)
             if len(infos) == 1:
                 return Finding("ok", full, wanted)
-            names = sorted({f"{i.node_namespace.rstrip('/')}/{i.node_name}" for i in infos})
-            remedy = "stop one, unless each tells of other joints: the policy sees both in turn"
-            return Finding("warning", full, f"{', '.join(names)} publish it", remedy)
+            names = sorted({full_name(info) for info in infos})
+            harm = ", and is held by each that lacks a joint" if kind is JointState else ""
+            remedy = (
+                f"stop all but one, or give the others a topic of their own (-r {full}:=/other "
+                f"where they start): the policy sees their messages in turn{harm}"
+            )
+            return Finding("warning", full, f"{len(infos)} publish it: {', '.join(names)}", remedy)
         if found:
             return Finding(
                 "fault",
@@ -208,7 +272,8 @@ class Doctor:
             if wanted in types and self._node.count_publishers(name)
         ]
         remedy = (
-            f"remap it: {', '.join(others)} carries that type"
+            f"{', '.join(others)} carries that type: name it in the binding, or remap the node "
+            f"(-r {full}:={others[0]})"
             if others
             else "start the driver; check ROS_DOMAIN_ID on both sides"
         )
@@ -216,10 +281,11 @@ class Doctor:
 
     def _signal(self, signal: str) -> list[Finding]:
         subject, declared = f"signal {signal}", self._binding.signals[signal]
-        findings = [
-            Finding("fault", subject, f"{text} ({count} times)", "see docs/robot.md, bad_input")
-            for text, count in self._faults[signal].most_common(3)
-        ]
+        findings = []
+        for text, times in self._faults[signal].most_common(3):
+            found, _, remedy = text.partition("; ")
+            remedy = remedy or "mend the source; see docs/robot.md, bad_input"
+            findings.append(Finding("fault", subject, f"{found} ({times} times)", remedy))
         count, needed = self._samples[signal], self._binding.control_rate_hz
         if not count:
             none = Finding("fault", subject, "no sample came", "see its topic above")
@@ -250,10 +316,13 @@ class Doctor:
         return findings
 
     def _pose(self) -> Finding:
-        measured = state_signal(self._binding)
-        if measured not in self._newest:
+        try:
+            newest = self._newest.get(state_signal(self._binding))
+        except ValueError:  # as configure refuses it, above
+            newest = None
+        if newest is None:
             return Finding("fault", "measured pose", "unknown", "see its signal above")
-        pose = pose_from_bridge_state(self._newest[measured])[0]
+        pose = pose_from_bridge_state(newest)[0]
         where = f"{np.round(pose.position, 3).tolist()} m"
         if outside := why_outside(pose, limits_of(self._binding.robot)):
             return Finding("fault", "measured pose", outside, "move the arm inside, by hand")

@@ -10,7 +10,6 @@ import PIL.Image
 from rich.console import Console
 from rich.table import Table
 
-from canvas_robot.policy.settings import PolicySettings, binding_of
 from canvas_robot.ros.doctor import Doctor
 from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.parameters import parameters_of_file
@@ -37,19 +36,13 @@ def run_doctor(
     node.
     """
     parameters = {} if params_file is None else parameters_of_file(params_file, absolute(name))
-    named = {key: str(parameters.get(key, "")) for key in ("checkpoint", "binding")}
-    if binding is not None:
-        named["binding"] = binding
-    try:
-        rate_hz = float(parameters.get("control_rate", 0.0))
-        declared = binding_of(PolicySettings(**named, control_rate_hz=rate_hz))
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"checkpoint {named['checkpoint']!r}, binding {named['binding']!r}: {error}"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"control_rate or binding: {error}") from error
-    transport = image_transport or parameters.get("image_transport", "raw")
+    if params_file is not None and not parameters:
+        console.print(
+            f"[yellow]{params_file}: nothing in it is for the node {absolute(name)}; begin it with "
+            f"/**/{absolute(name).rpartition('/')[2]}:, or name the node (--name)[/]"
+        )
+    asked = {"binding": binding, "image_transport": image_transport}
+    parameters |= {parameter: value for parameter, value in asked.items() if value is not None}
     picture = None
     if reference is not None:
         try:
@@ -59,11 +52,13 @@ def run_doctor(
             raise ValueError(
                 f"--reference: expected a picture, got {reference}: {error}"
             ) from error
-    with Doctor(declared, transport, name, user_domain_id(), parameters, remap) as doctor:
+    with Doctor(None, name, user_domain_id(), parameters, remap) as doctor:
         with console.status(f"listening for {seconds:g} s; nothing is published"):
             doctor.listen(seconds)
         findings, seen = doctor.examine(picture), doctor.picture()
-    table = Table("", "what", "found", "remedy")
+    table = Table("")
+    for column in ("what", "found", "remedy"):
+        table.add_column(column, overflow="fold")  # what is to be copied must be whole
     for finding in findings:
         level = f"[{_COLOURS[finding.level]}]{finding.level}[/]"
         table.add_row(level, finding.subject, finding.found, finding.remedy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -19,6 +20,12 @@ from canvas_robot.ros.preparation import Call, Preparation
 from canvas_robot.signals import Binding
 
 SERVO_SERVICE = "servo_node/switch_command_type"  # the name that MoveIt's launch files give it
+# Its installer builds them beside the driver; this is for a machine without one.
+_BUILD_INTERBOTIX = (
+    "source the workspace of Interbotix's installer, or git clone -b jazzy "
+    "https://github.com/Interbotix/interbotix_ros_core && colcon build --base-paths "
+    "interbotix_ros_core/interbotix_ros_xseries/interbotix_xs_msgs && . install/setup.sh"
+)
 
 
 class DriverError(ValueError):
@@ -103,29 +110,47 @@ class Drivers:
             self._interbotix.move_joints(joints)
 
 
-def check_drivers(settings: Settings) -> None:
-    """Raises DriverError naming what has to be installed for the parameters."""
+@dataclass(frozen=True)
+class MissingPackage:
+    """Messages that a parameter needs and that cannot be imported.
+
+    found: what was expected and what came. remedy: the command that installs them.
+    """
+
+    parameter: str
+    found: str
+    remedy: str
+
+
+def missing_packages(settings: Settings) -> list[MissingPackage]:
+    """Of what the parameters ask for; empty where everything is installed."""
     apt = f"apt install ros-{os.environ.get('ROS_DISTRO', 'jazzy')}"
+    missing: list[MissingPackage] = []
     if settings.gripper_action:
-        with _needed("gripper_action", f"{apt}-control-msgs"):
+        with _noted(missing, "gripper_action", f"{apt}-control-msgs"):
             from control_msgs.action import ParallelGripperCommand  # noqa: F401
     if settings.servo:
-        with _needed("servo", f"{apt}-moveit-msgs"):
+        with _noted(missing, "servo", f"{apt}-moveit-msgs"):
             from moveit_msgs.srv import ServoCommandType  # noqa: F401
     if settings.interbotix:
-        remedy = "Interbotix's installer builds it beside the driver; source its workspace"
-        with _needed("interbotix", remedy):
+        with _noted(missing, "interbotix", _BUILD_INTERBOTIX):
             from interbotix_xs_msgs.msg import JointGroupCommand  # noqa: F401
+    return missing
+
+
+def check_drivers(settings: Settings) -> None:
+    """Raises DriverError naming all that has to be installed for the parameters."""
+    if missing := missing_packages(settings):
+        raise DriverError(". ".join(f"{m.parameter}: {m.found}; {m.remedy}" for m in missing))
 
 
 @contextmanager
-def _needed(parameter: str, remedy: str) -> Iterator[None]:
+def _noted(missing: list[MissingPackage], parameter: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise DriverError(
-            f"{parameter}: expected the messages of its driver, got {error}; {remedy}"
-        ) from error
+        found = f"expected the messages of its driver, got {error}"
+        missing.append(MissingPackage(parameter, found, remedy))
 
 
 def servo_preparation(node: LifecycleNode, command: str) -> Preparation:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -18,6 +20,11 @@ class Finding:
 def absolute(name: str) -> str:
     """A node's name with its namespace, such as /policy or /left/policy."""
     return "/" + name.strip("/")
+
+
+def full_name(endpoint: TopicEndpointInfo) -> str:
+    """The name of the node that publishes or subscribes, with its namespace."""
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
 def type_name(kind: type) -> str:

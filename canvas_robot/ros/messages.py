@@ -77,7 +77,8 @@ def joints_from_msg(msg: JointState, names: tuple[str, ...]) -> np.ndarray:
     missing = [name for name in names if name not in at]
     if missing:
         raise MessageError(
-            f"JointState: joints missing: {', '.join(missing)}; there are {', '.join(at) or 'none'}"
+            f"JointState: joints missing: {', '.join(missing)}, got {', '.join(at) or 'none'}; "
+            f"name them in the binding as the driver does"
         )
     positions = np.array([at[name] for name in names], dtype=np.float64)
     if not np.isfinite(positions).all():

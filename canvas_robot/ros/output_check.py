@@ -9,13 +9,17 @@ from typing import final
 
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy
+from rclpy.qos import QoSProfile
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from std_msgs.msg import Bool, Float64, Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from canvas_robot.ros.drivers import SERVO_SERVICE, DriverError, check_drivers
-from canvas_robot.ros.findings import Finding, type_name
+from canvas_robot.ros.drivers import SERVO_SERVICE, missing_packages
+from canvas_robot.ros.findings import Finding, full_name, type_name
+from canvas_robot.ros.outputs import COMMAND_QOS
 from canvas_robot.ros.parameters import Settings
+from canvas_robot.ros.promised import Promised
+from canvas_robot.ros.qos import QOS_PREFIX, policy_value, told_policy, unmet
 
 COMMANDS = {"target_pose": PoseStamped, "target_twist": TwistStamped, "gripper": Float64}
 TRAJECTORIES = {"joint_trajectory": JointTrajectory, "gripper_trajectory": JointTrajectory}
@@ -30,18 +34,24 @@ class OutputCheck:
         node: looks at the graph.
         name: of the policy node, absolute, in whose namespace `node` is.
         settings: of the policy node, which name its outputs.
+        promised: what it will offer.
     """
 
-    def __init__(self, node: Node, name: str, settings: Settings) -> None:
+    def __init__(self, node: Node, name: str, settings: Settings, promised: Promised) -> None:
         self._node, self._name, self._settings = node, name, settings
+        self._promised = promised
 
     def findings(self) -> list[Finding]:
         """A line for each topic, and for each service and action of a driver."""
         settings = self._settings
+        findings = [
+            Finding("fault", missing.parameter, missing.found, missing.remedy)
+            for missing in missing_packages(settings)
+        ]
         if settings.dry_run:
             told = f"dry_run: poses go to {self._name}/proposed, and no arm is commanded"
-            return [Finding("ok", "commands", told)]
-        findings = [
+            return [*findings, Finding("ok", "commands", told)]
+        findings += [
             self._said(parameter, topic, type_name(kind))
             for parameter, topic, kind in (
                 ("estop_topic", settings.estop_topic, Bool),
@@ -61,11 +71,6 @@ class OutputCheck:
 
     def _drivers(self) -> list[Finding]:
         settings, findings = self._settings, []
-        try:
-            check_drivers(settings)
-        except DriverError as error:
-            told, _, remedy = str(error).partition("; ")
-            findings.append(Finding("fault", "messages of drivers", told, remedy))
         if settings.servo:
             kind = "moveit_msgs/srv/ServoCommandType"
             findings.append(self._served(SERVO_SERVICE, kind, "start MoveIt Servo"))
@@ -85,15 +90,9 @@ class OutputCheck:
                 findings.append(self._served(f"{robot}/{service}", kind, remedy))
         return findings
 
-    def _full(self, topic: str) -> str:
-        """As the policy node resolves it; the node that looks is in its namespace."""
-        private = topic.removeprefix("~/")
-        named = topic if private == topic else f"{self._name}/{private}"
-        return self._node.resolve_topic_name(named)
-
     def _said(self, parameter: str, topic: str, kind: str) -> Finding:
         """Of what people say: a misspelt emergency stop must not be found out when it is needed."""
-        full = self._full(topic)
+        full = self._promised.full(topic)
         found = {info.topic_type for info in self._node.get_publishers_info_by_topic(full)}
         subject = f"{parameter} {full}"
         if kind in found:
@@ -103,7 +102,7 @@ class OutputCheck:
         return Finding("fault" if found else "warning", subject, told, remedy)
 
     def _heard(self, topic: str, kind: str) -> Finding:
-        full = self._full(topic)
+        full = self._promised.full(topic)
         publishers = self._node.get_publishers_info_by_topic(full)
         others = [p.node_name for p in publishers if p.node_name != self._name.split("/")[-1]]
         if others:
@@ -117,13 +116,27 @@ class OutputCheck:
             if hearer.topic_type != kind:
                 found = f"{hearer.node_name} expects {hearer.topic_type}, it is {kind}"
                 return Finding("fault", full, found, "remap it to another topic")
-            if hearer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL:
-                found = f"{hearer.node_name} asks for transient local durability and hears nothing"
-                return Finding("fault", full, found, "make its subscription volatile")
+            offered = self._promised.offered.get(full, COMMAND_QOS)
+            if less := unmet(offered, hearer.qos_profile):
+                return self._unheard(full, hearer, less[0], offered)
         return Finding("ok", full, f"heard by {', '.join(h.node_name for h in hearers)}")
 
+    def _unheard(
+        self, topic: str, hearer: TopicEndpointInfo, policy: str, offered: QoSProfile
+    ) -> Finding:
+        """One who hears nothing, as it asks for more than the node will offer."""
+        who, asked = full_name(hearer), told_policy(hearer.qos_profile, policy)
+        less = told_policy(offered, policy)
+        found = f"{who} hears nothing: it asks for {asked}, the node offers {less}"
+        remedy = f"let {who} ask for {less}"
+        key = f"{QOS_PREFIX}.{topic}.publisher.{policy}"
+        if self._node.has_parameter(key):
+            value = policy_value(hearer.qos_profile, policy)
+            remedy = f"set {key}: {value} in the parameters file, or {remedy}"
+        return Finding("fault", topic, found, remedy)
+
     def _served(self, service: str, kind: str, remedy: str) -> Finding:
-        full = self._full(service)
+        full = self._promised.full(service)
         found = dict(self._node.get_service_names_and_types()).get(full, [])
         subject, wanted = full.removesuffix("/_action/send_goal"), kind.removesuffix("_SendGoal")
         if kind in found:

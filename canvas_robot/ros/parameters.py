@@ -7,9 +7,15 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import rclpy
 import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidTopicNameException
+from rclpy.context import Context
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    InvalidTopicNameException,
+)
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import Parameter, parameter_dict_from_yaml_file
@@ -22,6 +28,7 @@ from canvas_robot.policy.settings import (
     STAND_INS,
     PolicySettings,
 )
+from canvas_robot.ros.process import why_no_ros
 
 
 class ParameterError(ValueError):
@@ -215,6 +222,7 @@ def declare_parameters(node: Node) -> None:
 
     All others are read at configure, and the node then refuses to change them; but `instruction` is
     read at activation and whenever it is set, and those of RELOADED again at ~/reload.
+    Raises ParameterError for what was set at start and cannot be a parameter's value.
     """
     for name, (default, description) in PARAMETERS.items():
         descriptor = ParameterDescriptor(
@@ -222,9 +230,10 @@ def declare_parameters(node: Node) -> None:
             additional_constraints=f"one of {_listed(name)}" if name in _WORDS else "",
             read_only=name in AT_START,
         )
-        node.declare_parameter(name, default, descriptor)
+        declare(node, name, default, descriptor)
     for name, (default, low, high, description) in NUMBERS.items():
-        node.declare_parameter(
+        declare(
+            node,
             name,
             default,
             ParameterDescriptor(
@@ -232,7 +241,8 @@ def declare_parameters(node: Node) -> None:
                 floating_point_range=[FloatingPointRange(from_value=low, to_value=high)],
             ),
         )
-    node.declare_parameter(
+    declare(
+        node,
         "execute_steps",
         0,
         ParameterDescriptor(
@@ -240,7 +250,8 @@ def declare_parameters(node: Node) -> None:
             integer_range=[IntegerRange(from_value=0, to_value=1000)],
         ),
     )
-    node.declare_parameter(
+    declare(
+        node,
         "threads",
         DEFAULT_THREADS,
         ParameterDescriptor(
@@ -251,11 +262,36 @@ def declare_parameters(node: Node) -> None:
     )
 
 
+def declare(node: Node, name: str, default: object, descriptor: ParameterDescriptor) -> None:
+    """Declares one parameter; raises ParameterError for what it was set to at start."""
+    try:
+        node.declare_parameter(name, default, descriptor)
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        got = node._parameter_overrides[name].value  # rclpy has no public way to it
+        raise ParameterError(
+            f"{name}: expected {_expected(default, descriptor)}, got {got!r}"
+        ) from error
+
+
+def _expected(default: object, descriptor: ParameterDescriptor) -> str:
+    """What a parameter takes, in words."""
+    if isinstance(default, bool):
+        return "true or false"
+    if isinstance(default, str):
+        return "text, in quotes where it reads as a number or a truth"
+    if isinstance(default, list):
+        return "a list of text"
+    kind = "a number with a decimal point" if isinstance(default, float) else "a whole number"
+    for allowed in (*descriptor.floating_point_range, *descriptor.integer_range):
+        kind += f" from {allowed.from_value} to {allowed.to_value}"
+    return kind
+
+
 def unknown_parameters(node: Node) -> list[str]:
     """What was set at start and is no parameter of the node, each with what may have been meant."""
-    known = [*PARAMETERS, *NUMBERS, "threads", "execute_steps"]
+    known = [*node.get_parameters_by_prefix("")]
     told = []
-    for name in node._parameter_overrides:  # rclpy has no public way to what was given at start
+    for name in node._parameter_overrides:
         if not node.has_parameter(name) and not name.startswith("qos_overrides."):
             near = difflib.get_close_matches(name, known, 1)
             told.append(f"{name}: no such parameter" + (f"; {near[0]}?" if near else ""))
@@ -266,17 +302,19 @@ def parameters_of_file(path: Path, name: str = "/policy") -> dict[str, object]:
     """What a parameters file gives the policy node of an absolute name, by the parameter's name.
 
     Of several entries that mean the node, later ones win, as in ROS. Raises ParameterError where
-    the file is none.
+    the node would not start with the file.
     """
+    context = Context()
     try:
-        meant = [key for key in yaml.safe_load(path.read_text()) if _means(key, name)]
-        found = {}
-        for key in meant:
+        rclpy.init(args=["--ros-args", "--params-file", str(path)], context=context)
+    except RuntimeError as error:
+        raise ParameterError(why_no_ros(error)) from error
+    finally:
+        rclpy.try_shutdown(context=context)
+    found = {}
+    for key in yaml.safe_load(path.read_text()) or {}:
+        if _means(key, name):
             found |= parameter_dict_from_yaml_file(str(path), target_nodes=[key])
-    except (OSError, RuntimeError, LookupError, AttributeError, TypeError, yaml.YAMLError) as error:
-        raise ParameterError(
-            f"{path}: expected a ROS parameters file (node: ros__parameters: ...), got {error}"
-        ) from error
     return {name: Parameter.from_parameter_msg(msg).value for name, msg in found.items()}
 
 
@@ -316,8 +354,8 @@ def check_value(node: Node, name: str, value: object) -> None:
     """
     if name in _WORDS and value not in _WORDS[name]:
         raise ParameterError(f"{name}: expected one of {_listed(name)}, got {value!r}")
-    if name in _ROS_NAMES:
-        _check_ros_name(node, name, value)
+    if name in _ROS_NAMES and value:
+        check_ros_name(node, name, value)
 
 
 def _listed(name: str) -> str:
@@ -329,11 +367,11 @@ def _of_same_name(settings: type, value: dict[str, object]) -> dict[str, object]
     return {field.name: value[field.name] for field in fields(settings) if field.name in value}
 
 
-def _check_ros_name(node: Node, parameter: str, name: str) -> None:
+def check_ros_name(node: Node, parameter: str, name: str) -> None:
+    """Raises ParameterError for a name of a topic or the like that ROS does not take."""
     try:
-        if name:
-            full = expand_topic_name(name, node.get_name(), node.get_namespace())
-            validate_full_topic_name(full)
+        full = expand_topic_name(name, node.get_name(), node.get_namespace())
+        validate_full_topic_name(full)
     except (InvalidTopicNameException, ValueError) as error:
         why = str(error).splitlines()[0].split(": ", 1)[-1].split(", at /")[0].rstrip(":")
         raise ParameterError(

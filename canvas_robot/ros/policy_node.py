@@ -24,7 +24,7 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from canvas_robot.policy.model_process import ModelProcess, prepare
+from canvas_robot.policy.model_process import GivenUpError, ModelProcess, prepare
 from canvas_robot.ros.command_clock import CommandClock
 from canvas_robot.ros.decisions import Decision, HoldReason, Instant
 from canvas_robot.ros.description import heard_description
@@ -68,6 +68,9 @@ def _logged(transition):
     def wrapper(self, state):
         try:
             return transition(self, state)
+        except GivenUpError as error:
+            self.get_logger().info(f"{transition.__name__}: {error}: the node was asked to end")
+            return TransitionCallbackReturn.FAILURE
         except Exception as error:
             self.get_logger().error(
                 f"{transition.__name__} failed: {type(error).__name__}: {error}"

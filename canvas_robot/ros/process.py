@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -32,6 +33,7 @@ class NodeClass(Protocol):
 def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None) -> int:
     """Loads the node's class, makes the node and spins until SIGINT or SIGTERM; the exit code.
 
+    What a user got wrong in arguments or parameters ends it with one line, and 1.
     A signal that comes while libraries load ends the process at once; later ones let the node shut
     down while it can still publish.
     """
@@ -56,7 +58,11 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
 
     node_class = load()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        print(f"error: {why_no_ros(error)}", file=sys.stderr)
+        return 1
     _handle_signals(stop)
     try:
         node = node_class()
@@ -79,6 +85,19 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
         # Launchers send a second signal; it must not kill a clean exit.
         _handle_signals(signal.SIG_IGN)
     return 0
+
+
+def why_no_ros(error: RuntimeError) -> str:
+    """Why rclpy.init refused arguments, file or environment: one line, with what to mend."""
+    said = re.sub(r",? at [^ ]*\.c:\d+", "", str(error).removeprefix("failed to initialize rcl: "))
+    if found := re.search(r"params file: '--params-file (.*?)'\. Error: (.*)", said, re.DOTALL):
+        file, reason = found.groups()
+        return (
+            f"{file}: expected a ROS parameters file: a node such as /**/policy:, below it "
+            f"ros__parameters:, below that name: value, none of them empty; got: {reason.strip()}; "
+            f"mend the file"
+        )
+    return f"ROS could not start: {said.strip()}; mend the environment, or what --ros-args says"
 
 
 def orphaned() -> bool:

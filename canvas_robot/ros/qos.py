@@ -8,12 +8,14 @@ from __future__ import annotations
 import difflib
 import re
 
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
     LivelinessPolicy,
     QoSPolicyKind,
+    QoSProfile,
     ReliabilityPolicy,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -59,6 +61,7 @@ _WORDS = {
     "liveliness": LivelinessPolicy,
 }
 _DURATIONS = ("deadline", "lifespan", "liveliness_lease_duration")
+_INFINITE_NS = 2**63 - 1  # how the middleware says that there is none
 _SHORTEST_NS = 1_000_000  # what is shorter was not meant as nanoseconds
 _NAME = re.compile(rf"{QOS_PREFIX}\./.+\.(?:subscription|publisher)\.(\w+)")
 
@@ -83,6 +86,40 @@ def untaken_overrides(node: Node) -> list[str]:
                 f"{name}: no topic of the node takes it" + (f"; {near[0]}?" if near else "")
             )
     return told
+
+
+def unmet(offered: QoSProfile, requested: QoSProfile) -> list[str]:
+    """The policies in which a publisher offers less than a subscription requests: it hears nothing.
+
+    Source: OMG DDS 1.4, 2.2.3, the RxO column of its table of policies.
+    """
+    less = {
+        "reliability": requested.reliability == ReliabilityPolicy.RELIABLE
+        and offered.reliability == ReliabilityPolicy.BEST_EFFORT,
+        "durability": requested.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        and offered.durability == DurabilityPolicy.VOLATILE,
+        "liveliness": requested.liveliness == LivelinessPolicy.MANUAL_BY_TOPIC
+        and offered.liveliness == LivelinessPolicy.AUTOMATIC,
+    }
+    for policy in ("deadline", "liveliness_lease_duration"):
+        asked, given = policy_value(requested, policy), policy_value(offered, policy)
+        less[policy] = asked != 0 and (given == 0 or given > asked)
+    return [policy for policy, is_less in less.items() if is_less]
+
+
+def policy_value(qos: QoSProfile, policy: str) -> str | int:
+    """A policy as `qos_overrides` takes it: a word, or nanoseconds, 0 for none."""
+    value = getattr(qos, policy)
+    if isinstance(value, Duration):
+        return value.nanoseconds if value.nanoseconds < _INFINITE_NS else 0
+    return value.short_key
+
+
+def told_policy(qos: QoSProfile, policy: str) -> str:
+    """The same for people: deadline 100000000 ns, deadline none."""
+    value = policy_value(qos, policy)
+    said = value if isinstance(value, str) else f"{value} ns" if value else "none"
+    return f"{policy} {said}"
 
 
 def _expected(policy: str, value: object) -> str:

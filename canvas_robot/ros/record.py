@@ -150,7 +150,8 @@ class Recorder:
         if free < LEAST_FREE_BYTES:
             raise RecordError(
                 f"{self.folder}: stopped, {free / 1e9:.1f} GB of the disk are free, expected at "
-                f"least {LEAST_FREE_BYTES / 1e9:.1f}"
+                f"least {LEAST_FREE_BYTES / 1e9:.1f}; what came is in the bag. Make room, or "
+                f"record elsewhere (--out)"
             )
 
     def _type_of(self, topic: str) -> type:

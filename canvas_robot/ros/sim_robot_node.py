@@ -34,6 +34,7 @@ from canvas_robot.ros.messages import (
     stamp_from_ns,
     values_to_msg,
 )
+from canvas_robot.ros.parameters import check_ros_name, declare, unknown_parameters
 from canvas_robot.sim.physics import WidowXSim
 from canvas_robot.sim.running_episode import RunningEpisode
 from canvas_robot.sim.scene import Scene
@@ -70,6 +71,8 @@ PARAMETERS = {
     "gripper_topic": ("policy/gripper", "std_msgs/Float64, 0 closed to 1 open, obeyed"),
 }
 
+_TOPICS = ("image_topic", "joint_topic", "target_topic", "gripper_topic")
+
 
 class SimRobotNode(Node):
     """Physics, rendering and publishing run in one thread; commands come in from the executor's."""
@@ -77,9 +80,10 @@ class SimRobotNode(Node):
     def __init__(self, **kwargs) -> None:
         super().__init__("sim_robot", **kwargs)
         for name, (default, description) in PARAMETERS.items():
-            self.declare_parameter(
-                name, default, ParameterDescriptor(description=description, read_only=True)
-            )
+            descriptor = ParameterDescriptor(description=description, read_only=True)
+            declare(self, name, default, descriptor)
+        for line in unknown_parameters(self):
+            self.get_logger().error(f"ignored: {line}")
         self._check_parameters()
         self._arm = Arm.load("wx250s")
         self._commands: deque[Command] = deque(maxlen=8)
@@ -130,12 +134,25 @@ class SimRobotNode(Node):
         if not (
             16 <= self._value("image_width") <= 1920 and 16 <= self._value("image_height") <= 1080
         ):
-            raise ValueError("image_width, image_height: expected 16x16 to 1920x1080")
+            size = f"{self._value('image_width')}x{self._value('image_height')}"
+            raise ValueError(
+                f"image_width, image_height: expected 16x16 to 1920x1080 pixels, got {size}"
+            )
+        if self._value("episode") < 0:
+            raise ValueError(
+                f"episode: expected the first episode's number, from 0, got "
+                f"{self._value('episode')}"
+            )
+        for name in _TOPICS:
+            check_ros_name(self, name, self._value(name))
         self._task()
 
     def _task(self) -> Task:
         name = self._value("task")
-        return task_named(name, tuple(self._value("colours")) if name == "reach" else None)
+        if name != "reach":
+            return task_named(name)
+        colours = self.get_parameter_or("colours").value  # none where the list is empty
+        return task_named(name, tuple(colours or ()))
 
     # ------------------------------------------------------------------ commands
 

@@ -114,6 +114,18 @@ def test_every_third_party_import_is_declared(package_xml, setup_py):
     assert not undeclared, "imported, but neither in setup.py nor in package.xml"
 
 
+def test_what_launch_files_start_by_ros2_is_declared(package_xml):
+    """`ros2 bag` is of the package ros2bag, and so on; what it needs to read a bag beside it."""
+    commands = {
+        command
+        for path in _files("launch", "*.launch.py")
+        for command in re.findall(r'"ros2", "(\w+)"', path.read_text())
+    }
+    assert commands == {"bag"}
+    declared = {element.text for element in package_xml.iter("exec_depend")}
+    assert {f"ros2{command}" for command in commands} | {"rosbag2_storage_mcap"} <= declared
+
+
 def test_config_launch_and_marker_are_installed_where_ros_looks(installed):
     expected = {
         "share/ament_index/resource_index/packages/canvas_robot": ROOT / "resource/canvas_robot",

@@ -272,7 +272,10 @@ def test_a_binding_of_other_regions_or_signals_is_refused(saved, trained):
     assert refusal(saved, binding=other).startswith(f"checkpoint {saved}: trained with regions ")
     state = msgspec.structs.replace(binding.signals["state"], frame="world")
     other = msgspec.structs.replace(binding, signals={**binding.signals, "state": state})
-    assert refusal(saved, binding=other).startswith(f"checkpoint {saved}: trained with signals ")
+    assert refusal(saved, binding=other) == (
+        f"checkpoint {saved}: trained with signals {{'state.frame': 'base_link'}}, "
+        f"asked to run with {{'state.frame': 'world'}}"
+    )
 
 
 # ---------------------------------------------------------------- from settings

@@ -20,6 +20,7 @@ from canvas_robot.policy.codecs.squash import squash
 from canvas_robot.policy.exchange import BLOCK_BYTES, Block, Exchange, ExchangeError
 from canvas_robot.policy.model_process import (
     DEATHS,
+    GivenUpError,
     ModelError,
     ModelProcess,
     ModelRefusedError,
@@ -122,6 +123,11 @@ def test_it_predicts_what_the_policy_predicts_in_this_process(started):
 def test_what_cannot_be_loaded_says_why():
     with pytest.raises(ModelError, match=r"FileNotFoundError: .*nowhere\.json"):
         ModelProcess(PolicySettings(schema="nowhere.json"), 1, lambda level, line: None)
+
+
+def test_what_nobody_waits_for_is_given_up():
+    with pytest.raises(GivenUpError):
+        ModelProcess(PolicySettings(), 1, lambda level, line: None, is_given_up=lambda: True)
 
 
 def test_what_the_loader_says_is_told():

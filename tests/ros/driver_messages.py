@@ -88,6 +88,13 @@ def missing(packages: tuple[str, ...] = DRIVERS) -> list[str]:
     return [name for name in packages if importlib.util.find_spec(name) is None]
 
 
+def hide(monkeypatch) -> None:
+    """Drivers' packages are not installed, for the time of a test."""
+    imported = [name for name in sys.modules if name.split(".")[0] in DRIVERS]
+    for name in (*imported, *DRIVERS):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
 def why_not() -> str:
     """Why they cannot be made here; "" where they can."""
     needed = {

@@ -133,7 +133,7 @@ def test_without_its_arm_the_node_does_not_configure(
 def test_the_doctor_knows_the_described_arm(robot, describe, domain_id, tmp_path):
     describe(widowx())
     declared = load_binding(binding(tmp_path, arm="/robot_description"))
-    with Doctor(declared, "raw", "policy", domain_id) as doctor:
+    with Doctor(declared, "policy", domain_id) as doctor:
         doctor.listen(0.5)
         found = {f.subject: f.level for f in doctor.examine()}
     assert found["measured pose"] == "ok"

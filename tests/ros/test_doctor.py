@@ -8,15 +8,19 @@ import pytest
 from geometry_msgs.msg import PoseStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rclpy.duration import Duration
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, JointState
-from std_msgs.msg import Bool, Float64MultiArray, String
+from std_msgs.msg import Bool, Float64, Float64MultiArray, String
 from std_srvs.srv import Trigger
 
+from canvas_robot.policy.checkpoint_files import CheckpointError
 from canvas_robot.resources import config_path
 from canvas_robot.ros.doctor import Doctor, compared
 from canvas_robot.ros.parameters import ParameterError
 from canvas_robot.signals import BindingError, load_binding
+from tests.ros import driver_messages
 from tests.ros.conftest import JOINTS, RESET
 
 WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
@@ -36,9 +40,9 @@ def examine(robot, domain_id):
     robot.picture = scene()
 
     def run(
-        binding=WIDOWX, reference=None, name="policy", remap=(), **parameters
+        declared=WIDOWX, reference=None, name="policy", remap=(), **parameters
     ) -> dict[tuple[str, str], tuple[str, str]]:
-        with Doctor(binding, "raw", name, domain_id, parameters, remap) as doctor:
+        with Doctor(declared, name, domain_id, parameters, remap) as doctor:
             doctor.listen(LISTEN_S)
             findings = doctor.examine(reference)
         assert all(bool(f.remedy) == (f.level != "ok") for f in findings), findings
@@ -77,7 +81,8 @@ def test_a_camera_that_is_silent_is_named_with_where_its_type_is_published(exami
     found = faults(examine())
     assert found["/camera/image_raw"] == (
         "nobody publishes",
-        "remap it: /blue/image_raw carries that type",
+        "/blue/image_raw carries that type: name it in the binding, or remap the node "
+        "(-r /camera/image_raw:=/blue/image_raw)",
     )
     assert found["signal image"][0] == "no sample came"
     monitor.node.destroy_publisher(elsewhere)
@@ -112,7 +117,8 @@ def test_clocks_that_differ_are_named(examine, robot, offset_s, words):
 
 def test_a_black_picture_is_named(examine, robot):
     robot.picture = np.zeros((256, 256, 3), np.uint8)
-    assert "the picture is black: mean 0.0 of 255" in faults(examine())["signal image"][0]
+    found, remedy = faults(examine())["signal image"]
+    assert "the picture is black: mean 0.0 of 255" in found and remedy.startswith("take the lid")
 
 
 def test_a_camera_that_was_moved_is_named(examine, robot):
@@ -138,14 +144,35 @@ def test_a_second_publisher_and_a_listener_that_cannot_hear_are_named(examine, r
     monitor.node.create_subscription(TwistStamped, "policy/target_twist", print, latched)
     found = faults(examine())
     assert found["/policy/target_pose"][0] == "canvas_robot_monitor publishes it too"
-    assert "asks for transient local durability" in found["/policy/target_twist"][0]
+    assert "it asks for durability transient_local" in found["/policy/target_twist"][0]
     assert "expects std_msgs/msg/String" in found["/policy/gripper"][0]
 
 
 def test_a_publisher_that_does_not_offer_what_the_node_requests_is_named(examine):
     deadline = "qos_overrides./joint_states.subscription.deadline"
-    found, _ = faults(examine(**{deadline: 100_000_000}))["signal state"]
-    assert "a publisher is not heard" in found and "deadline 100000000 ns" in found
+    found, remedy = faults(examine(**{deadline: 100_000_000}))["/joint_states"]
+    assert found == (
+        "/robot is not heard: it offers deadline none, the node asks for deadline 100000000 ns"
+    )
+    assert remedy == (
+        f"set {deadline}: 0 in the parameters file, or let /robot offer deadline 100000000 ns"
+    )
+
+
+def test_who_asks_for_more_than_the_node_offers_is_named_with_what_to_set(examine, monitor):
+    strict = QoSProfile(depth=1, deadline=Duration(nanoseconds=100_000_000))
+    monitor.node.create_subscription(Float64, "policy/gripper", print, strict)
+    found, remedy = faults(examine())["/policy/gripper"]
+    assert found.endswith("it asks for deadline 100000000 ns, the node offers deadline none")
+    deadline = "qos_overrides./policy/gripper.publisher.deadline"
+    assert remedy.startswith(f"set {deadline}: 100000000 in the parameters file, or let ")
+
+
+def test_who_asks_for_no_more_than_the_node_is_set_to_offer_hears_it(examine, monitor):
+    strict = QoSProfile(depth=1, deadline=Duration(nanoseconds=100_000_000))
+    monitor.node.create_subscription(Float64, "policy/gripper", print, strict)
+    deadline = "qos_overrides./policy/gripper.publisher.deadline"
+    assert ("ok", "/policy/gripper") in examine(**{deadline: 100_000_000})
 
 
 def test_outputs_that_the_parameters_ask_for_are_looked_at(examine, monitor):
@@ -158,7 +185,8 @@ def test_outputs_that_the_parameters_ask_for_are_looked_at(examine, monitor):
     assert ("ok", "commands") in dry and not [s for _, s in dry if s.startswith("/policy")]
 
 
-def test_drivers_that_are_not_there_or_others_are_named(examine, robot):
+def test_drivers_that_are_not_there_or_others_are_named(examine, robot, monkeypatch):
+    driver_messages.hide(monkeypatch)
     robot.node.create_service(Trigger, "left/servo_node/switch_command_type", print)
     asked = {"servo": "twist", "gripper_action": "/hand/gripper_cmd", "interbotix": "/wx250s"}
     found = examine(name="left/policy", **asked)
@@ -167,6 +195,13 @@ def test_drivers_that_are_not_there_or_others_are_named(examine, robot):
     assert wrong["/left/servo_node/switch_command_type"] == (expected, "start MoveIt Servo")
     kind = "control_msgs/action/ParallelGripperCommand"
     assert wrong["/hand/gripper_cmd"][0] == f"nobody offers it ({kind})"
+    for parameter, command in (
+        ("gripper_action", "apt install ros-"),
+        ("servo", "apt install ros-"),
+        ("interbotix", "colcon build"),
+    ):
+        lacks, remedy = wrong[parameter]
+        assert lacks.startswith("expected the messages of its driver") and command in remedy
     for service in ("get_robot_info", "set_motor_registers"):
         assert "robot_name:=wx250s" in wrong[f"/wx250s/{service}"][1]
     assert ("warning", "/wx250s/commands/joint_group") in found
@@ -190,12 +225,60 @@ def test_a_node_in_a_namespace_is_looked_at_there(examine):
 def test_a_topic_that_several_publish_is_named_with_who_does(examine, monitor):
     monitor.node.create_publisher(JointState, "joint_states", 1)
     told, remedy = examine()["warning", "/joint_states"]
-    assert told == "/canvas_robot_monitor, /robot publish it" and "stop one" in remedy
+    assert told == "2 publish it: /canvas_robot_monitor, /robot"
+    for words in ("stop all but one", "-r /joint_states:=/other", "lacks a joint"):
+        assert words in remedy
 
 
 def test_a_message_without_a_stamp_is_told_what_it_lacks(examine, robot):
     robot.stamp = lambda now: 0
-    assert "let its driver set header.stamp" in faults(examine())["signal state"][0]
+    found, remedy = faults(examine())["signal state"]
+    assert "expected a stamp, got 0" in found and remedy == "let its driver set header.stamp"
+
+
+REFUSED = {
+    "joint_output": ({"joint_output": True, "binding": "widowx_pose.yaml"}, "type joint_states"),
+    "timeout": ({"execution": "receding"}, "decision_timeout: expected at least 0.8 s"),
+    "steps": ({"execution": "receding", "execute_steps": 9}, "execute_steps: expected 0"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_configure_would_refuse_is_told_in_its_words(case, examine, start_policy, capfd):
+    parameters, words = REFUSED[case]
+    found, remedy = faults(examine(None, **parameters))["configure"]
+    assert words in found and remedy
+    node = start_policy(stand_in="constant", **parameters).node
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert f"Error: {found}" in capfd.readouterr().err
+
+
+def test_a_checkpoint_is_looked_at_without_its_weights(domain_id):
+    def look(**parameters) -> None:
+        with Doctor(None, "policy", domain_id, {"checkpoint": "demo", **parameters}):
+            pass
+
+    look()
+    with pytest.raises(CheckpointError, match=r"control rate 5\.0, asked to run with 7"):
+        look(control_rate=7.0)
+    with pytest.raises(CheckpointError, match="trained with signals"):
+        look(binding="fetch_reach.yaml")
+    with pytest.raises(CheckpointError, match=r"expected a folder with schema\.json"):
+        look(checkpoint="/nowhere")
+
+
+def test_all_that_configure_would_refuse_is_told(domain_id):
+    robot = msgspec.structs.replace(WIDOWX.robot, reactions={"stoped": "hold"}, speed_limits=None)
+    binding = msgspec.structs.replace(WIDOWX, robot=robot)
+    parameters = {"execution": "receding", "qos_overrides./policy/grip.publisher.deadline": 0}
+    with Doctor(binding, "policy", domain_id, parameters) as doctor:
+        doctor.listen(0.1)
+        lines = [(f.level, f.subject, f.found) for f in doctor.examine()]
+    told = [found for level, subject, found in lines if subject == "configure"]
+    for words in ("robot.reactions: expected", "expected speed_limits", "decision_timeout: "):
+        assert any(words in found for found in told), told
+    warned = "qos_overrides./policy/grip.publisher.deadline: no topic of the node takes it"
+    assert ("warning", "parameters", warned) in [(a, b, c[: len(warned)]) for a, b, c in lines]
 
 
 def test_parameters_are_read_as_the_node_reads_them(examine):
@@ -209,9 +292,11 @@ def test_parameters_are_read_as_the_node_reads_them(examine):
 def test_a_binding_without_limits_is_named_and_one_without_a_robot_refused(examine, domain_id):
     robot = msgspec.structs.replace(WIDOWX.robot, speed_limits=None)
     found = faults(examine(msgspec.structs.replace(WIDOWX, robot=robot)))
-    assert "expected speed_limits" in found["limits"][0]
+    assert "expected speed_limits" in found["configure"][0]
+    unsafe = examine(msgspec.structs.replace(WIDOWX, robot=robot), unsafe=True)
+    assert ("warning", "limits") in unsafe
     with pytest.raises(BindingError, match="expected a robot"):
-        Doctor(msgspec.structs.replace(WIDOWX, robot=None), "raw", "policy", domain_id)
+        Doctor(msgspec.structs.replace(WIDOWX, robot=None), "policy", domain_id)
 
 
 # ---------------------------------------------------------------- comparing views

@@ -163,7 +163,7 @@ def asks(hand, monitor, share: float, goals: list, count: int, seconds: float = 
 
 
 def test_the_doctor_finds_a_driver_that_is_there(gripper, robot, domain_id):
-    with Doctor(WIDOWX, "raw", "policy", domain_id, {"gripper_action": ACTION}) as doctor:
+    with Doctor(WIDOWX, "policy", domain_id, {"gripper_action": ACTION}) as doctor:
         doctor.listen(1.0)
         found = {(f.level, f.subject): f.found for f in doctor.examine()}
     assert found["ok", f"/{ACTION}"] == "control_msgs/action/ParallelGripperCommand"
@@ -501,7 +501,7 @@ def test_a_dry_run_calls_and_commands_no_driver(start_policy, robot, monitor, gr
     [
         ("gripper_action", ACTION, "control_msgs", "apt install ros-jazzy-control-msgs"),
         ("servo", "pose", "moveit_msgs", "apt install ros-jazzy-moveit-msgs"),
-        ("interbotix", "wx250s", "interbotix_xs_msgs", "Interbotix's installer"),
+        ("interbotix", "wx250s", "interbotix_xs_msgs", "source the workspace of Interbotix's"),
     ],
 )
 def test_a_driver_whose_package_is_not_installed_is_refused_at_configure(
@@ -518,6 +518,18 @@ def test_a_driver_whose_package_is_not_installed_is_refused_at_configure(
     with pytest.raises(DriverError, match=rf"^{parameter}: expected .*{package}.*; {remedy}"):
         check_drivers(read_settings(node))
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+
+
+def test_all_drivers_whose_packages_are_not_installed_are_told_at_once(start_policy, monkeypatch):
+    from canvas_robot.ros.drivers import DriverError, check_drivers
+    from canvas_robot.ros.parameters import read_settings
+
+    driver_messages.hide(monkeypatch)
+    node = start_policy(**STAND_IN, **everything()).node
+    with pytest.raises(DriverError) as refused:
+        check_drivers(read_settings(node))
+    for told in ("gripper_action: expected", "servo: expected", "interbotix: expected"):
+        assert told in str(refused.value)
 
 
 def test_servo_cannot_be_told_to_hear_what_the_node_does_not_say(start_policy):

@@ -37,7 +37,7 @@ def test_joints_are_read_by_name_in_any_order():
 @pytest.mark.parametrize(
     ("names", "positions", "text"),
     [
-        (("a",), [1.0], "joints missing: b; there are a"),
+        (("a",), [1.0], "joints missing: b, got a; name them in the binding"),
         (("a", "b"), [1.0, float("nan")], "expected finite positions, got b=nan"),
         (("a", "b"), [1.0], "2 names and 1 positions"),
         (("a", "a"), [1.0, 2.0], "distinct"),

@@ -1,5 +1,6 @@
 """Laws of the node's parameters: the shipped file and the page say what the node declares."""
 
+import math
 from dataclasses import fields
 from pathlib import Path
 
@@ -87,6 +88,32 @@ def test_a_value_that_cannot_be_is_refused_before_anything_loads(domain_id, name
     finally:
         rclpy.try_shutdown(context=context)
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("control_rate", 5, "a number with a decimal point from 0.0 to 1000.0, got 5"),
+        ("control_rate", -5.0, "a number with a decimal point from 0.0 to 1000.0, got -5.0"),
+        ("command_rate", math.nan, "a number with a decimal point from 10.0 to 500.0, got nan"),
+        ("threads", -1, "a whole number from 0 to 1024, got -1"),
+        ("execute_steps", 2.0, "a whole number from 0 to 1000, got 2.0"),
+        ("dry_run", "yes", "true or false, got 'yes'"),
+        ("checkpoint", 5, "text, in quotes where it reads as a number or a truth, got 5"),
+    ],
+)
+def test_a_value_of_another_kind_or_out_of_range_says_what_is_taken(domain_id, name, value, words):
+    context = Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    try:
+        given = [Parameter(name, value=value)]
+        node = rclpy.create_node("policy", context=context, parameter_overrides=given)
+        with pytest.raises(ParameterError) as refused:
+            declare_parameters(node)
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown(context=context)
+    assert str(refused.value) == f"{name}: expected {words}"
 
 
 def test_what_is_set_is_in_the_settings(domain_id):

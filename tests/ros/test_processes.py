@@ -168,6 +168,14 @@ def test_a_simulated_robot_whose_physics_die_ends_with_an_error(domain_id, monit
     assert "Traceback" not in said
 
 
+def test_a_node_that_is_asked_to_end_while_its_model_loads_ends_well(nodes, monitor):
+    nodes.start("policy", {"autostart": True})
+    assert monitor.wait_for(lambda: "loading" in nodes.log("policy"), START_TIMEOUT_S)
+    assert nodes.stop("policy") == 0
+    assert "loading was given up: the node was asked to end" in nodes.log("policy")
+    assert "[ERROR]" not in nodes.log("policy")
+
+
 def test_ctrl_c_ends_the_demo_and_both_its_nodes(domain_id, monitor, tmp_path):
     demo = cli("demo", "--seconds", "600", "--out", str(tmp_path), env=node_environment(domain_id))
     assert monitor.wait_for(lambda: len(monitor.node.get_node_names()) >= 2, START_TIMEOUT_S)

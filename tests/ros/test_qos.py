@@ -7,18 +7,27 @@ import contextlib
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from hypothesis import given
+from hypothesis import strategies as st
 from rclpy.context import Context
 from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    LivelinessPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
 from canvas_robot.resources import config_path
 from canvas_robot.ros.parameters import ParameterError, parameters_of_file
-from canvas_robot.ros.qos import check_overrides, untaken_overrides
+from canvas_robot.ros.qos import check_overrides, unmet, untaken_overrides
 from tests.ros.conftest import PATIENCE_S, TIMEOUT_S
 
 CAMERA = "qos_overrides./camera/image_raw.subscription"
@@ -175,12 +184,41 @@ def test_of_entries_about_one_node_the_later_wins(tmp_path):
     assert parameters_of_file(file) == {"execution": "first"}
 
 
-@pytest.mark.parametrize("text", ["- 1", "policy: {a: 1}", "", "a: ]"])
+@pytest.mark.parametrize("text", ["- 1", "policy: {a: 1}", "policy: {ros__parameters: }", "a: ]"])
 def test_a_file_that_is_no_parameters_file_is_refused(tmp_path, text):
     file = tmp_path / "policy.yaml"
     file.write_text(text)
     with pytest.raises(ParameterError, match=r"policy\.yaml: expected a ROS parameters file"):
         parameters_of_file(file)
+
+
+# ---------------------------------------------------------------- publisher and listener
+
+
+PROFILES = st.builds(
+    QoSProfile,
+    depth=st.just(1),
+    reliability=st.sampled_from([ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT]),
+    durability=st.sampled_from([DurabilityPolicy.TRANSIENT_LOCAL, DurabilityPolicy.VOLATILE]),
+    liveliness=st.sampled_from([LivelinessPolicy.AUTOMATIC, LivelinessPolicy.MANUAL_BY_TOPIC]),
+    deadline=st.sampled_from([0, 100 * MS, 200 * MS]).map(lambda ns: Duration(nanoseconds=ns)),
+    liveliness_lease_duration=st.sampled_from([0, 100 * MS, 200 * MS]).map(
+        lambda ns: Duration(nanoseconds=ns)
+    ),
+)
+
+
+@given(PROFILES, PROFILES)
+def test_what_is_unmet_is_what_the_middleware_does_not_connect(offered, requested):
+    compatible, why = qos_check_compatible(offered, requested)
+    assert bool(unmet(offered, requested)) == (compatible == QoSCompatibility.ERROR), why
+
+
+@given(PROFILES, PROFILES)
+def test_asking_for_what_is_offered_mends_all_that_is_unmet(offered, requested):
+    for policy in unmet(offered, requested):
+        setattr(requested, policy, getattr(offered, policy))
+    assert not unmet(offered, requested)
 
 
 # ---------------------------------------------------------------- in effect

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -228,6 +229,29 @@ def test_a_recorder_hears_as_far_as_its_user_lets_it(tmp_path, domain_id, monkey
     monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE")
     with Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id):
         assert "ROS_AUTOMATIC_DISCOVERY_RANGE" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda bag, file: file.write_bytes(file.read_bytes()[:-10]), "File end magic is invalid"),
+        (lambda bag, file: file.write_bytes(file.read_bytes()[:99]), "File end magic is invalid"),
+        (lambda bag, file: file.write_bytes(b""), "seems to be empty"),
+        (lambda bag, file: file.unlink(), "files are missing"),
+        (lambda bag, file: (bag / "metadata.yaml").unlink(), "does not exist"),
+        (lambda bag, file: (bag / "metadata.yaml").write_text(""), "Invalid bag metadata"),
+    ],
+    ids=["cut", "half", "empty", "no file", "no metadata", "empty metadata"],
+)
+def test_a_bag_that_is_not_whole_says_what_to_do(tmp_path, domain_id, damage, words):
+    bag = tmp_path / "bag"
+    with Recorder(bag, WIDOWX, "raw", "policy", domain_id):
+        pass
+    damage(bag, next(bag.glob("*.mcap")))
+    assert is_bag(bag)
+    with pytest.raises(BagError, match=f"{bag}: expected a whole bag, got .*{words}") as refused:
+        verify_bag(bag, SimpleNamespace(binding=WIDOWX))
+    assert "`mcap recover`" in str(refused.value)
 
 
 def test_a_folder_that_is_no_bag_is_refused(tmp_path):
