@@ -99,7 +99,7 @@ def unmet(offered: QoSProfile, requested: QoSProfile) -> list[str]:
         "durability": requested.durability == DurabilityPolicy.TRANSIENT_LOCAL
         and offered.durability == DurabilityPolicy.VOLATILE,
         "liveliness": requested.liveliness == LivelinessPolicy.MANUAL_BY_TOPIC
-        and offered.liveliness == LivelinessPolicy.AUTOMATIC,
+        and offered.liveliness != LivelinessPolicy.MANUAL_BY_TOPIC,
     }
     for policy in ("deadline", "liveliness_lease_duration"):
         asked, given = policy_value(requested, policy), policy_value(offered, policy)
@@ -112,6 +112,8 @@ def policy_value(qos: QoSProfile, policy: str) -> str | int:
     value = getattr(qos, policy)
     if isinstance(value, Duration):
         return value.nanoseconds if value.nanoseconds < _INFINITE_NS else 0
+    if value == LivelinessPolicy.SYSTEM_DEFAULT and policy == "liveliness":
+        return LivelinessPolicy.AUTOMATIC.short_key  # the default of DDS
     return value.short_key
 
 
