@@ -76,7 +76,7 @@ def refusals(
         check_execution,
     ]
     if settings.commands_joints:
-        checks.append(lambda: JointCommands(binding, arm))
+        checks.append(lambda: JointCommands(binding, arm, settings.command_rate_hz))
     return [fault for check in checks if (fault := _fault(check))]
 
 
