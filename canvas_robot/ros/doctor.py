@@ -28,7 +28,7 @@ from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS, why_unstamped
 from canvas_robot.ros.listener import Listener, remapping_arguments
 from canvas_robot.ros.measured import state_signal, why_outside
-from canvas_robot.ros.output_check import OutputCheck
+from canvas_robot.ros.output_check import OutputCheck, not_heard
 from canvas_robot.ros.parameters import (
     ParameterError,
     declare_parameters,
@@ -37,10 +37,7 @@ from canvas_robot.ros.parameters import (
 )
 from canvas_robot.ros.promised import Promised
 from canvas_robot.ros.qos import (
-    QOS_PREFIX,
     check_overrides,
-    policy_value,
-    told_policy,
     unmet,
     untaken_overrides,
 )
@@ -231,18 +228,9 @@ class Doctor:
         """Publishers that the node will not hear, and what is to be set to what."""
         findings = []
         for publisher in self._node.get_publishers_info_by_topic(topic):
-            offered, who = publisher.qos_profile, full_name(publisher)
-            for policy in unmet(offered, requested):
-                key = f"{QOS_PREFIX}.{topic}.subscription.{policy}"
-                found = (
-                    f"{who} is not heard: it offers {told_policy(offered, policy)}, the node asks "
-                    f"for {told_policy(requested, policy)}"
-                )
-                remedy = (
-                    f"set {key}: {policy_value(offered, policy)} in the parameters file, or let "
-                    f"{who} offer {told_policy(requested, policy)}"
-                )
-                findings.append(Finding("fault", topic, found, remedy))
+            for policy in unmet(publisher.qos_profile, requested):
+                told = not_heard(topic, publisher, requested, policy)
+                findings.append(Finding("fault", topic, *told))
         return findings
 
     def _topic(self, full: str, kind: type) -> Finding:

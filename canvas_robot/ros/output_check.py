@@ -93,8 +93,14 @@ class OutputCheck:
     def _said(self, parameter: str, topic: str, kind: str) -> Finding:
         """Of what people say: a misspelt emergency stop must not be found out when it is needed."""
         full = self._promised.full(topic)
-        found = {info.topic_type for info in self._node.get_publishers_info_by_topic(full)}
-        subject = f"{parameter} {full}"
+        publishers = self._node.get_publishers_info_by_topic(full)
+        found = {info.topic_type for info in publishers}
+        subject, asked = f"{parameter} {full}", self._promised.requested[full]
+        for publisher in publishers:
+            lacks = [unmet(publisher.qos_profile, one) for one in asked]
+            if kind in found and all(lacks):
+                told = not_heard(full, publisher, asked[0], lacks[0][0])
+                return Finding("fault", subject, *told)
         if kind in found:
             return Finding("ok", subject, kind)
         told = f"expected {kind}, got {', '.join(sorted(found))}" if found else "nobody publishes"
@@ -145,3 +151,17 @@ class OutputCheck:
             there = ", ".join(one.removesuffix("_SendGoal") for one in found)
             return Finding("fault", subject, f"expected {wanted}, got {there}", remedy)
         return Finding("fault", subject, f"nobody offers it ({wanted})", remedy)
+
+
+def not_heard(
+    topic: str, publisher: TopicEndpointInfo, requested: QoSProfile, policy: str
+) -> tuple[str, str]:
+    """That the node will not hear a publisher, which offers less of a policy; and what mends it."""
+    offered, who = publisher.qos_profile, full_name(publisher)
+    wanted = told_policy(requested, policy)
+    found = (
+        f"{who} is not heard: it offers {told_policy(offered, policy)}, the node asks for {wanted}"
+    )
+    key = f"{QOS_PREFIX}.{topic}.subscription.{policy}"
+    remedy = f"set {key}: {policy_value(offered, policy)} in the parameters file, or let {who} "
+    return found, f"{remedy}offer {wanted}"

@@ -6,8 +6,10 @@ Its topics are made by the node's own code, on what stands in for the node and m
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from typing import final
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
@@ -27,7 +29,8 @@ from canvas_robot.signals import Binding
 class Promised:
     """All topics of the node but its inputs.
 
-    offered, requested: of what it publishes and of what people say, by the topic's full name.
+    offered: of what it publishes, by the topic's full name; requested: of what people say, of each
+    subscription: a topic may have two.
 
     Args:
         node: has the policy node's parameters, and is in its namespace; what of `qos_overrides` the
@@ -39,7 +42,7 @@ class Promised:
     def __init__(self, node: Node, name: str, settings: Settings, binding: Binding) -> None:
         self._node, self._name = node, name
         self.offered: dict[str, QoSProfile] = {}
-        self.requested: dict[str, QoSProfile] = {}
+        self.requested: dict[str, list[QoSProfile]] = defaultdict(list)
         source = binding.joint_source
         heard = (source.joints, source.finger) if source is not None else None
         joints = heard if settings.joint_output else None
@@ -69,10 +72,13 @@ class Promised:
         callback,
         qos: QoSProfile,
         *,
-        qos_overriding_options: QoSOverridingOptions,
+        event_callbacks: SubscriptionEventCallbacks | None = None,
+        qos_overriding_options: QoSOverridingOptions | None = None,
     ) -> None:
         full = self.full(topic)
-        self.requested[full] = self._overridden(Subscription, full, qos, qos_overriding_options)
+        if qos_overriding_options is not None:
+            qos = self._overridden(Subscription, full, qos, qos_overriding_options)
+        self.requested[full].append(qos)
 
     def create_service(self, *arguments, **options) -> None:
         """Services have none that could be changed."""

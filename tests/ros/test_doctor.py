@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rclpy.duration import Duration
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, JointState
 from std_msgs.msg import Bool, Float64, Float64MultiArray, String
 from std_srvs.srv import Trigger
@@ -214,6 +214,19 @@ def test_what_people_say_is_looked_for(examine, monitor):
     assert ("ok", "deadman_topic /deadman") in found
     expected = "expected geometry_msgs/msg/TwistStamped, got sensor_msgs/msg/JointState"
     assert faults(found)["teleop_topic /joint_states"][0] == expected
+
+
+def test_who_stops_the_arm_by_less_than_the_node_asks_for_is_named_if_it_is_not_heard(
+    examine, monitor
+):
+    """An emergency stop is heard whatever it offers."""
+    for topic in ("estop", "deadman"):
+        monitor.node.create_publisher(Bool, topic, qos_profile_sensor_data)
+    found = examine(estop_topic="estop", deadman_topic="deadman")
+    assert ("ok", "estop_topic /estop") in found
+    told, remedy = faults(found)["deadman_topic /deadman"]
+    assert "is not heard: it offers reliability best_effort, the node asks for" in told
+    assert "qos_overrides./deadman.subscription.reliability: best_effort" in remedy
 
 
 def test_a_node_in_a_namespace_is_looked_at_there(examine):

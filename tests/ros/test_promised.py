@@ -52,13 +52,19 @@ def test_what_is_promised_is_what_the_node_makes(start_policy, monitor, domain_i
         lambda: "policy" in graph.get_node_names() and published() == set(promised.offered),
         TIMEOUT_S,
     ), published() ^ set(promised.offered)
+
+    def of(profile) -> tuple:
+        return tuple(policy_value(profile, policy) for policy in POLICIES)
+
     for topics, look in (
-        (promised.offered, graph.get_publishers_info_by_topic),
+        ({t: [qos] for t, qos in promised.offered.items()}, graph.get_publishers_info_by_topic),
         (promised.requested, graph.get_subscriptions_info_by_topic),
     ):
-        for topic, qos in topics.items():
-            assert monitor.wait_for(lambda t=topic, k=look: any(map(is_policy, k(t))), TIMEOUT_S)
-            (made,) = filter(is_policy, look(topic))
-            for policy in POLICIES:
-                found = policy_value(made.qos_profile, policy)
-                assert found == policy_value(qos, policy), (topic, policy)
+        for topic, wanted in topics.items():
+
+            def made(topic=topic, look=look) -> list[tuple]:
+                return sorted(of(info.qos_profile) for info in look(topic) if is_policy(info))
+
+            count = len(wanted)
+            assert monitor.wait_for(lambda m=made, n=count: len(m()) == n, TIMEOUT_S), topic
+            assert made() == sorted(map(of, wanted)), topic
