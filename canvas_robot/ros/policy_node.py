@@ -58,6 +58,8 @@ REPEAT_LOG_S = 5.0
 NAP_S = 0.005  # that a loading policy keeps services waiting at most, again and again
 _SHOWN = 200  # characters of an instruction in the log
 _LINES_KNOWN = 1000  # of the log, that are not repeated
+# So long before a tick pictures are taken: one that is stamped after it must not be all there is.
+PICTURES_AHEAD_NS = 25_000_000
 _CHANGEABLE = ("instruction", "use_sim_time", *RELOADED)
 
 
@@ -484,7 +486,8 @@ class PolicyNode(LifecycleNode):
 
     def _start_over(self, reason: HoldReason, why: str) -> None:
         now = self.get_clock().now().nanoseconds
-        self._running.publish(self._session.loop.hold(-1, now, reason, f"{why}: starting over"))
+        with self._speaking:  # what is being decided is told as interrupted after this
+            self._running.publish(self._session.loop.hold(-1, now, reason, f"{why}: starting over"))
         self._session.loop.reset()
 
     @_outlived
@@ -532,7 +535,7 @@ class PolicyNode(LifecycleNode):
         period.ticker.look()
         self._safeguards.look()
         running.move(period.commands.late_ms)
-        period.inputs.poll(pictures=False)
+        period.inputs.poll(pictures=period.ticker.due_within(PICTURES_AHEAD_NS))
 
     def _hold_for(self, error: Exception) -> None:
         """A fault of ours: nothing that is known of the arm may be believed any more."""

@@ -66,7 +66,8 @@ class Ticker:
         clock: ROS time: the system's, or /clock where the node uses simulation time.
         period_ns: of the control ticks.
         tick: called with (index, nominal time in ns).
-        soon: called shortly before, with the same; not for a tick that is due at once.
+        soon: called shortly before, with the same; not for a tick that is due at once, nor where
+            a simulation's clock passes over that time.
         stopped: called once each time the simulation clock has stood still for CLOCK_STOPPED_S.
         jumped: called with the seconds by which the clock jumped, ahead above 0; the grid starts
             anew.
@@ -89,6 +90,7 @@ class Ticker:
         self._anew = threading.Event()
         self._looking, self._watch = threading.Lock(), ClockWatch()
         self.missed = 0
+        self._deadline = 0  # of the tick that runs, or comes next
         threshold = JumpThreshold(
             min_forward=Duration(nanoseconds=1), min_backward=Duration(nanoseconds=-1)
         )
@@ -107,6 +109,10 @@ class Ticker:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def due_within(self, ns: int) -> bool:
+        """Whether the next tick begins so soon, by its clock, or has begun."""
+        return self._deadline - self._now() <= ns
+
     def look(self) -> None:
         """Notices a clock that jumped, and says so; for any thread, while a tick may take long."""
         before_ns = time.monotonic_ns()
@@ -119,8 +125,8 @@ class Ticker:
             if jump_s is None:
                 return
             self._anew.set()
+            self._jumped(jump_s)  # no tick of the new grid begins before
         self._awake.set()
-        self._jumped(jump_s)
 
     def _on_jump(self, jump) -> None:
         """Of a simulation clock, with each of its messages."""
@@ -137,7 +143,7 @@ class Ticker:
                 if not self._wait_until(1):  # a simulation clock reads 0 until its first message
                     continue
                 origin, index = self._now(), 0
-            deadline = origin + index * self._period_ns
+            deadline = self._deadline = origin + index * self._period_ns
             if not self._wait_until(deadline - _AHEAD_NS):
                 continue
             if self._now() < deadline:

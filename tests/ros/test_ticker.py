@@ -89,12 +89,12 @@ class SteppedClock:
 class Told:
     """What a ticker says, and a way to wait for it."""
 
-    def __init__(self, clock, ticking=lambda: None) -> None:
+    def __init__(self, clock, ticking=lambda: None, jumping=lambda: None) -> None:
         self.ticks: list[tuple[int, int]] = []
         self.soon: list[tuple[int, int]] = []
         self.jumps: list[float] = []
         self._came = threading.Condition()
-        self._ticking = ticking
+        self._ticking, self._jumping = ticking, jumping
         self.ticker = Ticker(
             clock, PERIOD_NS, self._tick, self._on_soon, lambda: None, self._jumped
         )
@@ -117,6 +117,7 @@ class Told:
         self.soon.append((index, stamp_ns))
 
     def _jumped(self, seconds: float) -> None:
+        self._jumping()
         with self._came:
             self.jumps.append(seconds)
             self._came.notify_all()
@@ -147,6 +148,26 @@ def test_a_stepped_system_clock_is_told_and_the_grid_starts_anew(jump_s):
         index, stamp_ns = told.ticks[-1]
         assert index < since + 100 and abs(clock.now().nanoseconds - stamp_ns) < 5 * SECOND
         assert told.ticker.missed < 1000  # none for the hour that was jumped over
+
+
+def test_no_tick_of_the_new_grid_begins_while_a_jump_is_told():
+    """Whoever noticed it: what is told of it first holds the arm."""
+    clock, ticked = SteppedClock(), []
+
+    def jumping() -> None:
+        ticked.append(len(told.ticks))
+        time.sleep(3 * PERIOD_NS / SECOND)  # nothing can be waited for that is not to come
+        ticked.append(len(told.ticks))
+
+    told = Told(clock, jumping=jumping)
+    with told:
+        assert told.wait_for(lambda: len(told.ticks) >= 3)
+        clock.offset_ns = 3600 * SECOND
+        told.ticker.look()
+        assert told.wait_for(lambda: told.jumps)
+        before, after = ticked
+        assert after - before <= 1  # one that had begun
+        assert told.wait_for(lambda: len(told.ticks) > after)
 
 
 def test_a_jump_is_told_by_who_looks_though_a_tick_takes_for_ever():
