@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from canvas_robot.cli.remapping import Remap
+
 
 def doctor(
     binding: Annotated[
@@ -27,15 +29,7 @@ def doctor(
     save: Annotated[
         Path | None, typer.Option(help="Put the camera's view there, as a new reference.")
     ] = None,
-    remap: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--remap",
-            "-r",
-            metavar="FROM:=TO",
-            help="A rule that the node is started with; repeatable.",
-        ),
-    ] = None,
+    remap: Remap = None,
     params_file: Annotated[
         Path | None,
         typer.Option(

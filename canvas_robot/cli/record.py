@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from canvas_robot.cli.remapping import Remap
+
 
 def record(
     out: Annotated[
@@ -17,15 +19,7 @@ def record(
         str, typer.Option(help="As the node's parameter: raw or compressed.")
     ] = "raw",
     name: Annotated[str, typer.Option(help="Of the node, with its namespace.")] = "policy",
-    remap: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--remap",
-            "-r",
-            metavar="FROM:=TO",
-            help="A rule that the node was started with; repeatable.",
-        ),
-    ] = None,
+    remap: Remap = None,
     topic: Annotated[
         list[str] | None, typer.Option(help="What else is recorded, such as /tf; repeatable.")
     ] = None,

@@ -13,6 +13,7 @@ from std_msgs.msg import Float64, String
 from canvas_robot.data.episode import Episode
 from canvas_robot.data.rlds import STEP_NS
 from canvas_robot.data.transitions import composed_change
+from canvas_robot.kinematics.rule import gripper_from_state
 from canvas_robot.policy.codecs.squash import squash
 from canvas_robot.ros.bag import BagError, BagInputs, Stream
 from canvas_robot.ros.description import arm_of
@@ -108,14 +109,14 @@ def _episode(
         raise BagError(f"{folder}: expected two control ticks at least, got {seconds:.2f} s")
     at = {signal: _at_ticks(folder, signal, shown[signal], ticks, binding) for signal in shown}
     states = np.float32(at[state])
-    gripper = states[1:, 6].copy()
+    gripper = np.array([gripper_from_state(state) for state in states[1:, 6].tolist()])
     if commanded.stamps_ns:  # without a header: it counts from when it came, as states then did
         clock = np.interp(ticks[1:], shown[state].stamps_ns, shown[state].received_ns)
         for step, moment in enumerate(clock):
             if (newest := newest_at(commanded.stamps_ns, moment)) >= 0:
                 gripper[step] = commanded.values[newest]
-    gripper = np.clip(gripper, 0.0, 1.0)
-    actions = np.concatenate([composed_change(states), gripper[:, None]], axis=1)
+    gripper = np.clip(gripper, 0.0, 1.0)[:, None]
+    actions = np.concatenate([composed_change(states), gripper], axis=1)
     pictures = np.stack(at[camera][:-1])
     return Episode(folder.name, words, pictures, states[:-1], np.float32(actions), ticks[:-1])
 

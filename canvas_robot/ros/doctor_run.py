@@ -32,8 +32,8 @@ def run_doctor(
     """Listens, prints what was found with a remedy a line; True where there is no fault.
 
     binding, image_transport: None: as the parameters say. reference: picture that the camera should
-    see; save: where to put what it sees. params_file, remap: of the
-    node.
+    see; save: where to put what it sees. params_file, remap: of
+    the node.
     """
     parameters = {} if params_file is None else parameters_of_file(params_file, absolute(name))
     if params_file is not None and not parameters:

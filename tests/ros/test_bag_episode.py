@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from canvas_robot.cli import app
 from canvas_robot.data.bridge import BridgeV2
+from canvas_robot.kinematics.rule import gripper_from_state
 from canvas_robot.resources import config_path
 from canvas_robot.ros.bag import BagError
 from canvas_robot.ros.bag_episode import PICTURE, bag_episode
@@ -112,7 +113,20 @@ def test_an_action_leads_to_the_next_state_with_the_gripper_as_commanded_by_then
 
 def test_where_nobody_commands_the_gripper_is_asked_to_be_where_it_comes_to(tmp_path):
     episode = bag_episode(write(tmp_path / "bag", watched(1200)))
-    np.testing.assert_array_equal(episode.actions[:-1, 6], episode.states[1:, 6])
+    came_to = [gripper_from_state(state) for state in episode.states[1:, 6].tolist()]
+    np.testing.assert_array_equal(episode.actions[:-1, 6], np.float32(came_to))
+
+
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_a_hand_that_nobody_commanded_is_seen_to_be_closed_or_open(tmp_path, monkeypatch, target):
+    """As the targets of Bridge V2 say it, and not its states, which are 0.2 where it is closed."""
+    finger = arm_of(WIDOWX).finger_from_gripper(target)
+    moves = joints_at
+    monkeypatch.setattr(
+        f"{__name__}.joints_at", lambda stamp_ns: np.append(moves(stamp_ns)[:-1], finger)
+    )
+    episode = bag_episode(write(tmp_path / "bag", watched(1200)))
+    np.testing.assert_allclose(episode.actions[:, 6], target, atol=1e-6)
 
 
 def test_a_node_in_a_namespace_is_learnt_from_by_its_name(tmp_path):
