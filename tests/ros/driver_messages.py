@@ -15,6 +15,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import pytest
+
 # Fields and types as in control_msgs 5 and 6, moveit_msgs 2.6 and interbotix_xs_msgs 1.
 JOINT_STATE = "sensor_msgs/JointState"
 DEFINITIONS = {
@@ -103,6 +105,13 @@ def why_not() -> str:
         "the wheels of ROS 2": (PREFIX / "include" / "rosidl_runtime_c").is_dir(),
     }
     return ", ".join(what for what, there in needed.items() if not there)
+
+
+def provide(folders: pytest.TempPathFactory, packages: tuple[str, ...] = DRIVERS) -> None:
+    """Makes the messages importable, installed or made; skips where neither can be."""
+    if missing(packages) and why_not():
+        pytest.skip(f"no messages of {missing(packages)}, and to make them: {why_not()}")
+    add_to_path(folders.mktemp("messages"), packages)
 
 
 def add_to_path(folder: Path, packages: tuple[str, ...] = DRIVERS) -> None:

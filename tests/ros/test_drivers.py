@@ -43,10 +43,7 @@ WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
 @pytest.fixture(scope="module", autouse=True)
 def messages(tmp_path_factory):
     """The messages of drivers, from wherever they come."""
-    why_not = driver_messages.why_not()
-    if driver_messages.missing() and why_not:
-        pytest.skip(f"no messages of {driver_messages.missing()}, and to make them: {why_not}")
-    driver_messages.add_to_path(tmp_path_factory.mktemp("driver_messages"))
+    driver_messages.provide(tmp_path_factory)
 
 
 @pytest.fixture

@@ -31,10 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:failed to send response:RuntimeW
 @pytest.fixture(scope="module", autouse=True)
 def messages(tmp_path_factory):
     """The action's messages, from wherever they come."""
-    why_not = driver_messages.why_not()
-    if driver_messages.missing(INTERFACES) and why_not:
-        pytest.skip(f"no messages of {INTERFACES}, and to make them: {why_not}")
-    driver_messages.add_to_path(tmp_path_factory.mktemp("interfaces"), INTERFACES)
+    driver_messages.provide(tmp_path_factory, INTERFACES)
 
 
 class Goals:
