@@ -233,7 +233,7 @@ class PolicyNode(LifecycleNode):
             session.loop,
             session.settings.image_transport,
             functools.partial(self._block, HoldReason.EFFORT),
-            newest_only(session.binding, session.model.schema),
+            newest_only(session.binding, session.model.schema, self.get_clock().ros_time_is_active),
         )
 
     def _start(self, inputs: Inputs, instruction: str) -> None:
