@@ -100,10 +100,13 @@ def catching_up(set_point: SetPoint, measured: Pose, limits: MotionLimits) -> Se
     An arm that integrates speeds drifts away from where it is led without that.
     """
     turn = rotation_vector(set_point.pose.rotation @ measured.rotation.T)
-    away = np.concatenate([set_point.pose.position - measured.position, turn])
-    speed = np.concatenate([set_point.linear, set_point.angular]) + CATCH_UP * away
-    speed = np.clip(speed, -limits.speed, limits.speed)
-    return SetPoint(set_point.pose, speed[:3], speed[3:])
+    away = (*(set_point.pose.position - measured.position).tolist(), *turn.tolist())
+    speeds = (*set_point.linear.tolist(), *set_point.angular.tolist())
+    caught_up = [
+        min(max(speed + CATCH_UP * part, -most), most)
+        for speed, part, most in zip(speeds, away, limits.speed.tolist(), strict=True)
+    ]
+    return SetPoint(set_point.pose, np.array(caught_up[:3]), np.array(caught_up[3:]))
 
 
 @final

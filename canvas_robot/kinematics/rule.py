@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +55,7 @@ class Limits:
     @property
     def bounds_rotation(self) -> bool:
         """Whether some rotation is out of bounds."""
-        return bool((self.rpy_low > -np.pi).any() or (self.rpy_high < np.pi).any())
+        return max(self.rpy_low.tolist()) > -math.pi or min(self.rpy_high.tolist()) < math.pi
 
 
 _SIZES = {"step": 6, "box_low": 3, "box_high": 3, "rpy_low": 3, "rpy_high": 3}
@@ -121,57 +122,75 @@ def compose(previous: Pose, action: np.ndarray, limits: Limits) -> Command:
     action = np.asarray(action, dtype=np.float64)
     if action.shape != (7,):
         raise ValueError(f"action: expected shape (7,), got {action.shape}")
-    if not np.isfinite(action).all():
+    if not all(map(math.isfinite, action.tolist())):
         raise ValueError(
             f"action: expected finite numbers, got {action.tolist()}; hold the robot and "
             "check the policy"
         )
-    delta = np.clip(action[:6], -limits.step, limits.step)
-    position = np.clip(previous.position + delta[:3], limits.box_low, limits.box_high)
-    if (np.abs(position - previous.position) > limits.step[:3] + _ROUNDING).any():
-        raise OutsideError(
-            f"position {previous.position.tolist()} m: further outside the box than a step"
-        )
-    rotation = _rotation_in_reach(previous.rotation, matrix_from_rpy(delta[3:]), limits)
-    return Command(Pose(position, rotation), float(np.clip(action[6], 0.0, 1.0)))
+    # Number by number: of so few, NumPy takes longer to begin than to compute.
+    *deltas, gripper = action.tolist()
+    steps, places = limits.step.tolist(), previous.position.tolist()
+    deltas = [_within(delta, -step, step) for delta, step in zip(deltas, steps, strict=True)]
+    box = zip(places, deltas[:3], limits.box_low.tolist(), limits.box_high.tolist(), strict=True)
+    position = [_within(place + delta, low, high) for place, delta, low, high in box]
+    if not _are_near(position, places, steps[:3]):
+        raise OutsideError(f"position {places} m: further outside the box than a step")
+    turned = previous.rotation
+    if any(deltas[3:]):
+        turned = matrix_from_rpy(deltas[3:]) @ turned
+    rotation = _rotation_in_reach(previous.rotation, turned, limits)
+    return Command(Pose(position, rotation), _within(gripper, 0.0, 1.0))
 
 
-def _rotation_in_reach(previous: np.ndarray, turn: np.ndarray, limits: Limits) -> np.ndarray:
-    """The turned rotation within its bounds, or the unturned one where that is out of reach."""
+def _within(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
+
+
+def _are_near(values: list[float], others: list[float], steps: list[float]) -> bool:
+    """Whether each is within a step of the other, but for rounding."""
+    each = zip(values, others, steps, strict=True)
+    return all(abs(value - other) <= step + _ROUNDING for value, other, step in each)
+
+
+def _rotation_in_reach(previous: np.ndarray, turned: np.ndarray, limits: Limits) -> np.ndarray:
+    """The turned rotation within its bounds, or the previous one where that is out of reach."""
     if not limits.bounds_rotation:
-        return turn @ previous
+        return turned
     before = _bridge_angles(previous)
-    for rotation in (turn @ previous, previous):
-        rpy = _bridge_angles(rotation)
+    for rotation in (turned, previous):
+        rpy = before if rotation is previous else _bridge_angles(rotation)
         bounded = _bounded_angles(rpy, before, limits)
         if bounded is None:
             continue
-        if np.array_equal(rpy, bounded):  # nothing was clipped: it is a step away, or none
+        if rpy == bounded:  # nothing was clipped: it is a step away, or none
             return rotation
         clipped = matrix_from_rpy(bounded) @ BRIDGE_DEFAULT_ROTATION
-        moved = rpy_from_matrix(clipped @ previous.T)
-        if (np.abs(moved) <= limits.step[3:] + _ROUNDING).all():
+        moved = rpy_from_matrix(clipped @ previous.T).tolist()
+        if _are_near(moved, [0.0, 0.0, 0.0], limits.step[3:].tolist()):
             return clipped
-    raise OutsideError(f"orientation {before.tolist()} rad: further outside its bounds than a step")
+    raise OutsideError(f"orientation {before} rad: further outside its bounds than a step")
 
 
-def _bridge_angles(rotation: np.ndarray) -> np.ndarray:
-    """Roll, pitch, yaw (3,) of a rotation in Bridge's convention."""
-    return rpy_from_matrix(rotation @ BRIDGE_DEFAULT_ROTATION.T)
+def _bridge_angles(rotation: np.ndarray) -> list[float]:
+    """Roll, pitch, yaw of a rotation in Bridge's convention."""
+    return rpy_from_matrix(rotation @ BRIDGE_DEFAULT_ROTATION.T).tolist()
 
 
-def _bounded_angles(rpy: np.ndarray, before: np.ndarray, limits: Limits) -> np.ndarray | None:
-    """Angles (3,) within their bounds; None where they swing round from those of before.
+def _bounded_angles(rpy: list[float], before: list[float], limits: Limits) -> list[float] | None:
+    """Angles within their bounds; None where they swing round from those of before.
 
     An angle that was within its bounds is clipped at the end by which it leaves.
     """
-    turns = 2 * np.pi * np.round((rpy - before) / (2 * np.pi))
-    if (np.abs(rpy - turns - before) > np.pi / 2).any():
-        return None
-    has_ends = (limits.rpy_low > -np.pi) | (limits.rpy_high < np.pi)
-    was_within = (limits.rpy_low <= before) & (before <= limits.rpy_high)
-    went_on = np.where(has_ends & was_within, rpy - turns, rpy)
-    return np.clip(went_on, limits.rpy_low, limits.rpy_high)
+    bounded = []
+    bounds = zip(limits.rpy_low.tolist(), limits.rpy_high.tolist(), strict=True)
+    for angle, was, (low, high) in zip(rpy, before, bounds, strict=True):
+        went_on = angle - math.tau * round((angle - was) / math.tau)
+        if abs(went_on - was) > math.pi / 2:
+            return None
+        has_ends = low > -math.pi or high < math.pi
+        goes_on = has_ends and low <= was <= high
+        bounded.append(_within(went_on if goes_on else angle, low, high))
+    return bounded
 
 
 def parted(target: Pose, measured: Pose, max_m: float = 0.08, max_rad: float = 0.4) -> bool:
@@ -181,5 +200,5 @@ def parted(target: Pose, measured: Pose, max_m: float = 0.08, max_rad: float = 0
     """
     if not (target.is_finite and measured.is_finite):
         return True
-    distance = float(np.linalg.norm(target.position - measured.position))
+    distance = math.dist(target.position.tolist(), measured.position.tolist())
     return distance > max_m or angle_between(target.rotation, measured.rotation) > max_rad

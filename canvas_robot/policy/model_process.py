@@ -12,6 +12,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.forkserver import ensure_running
@@ -22,7 +23,7 @@ from canvas_robot.policy.protocol import Imagined
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.policy.squashing import Squashing
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import ActionChunk, Binding, GoingOn, Observation
+from canvas_robot.signals import ActionChunk, Binding, Frames, GoingOn, Observation
 
 # A process is forked from one that has only imported the libraries: that takes seconds, once.
 _FORKED = multiprocessing.get_context("forkserver")
@@ -139,6 +140,7 @@ class ModelProcess:
         try:
             self.facts = self._worker.load(is_given_up)
             self._squashing = Squashing(self.facts.image_sizes)
+            self._shown: tuple[_Worker | None, dict[str, Frames]] = (None, {})  # what a process has
             self._ahead_ms = 0.0  # spent on pictures before they were asked about
         except BaseException as error:
             self.close()
@@ -175,7 +177,7 @@ class ModelProcess:
     @_alone
     def act(self, observation: Observation, going_on: GoingOn | None = None) -> ActionChunk:
         """Decides on one observation. Pictures are squashed here, so that less crosses over."""
-        chunk = self._ask("act", self._squashing.observation(observation), going_on)
+        chunk = self._ask_about("act", self._squashing.observation(observation), going_on)
         for stage in ("squash", "codec"):
             spent = chunk.timings_ms.get(stage, 0.0)
             chunk.timings_ms[stage] = spent + self._squashing.milliseconds
@@ -183,12 +185,14 @@ class ModelProcess:
         return chunk
 
     def expect(self, observation: Observation) -> None:
-        """What `act` will most likely be asked next: its pictures are squashed ahead.
+        """What `act` will most likely be asked next: its process is shown it ahead.
 
-        For the thread that asks `act`. It asks the process nothing.
+        For the thread that asks `act`, which says what is wrong with the process.
         """
-        self._squashing.observation(observation)
+        expected = self._squashing.observation(observation)
         self._ahead_ms = self._squashing.milliseconds
+        with suppress(ModelError):
+            self._show(expected)
 
     @_alone
     def work(self) -> None:
@@ -223,6 +227,23 @@ class ModelProcess:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.end()
+
+    @_alone
+    def _show(self, observation: Observation) -> None:
+        self._ask_about("expect", observation)
+
+    def _ask_about(self, method: str, observation: Observation, *others: object) -> object:
+        """Frames that the process has are not sent again: None stands for those."""
+        worker, (shown_to, shown) = self._worker, self._shown
+        known = shown if shown_to is worker else {}
+        self._shown = (None, {})  # until it has answered, nobody knows what it has
+        given = observation.frames
+        frames = {
+            region: None if known.get(region) is one else one for region, one in given.items()
+        }
+        answer = self._ask(method, observation.tick, observation.stamp_ns, frames, *others)
+        self._shown = (worker, given)
+        return answer
 
     def _ask(self, *request: object) -> object:
         worker = self._worker

@@ -19,6 +19,7 @@ from canvas_robot.policy.exchange import Block, Exchange
 from canvas_robot.policy.model_process import Facts
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.policy.stand_in import StandIn
+from canvas_robot.signals import Frames, Observation
 
 
 class _Log(logging.Handler):
@@ -35,7 +36,7 @@ class _Log(logging.Handler):
 def serve(connection: Connection, block: Block, settings: PolicySettings, threads: int) -> None:
     """Runs in a process of its own: ("ready", Facts), then an answer to each request.
 
-    Requests are (method, *arguments) of the policy; answers ("done", result), ("refused", text) for
+    Requests are as `_Served` takes them; answers ("done", result), ("refused", text) for
     a ValueError, and ("failed", text) for any other fault.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
@@ -53,10 +54,10 @@ def serve(connection: Connection, block: Block, settings: PolicySettings, thread
             return
         gc.collect()
         gc.freeze()  # a search for garbage among all that was loaded takes longer than a decision
+        served = _Served(policy)
         exchange.send(("ready", facts))
         while True:
-            method, *arguments = exchange.receive()
-            exchange.send(_answer(policy, method, arguments))
+            exchange.send(_answer(served, exchange.receive()))
     except (EOFError, OSError):
         return  # nobody asks any more
 
@@ -83,9 +84,37 @@ def _load(settings: PolicySettings, threads: int) -> tuple[object, Facts]:
     )
 
 
-def _answer(policy: object, method: str, arguments: list) -> tuple[str, object]:
+class _Served:
+    """A policy that is asked by (method, *arguments).
+
+    Of an observation, for `expect` and `act`, come tick, stamp and frames by region: None where
+    they are the same as the last time.
+    """
+
+    def __init__(self, policy: object) -> None:
+        self._policy = policy
+        self._frames: dict[str, Frames] = {}
+
+    def asked(self, method: str, *arguments: object) -> object:
+        if method == "expect":
+            self._observed(*arguments)
+            return None
+        if method == "act":
+            *seen, going_on = arguments
+            return self._policy.act(self._observed(*seen), going_on)
+        return getattr(self._policy, method)(*arguments)
+
+    def _observed(self, tick: int, stamp_ns: int, frames: dict[str, Frames | None]) -> Observation:
+        self._frames = {
+            region: self._frames[region] if given is None else given
+            for region, given in frames.items()
+        }
+        return Observation(tick, stamp_ns, dict(self._frames))
+
+
+def _answer(served: _Served, request: tuple) -> tuple[str, object]:
     try:
-        return "done", getattr(policy, method)(*arguments)
+        return "done", served.asked(*request)
     except ValueError as error:
         return "refused", _said(error)
     except Exception as error:

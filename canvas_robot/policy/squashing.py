@@ -25,7 +25,7 @@ class Squashing:
 
     def __init__(self, sizes: Mapping[str, tuple[int, int]]) -> None:
         self._sizes = dict(sizes)
-        self._shown: dict[str, tuple[Frames, Frames]] = {}  # by region: as given, and squashed
+        self._shown: dict[str, Frames] = {}  # by region, squashed
         self.milliseconds = 0.0  # spent on the last observation
 
     def reset(self) -> None:
@@ -45,17 +45,19 @@ class Squashing:
         size = self._sizes[region]
         if given.values.shape[1:3] == size:
             return given
-        before, shown = self._shown.get(region, (None, None))
-        if given is before:
-            return shown
-        known = (
-            {} if shown is None else dict(zip(shown.stamps_ns.tolist(), shown.values, strict=True))
-        )
-        for stamp, picture in zip(given.stamps_ns.tolist(), given.values, strict=True):
+        shown, stamps = self._shown.get(region), given.stamps_ns.tolist()
+        known = {}
+        if shown is not None:
+            if (
+                shown.stamps_ns.tolist() == stamps
+                and shown.missing.tolist() == given.missing.tolist()
+            ):
+                return shown
+            known = dict(zip(shown.stamps_ns.tolist(), shown.values, strict=True))
+        for stamp, picture in zip(stamps, given.values, strict=True):
             if stamp not in known:
                 known[stamp] = squash(picture, size)
-        pictures = [known[stamp] for stamp in given.stamps_ns.tolist()]
+        pictures = [known[stamp] for stamp in stamps]
         values = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
-        squashed = Frames(values, given.stamps_ns, given.missing)
-        self._shown[region] = given, squashed
-        return squashed
+        self._shown[region] = Frames(values, given.stamps_ns, given.missing)
+        return self._shown[region]

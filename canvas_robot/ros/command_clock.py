@@ -22,10 +22,13 @@ class CommandClock:
     Args:
         rate_hz: of the calls.
         call: must not raise.
+        begins: called once in the thread, before all else; must not raise.
     """
 
-    def __init__(self, rate_hz: float, call: Callable[[], None]) -> None:
-        self._period_ns, self._call = round(1e9 / rate_hz), call
+    def __init__(
+        self, rate_hz: float, call: Callable[[], None], begins: Callable[[], None] = lambda: None
+    ) -> None:
+        self._period_ns, self._call, self._begins = round(1e9 / rate_hz), call, begins
         self._running = True
         self._late_ms: deque[float] = deque(maxlen=_KEPT)
         self.skipped = 0
@@ -52,6 +55,7 @@ class CommandClock:
         return late[int(0.99 * (len(late) - 1))] if late else 0.0
 
     def _run(self) -> None:
+        self._begins()
         due_ns = time.monotonic_ns() + self._period_ns // 2
         while True:
             time.sleep(max(due_ns - time.monotonic_ns(), 0) / 1e9)

@@ -44,6 +44,7 @@ class Settings:
     ee_frame: str
     image_transport: str
     threads: int
+    thread_priority: int
     command_rate_hz: float
     decision_timeout_s: float
     diagnostic_period_s: float
@@ -216,6 +217,30 @@ NUMBERS = {
     "diagnostic_updater.period": (1.0, 0.1, 60.0, "between two messages on /diagnostics [s]"),
 }
 
+# Whole numbers, the same.
+INTEGERS = {
+    "execute_steps": (
+        0,
+        0,
+        1000,
+        "rows of a chunk that execution: receding carries out; 0: all",
+    ),
+    "threads": (
+        DEFAULT_THREADS,
+        0,
+        1024,
+        "CPU threads of the model; 0: torch's own choice. More than one is faster on idle cores "
+        "and far slower beside other programs",
+    ),
+    "thread_priority": (
+        50,
+        0,
+        99,
+        "real-time priority (SCHED_FIFO) of the thread that commands, and one less of the one that "
+        "decides, where the system allows it; 0: none is asked for",
+    ),
+}
+
 
 def declare_parameters(node: Node) -> None:
     """Declares every parameter; those of AT_START are read-only.
@@ -241,25 +266,16 @@ def declare_parameters(node: Node) -> None:
                 floating_point_range=[FloatingPointRange(from_value=low, to_value=high)],
             ),
         )
-    declare(
-        node,
-        "execute_steps",
-        0,
-        ParameterDescriptor(
-            description="rows of a chunk that execution: receding carries out; 0: all",
-            integer_range=[IntegerRange(from_value=0, to_value=1000)],
-        ),
-    )
-    declare(
-        node,
-        "threads",
-        DEFAULT_THREADS,
-        ParameterDescriptor(
-            description="CPU threads of the model; 0: torch's own choice. More than one is faster "
-            "on idle cores and far slower beside other programs",
-            integer_range=[IntegerRange(from_value=0, to_value=1024)],
-        ),
-    )
+    for name, (default, low, high, description) in INTEGERS.items():
+        declare(
+            node,
+            name,
+            default,
+            ParameterDescriptor(
+                description=description,
+                integer_range=[IntegerRange(from_value=low, to_value=high)],
+            ),
+        )
 
 
 def declare(node: Node, name: str, default: object, descriptor: ParameterDescriptor) -> None:
@@ -329,10 +345,7 @@ def _means(key: str, name: str) -> bool:
 
 def read_settings(node: Node) -> Settings:
     """The parameters as they are now; raises ParameterError naming the one that is wrong."""
-    value = {
-        name: node.get_parameter(name).value
-        for name in (*PARAMETERS, *NUMBERS, "threads", "execute_steps")
-    }
+    value = {name: node.get_parameter(name).value for name in (*PARAMETERS, *NUMBERS, *INTEGERS)}
     for name in value:
         check_value(node, name, value[name])
     policy = PolicySettings(

@@ -40,6 +40,7 @@ from canvas_robot.ros.parameters import (
     read_settings,
     unknown_parameters,
 )
+from canvas_robot.ros.priority import take_priority
 from canvas_robot.ros.process import is_stopping
 from canvas_robot.ros.qos import (
     OPERATOR_OVERRIDES,
@@ -253,8 +254,13 @@ class PolicyNode(LifecycleNode):
                 self._on_tick_soon,
                 self._on_clock_stopped,
                 self._on_clock_jumped,
+                lambda: self._take_priority(max(settings.thread_priority - 1, 0)),
             )
-            commands = CommandClock(settings.command_rate_hz, self._on_command_due)
+            commands = CommandClock(
+                settings.command_rate_hz,
+                self._on_command_due,
+                lambda: self._take_priority(settings.thread_priority),
+            )
         except BaseException:
             inputs.close()
             raise
@@ -489,6 +495,10 @@ class PolicyNode(LifecycleNode):
         with self._speaking:  # what is being decided is told as interrupted after this
             self._running.publish(self._session.loop.hold(-1, now, reason, f"{why}: starting over"))
         self._session.loop.reset()
+
+    def _take_priority(self, priority: int) -> None:
+        if refusal := take_priority(priority):
+            self._warn(refusal)
 
     @_outlived
     def _on_tick_soon(self, index: int, stamp_ns: int) -> None:

@@ -71,6 +71,7 @@ class Ticker:
         stopped: called once each time the simulation clock has stood still for CLOCK_STOPPED_S.
         jumped: called with the seconds by which the clock jumped, ahead above 0; the grid starts
             anew.
+        begins: called once in the thread, before all else.
     """
 
     def __init__(
@@ -81,10 +82,11 @@ class Ticker:
         soon: Callable[[int, int], None],
         stopped: Callable[[], None],
         jumped: Callable[[float], None],
+        begins: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock, self._period_ns = clock, period_ns
         self._tick, self._soon = tick, soon
-        self._stopped, self._jumped = stopped, jumped
+        self._stopped, self._jumped, self._begins = stopped, jumped, begins
         self._running = True
         self._awake = threading.Event()
         self._anew = threading.Event()
@@ -136,6 +138,7 @@ class Ticker:
         return self._clock.now().nanoseconds
 
     def _run(self) -> None:
+        self._begins()
         origin, index = None, 0
         while self._running:
             if origin is None or self._anew.is_set():

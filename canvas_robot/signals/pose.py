@@ -1,7 +1,9 @@
 """Rigid poses and the rotation conventions of the signals: ROS quaternions, Bridge V2's angles.
 
 Bridge's angles are roll, pitch and yaw. Every conversion stands beside its inverse. Rotations are
-(3, 3) matrices inside the package; quaternions and Euler angles exist only at the edges.
+(3, 3) matrices inside the package; quaternions and Euler angles exist only at the edges. What works
+on one rotation computes with Python's numbers: of so few, NumPy takes longer to begin than to
+compute, the more so where it was last called long ago.
 """
 
 from __future__ import annotations
@@ -40,20 +42,19 @@ class Pose:
 
     @property
     def is_finite(self) -> bool:
-        return bool(np.isfinite(self.position).all() and np.isfinite(self.rotation).all())
+        return all(map(math.isfinite, (*self.position.tolist(), *self.rotation.ravel().tolist())))
 
 
 def matrix_from_rpy(rpy: np.ndarray) -> np.ndarray:
     """Rotation of fixed-axis roll, pitch, yaw in radians: R = Rz(yaw) Ry(pitch) Rx(roll).
 
-    (3,) to (3, 3), or (n, 3) to (n, 3, 3). One rotation is made of Python's numbers: many times a
-    second, small arrays take longer to make than to fill.
+    (3,) to (3, 3), or (n, 3) to (n, 3, 3).
     """
     rpy = np.asarray(rpy, dtype=np.float64)
-    sines, cosines = np.sin(rpy), np.cos(rpy)
     if rpy.ndim == 1:
-        return np.array(_rows(*sines.tolist(), *cosines.tolist()))
-    rows = _rows(*sines.T, *cosines.T)
+        angles = rpy.tolist()
+        return np.array(_rows(*map(math.sin, angles), *map(math.cos, angles)))
+    rows = _rows(*np.sin(rpy).T, *np.cos(rpy).T)
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
@@ -72,11 +73,12 @@ def rpy_from_matrix(rotation: np.ndarray) -> np.ndarray:
     (3, 3) to (3,), or (n, 3, 3) to (n, 3). That holds for |pitch| < pi/2; at |pitch| = pi/2 roll
     and yaw turn about one axis; yaw is then 0.
     """
-    cos_pitch = np.hypot(rotation[..., 0, 0], rotation[..., 1, 0])
     if rotation.ndim == 2:
         (xx, _, _), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
+        cos_pitch = math.hypot(xx, yx)
         roll, yaw = ((-yz, yy), (0.0, 1.0)) if cos_pitch < _GIMBAL_LOCK else ((zy, zz), (yx, xx))
-        return np.arctan2((roll[0], -zx, yaw[0]), (roll[1], cos_pitch, yaw[1]))
+        return np.array([math.atan2(*roll), math.atan2(-zx, cos_pitch), math.atan2(*yaw)])
+    cos_pitch = np.hypot(rotation[..., 0, 0], rotation[..., 1, 0])
     xx, yx, zx = rotation[..., 0, 0], rotation[..., 1, 0], rotation[..., 2, 0]
     yy, zy, yz, zz = (rotation[..., i, j] for i, j in ((1, 1), (2, 1), (1, 2), (2, 2)))
     locked = cos_pitch < _GIMBAL_LOCK
@@ -116,18 +118,18 @@ def quaternion_from_matrix(rotation: np.ndarray) -> np.ndarray:
 def rotation_vector(rotation: np.ndarray) -> np.ndarray:
     """Axis times angle (3,) in radians of a rotation (3, 3); the axis is lost at half a turn."""
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
-    sine_axis = 0.5 * np.array([zy - yz, xz - zx, yx - xy])
-    sine, cosine = math.sqrt(sine_axis @ sine_axis), 0.5 * (xx + yy + zz - 1.0)
+    x, y, z = 0.5 * (zy - yz), 0.5 * (xz - zx), 0.5 * (yx - xy)
+    sine, cosine = math.hypot(x, y, z), 0.5 * (xx + yy + zz - 1.0)
     angle = math.atan2(sine, cosine)
-    if sine > 1e-9:
-        return sine_axis * (angle / sine)
-    return sine_axis if cosine > 0 else np.array([angle, 0.0, 0.0])
+    if sine <= 1e-9:
+        return np.array([x, y, z] if cosine > 0 else [angle, 0.0, 0.0])
+    scale = angle / sine
+    return np.array([scale * x, scale * y, scale * z])
 
 
 def angle_between(first: np.ndarray, second: np.ndarray) -> float:
     """Smallest angle in radians, in [0, pi], that takes one (3, 3) rotation to the other."""
-    turn = rotation_vector(first.T @ second)
-    return math.sqrt(turn @ turn)
+    return math.hypot(*rotation_vector(first.T @ second).tolist())
 
 
 def bridge_state_from_pose(pose: Pose, gripper: float) -> np.ndarray:

@@ -459,6 +459,60 @@ def test_what_was_expected_is_decided_on_as_if_it_had_not_been(started):
     )
 
 
+def test_frames_cross_over_once(started, monkeypatch):
+    """Those of a region that keeps its own, and those that were expected; the last ones count."""
+    process, sent = started(PolicySettings()), []
+    send = Exchange.send
+    monkeypatch.setattr(Exchange, "send", lambda end, value: (sent.append(value), send(end, value)))
+
+    def crossed() -> list[tuple[str, list[str]]]:
+        asked = [(method, more[2]) for method, *more in sent if method in ("expect", "act")]
+        sent.clear()
+        return [
+            (method, sorted(r for r in given if given[r] is not None)) for method, given in asked
+        ]
+
+    process.reset("touch the red cube")
+    (first, other), tick_ns = observations(2), 200_000_000
+
+    def at(tick: int, frames: dict[str, Frames]) -> Observation:
+        return Observation(tick, first.stamp_ns + tick * tick_ns, frames)
+
+    both = sorted(first.frames)
+    process.act(at(0, first.frames))
+    assert crossed() == [("act", both)]
+    process.act(at(1, first.frames))
+    assert crossed() == [("act", [])]
+    process.expect(at(2, {**other.frames, "visual": first.frames["visual"]}))
+    process.act(at(2, other.frames))
+    assert crossed() == [("expect", [r for r in both if r != "visual"]), ("act", ["visual"])]
+
+
+def test_a_process_that_took_the_place_of_another_is_sent_all_frames(started):
+    process, observation = started(PolicySettings(stand_in="constant")), seen(0)
+    process.reset("touch the red cube")
+    before = process.act(observation)
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(ModelError):
+        process.act(observation)
+    process.expect(observation)  # there is none: `act` will say so
+    assert waits_for(lambda: process.restarts == 1)
+    after = process.act(observation)
+    assert after.stamps_ns == before.stamps_ns and len(after.stamps_ns) == len(observation.frames)
+
+
+def test_after_a_fault_all_frames_are_sent_again(started):
+    """Nobody knows what the process had kept by then."""
+    process, observation = started(PolicySettings(stand_in="raises")), seen(0)
+    process.reset("touch the red cube")
+    for decision in range(1, 2 * FAULT_EVERY + 1):
+        if decision % FAULT_EVERY:
+            assert process.act(observation).stamps_ns
+        else:
+            with pytest.raises(ModelError, match="the stand-in raises"):
+                process.act(observation)
+
+
 def test_what_goes_on_crosses_over_and_comes_back_with_the_chunk_that_goes_on_with_it(
     started, tmp_path
 ):

@@ -53,8 +53,10 @@ def test_rpy_undoes_its_matrix(rpy):
 @given(st.lists(turns, min_size=1, max_size=4))
 def test_many_rotations_at_once_are_as_one_by_one(several):
     matrices = matrix_from_rpy(np.array(several))
-    assert np.array_equal(matrices, [matrix_from_rpy(rpy) for rpy in several])
-    assert np.array_equal(rpy_from_matrix(matrices), [rpy_from_matrix(m) for m in matrices])
+    one_by_one = [matrix_from_rpy(rpy) for rpy in several]
+    np.testing.assert_allclose(matrices, one_by_one, rtol=0, atol=1e-15)
+    angles = [rpy_from_matrix(m) for m in matrices]
+    np.testing.assert_allclose(rpy_from_matrix(matrices), angles, rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("pitch", [np.pi / 2, -np.pi / 2])

@@ -1,0 +1,89 @@
+"""Laws of real-time priority: asked for by the threads that keep time, and by no others."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from canvas_robot.ros.priority import take_priority
+from tests.ros.conftest import FOLLOWING, TIMEOUT_S
+
+NOBODY = 65534
+REFUSED = re.compile(
+    r"no real-time priority 7: .+; allow it to the user \(rtprio .+thread_priority"
+)
+
+
+def in_a_thread(call):
+    said = []
+    thread = threading.Thread(target=lambda: said.append(call()))
+    thread.start()
+    thread.join()
+    return said[0]
+
+
+def policy_of(native_id: int) -> tuple[int, int]:
+    policy = os.sched_getscheduler(native_id) & ~os.SCHED_RESET_ON_FORK
+    return policy, os.sched_getparam(native_id).sched_priority
+
+
+def may_have_priority() -> bool:
+    return in_a_thread(lambda: take_priority(1)) == ""
+
+
+needs_permission = pytest.mark.skipif(
+    not may_have_priority(), reason="this user may have no real-time priority"
+)
+
+
+def test_none_is_asked_for_by_0():
+    def ask():
+        before = policy_of(0)
+        return take_priority(0), before == policy_of(0)
+
+    assert in_a_thread(ask) == ("", True)
+
+
+@needs_permission
+def test_it_is_the_calling_threads_and_not_that_of_what_it_starts():
+    def ask():
+        said = take_priority(7)
+        child = in_a_thread(lambda: policy_of(0))
+        program = "import os; print(os.sched_getscheduler(0))"
+        process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        return said, policy_of(0), child, process.stdout.strip()
+
+    normal = (os.SCHED_OTHER, 0)
+    assert in_a_thread(ask) == ("", (os.SCHED_FIFO, 7), normal, str(os.SCHED_OTHER))
+    assert policy_of(0) == normal
+
+
+def test_a_user_who_may_not_is_told_the_remedy_and_goes_on():
+    program = (
+        "import os\n"
+        "from canvas_robot.ros.priority import take_priority\n"
+        f"os.geteuid() or os.setuid({NOBODY})\n"
+        "print(take_priority(7))\n"
+        "print(os.sched_getscheduler(0))\n"
+    )
+    if os.geteuid() and may_have_priority():
+        pytest.skip("this user may have real-time priority and can be no other")
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    said, scheduler = told.stdout.splitlines()
+    assert REFUSED.match(said) and scheduler == str(os.SCHED_OTHER), told.stderr
+
+
+@needs_permission
+@pytest.mark.parametrize("asked, control", [(50, 49), (1, 0), (0, 0)])
+def test_an_active_nodes_threads_have_what_is_asked_for(
+    start_policy, robot, monitor, asked, control
+):
+    start_policy(**FOLLOWING, stand_in="constant", thread_priority=asked)
+    assert monitor.wait_for(lambda: any(s.active for s in monitor.statuses), TIMEOUT_S)
+    assert monitor.wait_for(lambda: monitor.motions, TIMEOUT_S)  # both threads run
+    threads = {thread.name: thread.native_id for thread in threading.enumerate()}
+    assert policy_of(threads["commands"])[1] == asked
+    assert policy_of(threads["control"])[1] == control
