@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from canvas_robot.data.episode import Episode
 
 
 def from_bags(
@@ -30,14 +33,16 @@ def from_bags(
     from canvas_robot.data.rlds import write_rlds
     from canvas_robot.resources import resolve_config
     from canvas_robot.ros.bag_episode import bag_episode
+    from canvas_robot.ros.images import check_transport
     from canvas_robot.signals import load_binding
 
-    if image_transport not in ("raw", "compressed"):
-        raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
+    check_transport(image_transport)
     declared = load_binding(resolve_config("bindings", binding)) if binding else None
-    console, episodes = data_console(), []
-    for bag in bags:
+    console = data_console()
+
+    def read(bag: Path) -> Episode:
         episode = bag_episode(bag, declared, name, image_transport, instruction)
-        episodes.append(episode)
         console.print(f"{len(episode):>6} steps  {bag}  {episode.instruction!r}")
-    console.print(f"data set: {write_rlds(episodes, out, split)}")
+        return episode
+
+    console.print(f"data set: {write_rlds(map(read, bags), out, split)}")

@@ -44,9 +44,10 @@ def doctor(
     from rich.console import Console
 
     from canvas_robot.ros.doctor_run import run_doctor
+    from canvas_robot.ros.images import check_transport
 
-    if image_transport not in (None, "raw", "compressed"):
-        raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
+    if image_transport is not None:
+        check_transport(image_transport)
     good = run_doctor(
         binding,
         image_transport,

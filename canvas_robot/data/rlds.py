@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def example_from_episode(episode: Episode, episode_id: int) -> dict:
 
 
 def write_rlds(
-    episodes: Sequence[Episode],
+    episodes: Iterable[Episode],
     data_dir: str | Path,
     split: str = "train",
     name: str = "recorded",
@@ -137,36 +138,64 @@ def write_rlds(
     """Store episodes, in order, as a TFDS dataset that BridgeV2 reads; returns its folder.
 
     That folder is `data_dir/name/version`. Every episode is stored as a complete demonstration:
-    its last step is terminal with reward 1.
+    its last step is terminal with reward 1. One episode at a time is in memory: until all are
+    there, they lie on the disk, as large as they are in memory.
 
     Raises ValueError without episodes or when their pictures differ in size, FileExistsError when
     the folder exists.
     """
     folder = Path(data_dir) / name / version
-    sizes = sorted({episode.images.shape[1:3] for episode in episodes})
-    if len(sizes) != 1:
-        raise ValueError(
-            f"write_rlds {folder}: expected episodes with pictures of one size, "
-            f"got {len(episodes)} episodes with sizes {sizes}"
-        )
     if folder.exists():
         raise FileExistsError(
             f"write_rlds: {folder} already exists; choose another name or version, or remove it"
         )
-    tensorflow_process.call(_write, list(episodes), Path(data_dir), split, name, version)
+    Path(data_dir).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".episodes_", dir=data_dir) as spool:
+        files, sizes = [], set()
+        for episode in episodes:
+            sizes.add(episode.images.shape[1:3])
+            files.append(_spooled(episode, Path(spool) / f"{len(files)}.npz"))
+            del episode  # before the next one is made
+        if len(sizes) != 1:
+            raise ValueError(
+                f"write_rlds {folder}: expected episodes with pictures of one size, "
+                f"got {len(files)} episodes with sizes {sorted(sizes)}"
+            )
+        tensorflow_process.call(_write, files, *sizes, Path(data_dir), split, name, version)
     return folder
 
 
-def _write(episodes: list[Episode], data_dir: Path, split: str, name: str, version: str) -> None:
+def _spooled(episode: Episode, file: Path) -> Path:
+    """The inverse of `_read`."""
+    fields = {field.name: getattr(episode, field.name) for field in dataclasses.fields(episode)}
+    np.savez(file, **{name: value for name, value in fields.items() if value is not None})
+    return file
+
+
+def _read(file: Path) -> Episode:
+    with np.load(file) as fields:
+        arrays = {name: fields[name] for name in fields}
+    words = {name: str(arrays.pop(name)) for name in ("name", "instruction")}
+    return Episode(**{"actions": None, **arrays, **words})
+
+
+def _write(
+    files: list[Path],
+    size: tuple[int, int],
+    data_dir: Path,
+    split: str,
+    name: str,
+    version: str,
+) -> None:
     tfds = import_tfds()
     tfds.disable_progress_bar()
     builder = tfds.dataset_builders.AdhocBuilder(
         name=name,
         version=version,
-        features=bridge_features(*episodes[0].images.shape[1:3]),
+        features=bridge_features(*size),
         # The keys are the order: tfds sorts by them when it does not shuffle.
         split_datasets={
-            split: [(i, example_from_episode(episode, i)) for i, episode in enumerate(episodes)]
+            split: ((i, example_from_episode(_read(file), i)) for i, file in enumerate(files))
         },
         data_dir=data_dir,
         description="Recorded episodes in the layout of Bridge V2.",

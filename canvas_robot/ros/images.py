@@ -29,6 +29,14 @@ _COLOURS = {
 _DEPTHS = {"16UC1": (np.uint16, 1e-3), "32FC1": (np.float32, 1.0)}  # metres of a unit: REP 118
 MAX_PIXELS = 3840 * 2160  # of an image from outside
 
+TRANSPORTS = ("raw", "compressed")  # Image, or CompressedImage on <topic>/compressed
+
+
+def check_transport(name: str) -> None:
+    """Raises ValueError for an --image-transport that is none."""
+    if name not in TRANSPORTS:
+        raise ValueError(f"--image-transport: expected {' or '.join(TRANSPORTS)}, got {name!r}")
+
 
 def image_from_msg(msg: Image, depth: DepthRange | None = None) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an Image; rows may be padded. With `depth`, grey of a depth image.

@@ -28,6 +28,7 @@ from canvas_robot.policy.settings import (
     STAND_INS,
     PolicySettings,
 )
+from canvas_robot.ros.images import TRANSPORTS
 from canvas_robot.ros.process import why_no_ros
 
 
@@ -180,7 +181,7 @@ PARAMETERS = {
 
 # The words that a parameter may be.
 _WORDS = {
-    "image_transport": ("raw", "compressed"),
+    "image_transport": TRANSPORTS,
     "dtype": DTYPE_NAMES,
     "refresh": ("inline", "sliced"),
     "execution": EXECUTIONS,

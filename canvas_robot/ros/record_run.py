@@ -11,6 +11,7 @@ from rich.console import Console
 
 from canvas_robot.resources import resolve_config
 from canvas_robot.ros.findings import absolute
+from canvas_robot.ros.images import check_transport
 from canvas_robot.ros.processes import user_domain_id
 from canvas_robot.ros.record import Recorder, RecordError
 from canvas_robot.signals import load_binding
@@ -33,8 +34,7 @@ def run_record(
 
     Raises RecordError, and BindingError and the like for the binding.
     """
-    if image_transport not in ("raw", "compressed"):
-        raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
+    check_transport(image_transport)
     path = resolve_config("bindings", binding)
     declared, about = load_binding(path), _about(path, instruction)
     started = time.monotonic()
@@ -84,8 +84,7 @@ def run_goals(
             f"--goals: expected the package canvas_robot_interfaces, got {error}; build it, as "
             f"docs/robot.md says"
         ) from error
-    if image_transport not in ("raw", "compressed"):
-        raise ValueError(f"--image-transport: expected raw or compressed, got {image_transport!r}")
+    check_transport(image_transport)
     path, domain_id = resolve_config("bindings", binding), user_domain_id()
     declared = load_binding(path)
 

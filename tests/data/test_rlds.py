@@ -1,6 +1,7 @@
 """Episodes written as RLDS are Bridge V2 to every reader."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -72,6 +73,28 @@ def test_an_existing_dataset_is_not_overwritten(make_episode, tmp_path):
     write_rlds([make_episode()], tmp_path)
     with pytest.raises(FileExistsError, match="choose another name or version"):
         write_rlds([make_episode()], tmp_path)
+
+
+def test_one_episode_at_a_time_is_held_and_nothing_is_left_of_a_failure(make_episode, tmp_path):
+    alive = []
+
+    def episodes(fails):
+        for number in range(3):
+            episode = make_episode(steps=2)
+            assert not any(held() is not None for held in alive)  # those before have been let go
+            alive.append(weakref.ref(episode.images))
+            if fails and number == 2:
+                raise OSError("the bag ends")
+            yield episode
+            del episode
+
+    with pytest.raises(OSError, match="the bag ends"):
+        write_rlds(episodes(fails=True), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    alive.clear()
+    folder = write_rlds(episodes(fails=False), tmp_path)
+    assert len(BridgeV2(folder)) == 3
+    assert list(tmp_path.iterdir()) == [tmp_path / "recorded"]
 
 
 def _without_texts(folder):
