@@ -198,7 +198,7 @@ AT_START = ("autostart", "autoconfigure")
 # What ~/reload reads again; all else is read at configure.
 RELOADED = ("checkpoint", "schema", "binding", "backbone", "prompts")
 
-# Numbers: default, lowest, highest, description.
+# Numbers, whole where their default is: default, lowest, highest, description.
 NUMBERS = {
     "stand_in_ms": (20.0, 0.0, 60_000.0, "how long a stand-in takes to decide [ms]"),
     "control_rate": (0.0, 0.0, 1000.0, "control ticks per second [Hz]; 0: the binding's"),
@@ -216,10 +216,6 @@ NUMBERS = {
         "that it saw; then the arm is held",
     ),
     "diagnostic_updater.period": (1.0, 0.1, 60.0, "between two messages on /diagnostics [s]"),
-}
-
-# Whole numbers, the same.
-INTEGERS = {
     "execute_steps": (
         0,
         0,
@@ -258,25 +254,12 @@ def declare_parameters(node: Node) -> None:
         )
         declare(node, name, default, descriptor)
     for name, (default, low, high, description) in NUMBERS.items():
-        declare(
-            node,
-            name,
-            default,
-            ParameterDescriptor(
-                description=description,
-                floating_point_range=[FloatingPointRange(from_value=low, to_value=high)],
-            ),
-        )
-    for name, (default, low, high, description) in INTEGERS.items():
-        declare(
-            node,
-            name,
-            default,
-            ParameterDescriptor(
-                description=description,
-                integer_range=[IntegerRange(from_value=low, to_value=high)],
-            ),
-        )
+        descriptor = ParameterDescriptor(description=description)
+        if isinstance(default, int):
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+        else:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        declare(node, name, default, descriptor)
 
 
 def declare(node: Node, name: str, default: object, descriptor: ParameterDescriptor) -> None:
@@ -346,7 +329,7 @@ def _means(key: str, name: str) -> bool:
 
 def read_settings(node: Node) -> Settings:
     """The parameters as they are now; raises ParameterError naming the one that is wrong."""
-    value = {name: node.get_parameter(name).value for name in (*PARAMETERS, *NUMBERS, *INTEGERS)}
+    value = {name: node.get_parameter(name).value for name in (*PARAMETERS, *NUMBERS)}
     for name in value:
         check_value(node, name, value[name])
     policy = PolicySettings(
