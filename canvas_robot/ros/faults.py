@@ -59,9 +59,9 @@ class Scene:
         self.nodes.start("policy", wanted)
         self._parameters = wanted
 
-    def kill_model(self) -> None:
-        """SIGKILL for the model's process; LookupError where there is none."""
-        os.kill(self._models()[0], signal.SIGKILL)
+    def signal_model(self, number: signal.Signals) -> None:
+        """A signal for the model's process; LookupError where there is none."""
+        os.kill(self._models()[0], number)
 
     def kill_node(self) -> None:
         self._orphans = self._models()
@@ -152,6 +152,10 @@ def _instruct(text: str) -> Callable[[Scene], None]:
     return lambda scene: scene.robot.instruct(text)
 
 
+def _signal_model(number: signal.Signals) -> Callable[[Scene], None]:
+    return lambda scene: scene.signal_model(number)
+
+
 def _stand_in(kind: str) -> dict[str, object]:
     return {"stand_in": kind, "control_rate": FAST_HZ}
 
@@ -238,7 +242,8 @@ FAULTS = (
         goes_on="nobody has to hear the commands",
     ),
     Fault("robot-dies", lambda scene: scene.robot.silence(), (*_PICTURES, *_BAD)),
-    Fault("model-killed", Scene.kill_model, _MODEL, passes=True),
+    Fault("model-killed", _signal_model(signal.SIGKILL), _MODEL, passes=True),
+    Fault("model-stopped", _signal_model(signal.SIGSTOP), (HoldReason.TIMEOUT,), passes=True),
     Fault("node-killed", Scene.kill_node, mend=Scene.start_killed_node, ends_node=True),
     Fault("model-raises", None, _MODEL, passes=True, node=_stand_in("raises")),
     Fault("model-dies", None, _MODEL, passes=True, node=_stand_in("dies")),
