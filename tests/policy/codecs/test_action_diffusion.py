@@ -187,6 +187,7 @@ def test_it_is_guided_on_a_gpu_as_on_a_cpu():
     action, tokens = codec(), torch.randn(1, 6, WIDTH)
     going_on = GoingOn(rows(1.0, 2.0), 1)
     here = action.go_on(tokens, going_on)
+    action = action.cuda()  # as a policy is: before, not while it decides
     with torch.inference_mode():
-        there = action.cuda().go_on(tokens.cuda(), going_on)
+        there = action.go_on(tokens.cuda(), going_on)
     torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-3)
