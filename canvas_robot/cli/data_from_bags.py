@@ -37,6 +37,11 @@ def from_bags(
     from canvas_robot.signals import load_binding
 
     check_transport(image_transport)
+    if split not in ("train", "val"):
+        raise ValueError(f"--split: expected train or val, got {split!r}")
+    if out.is_file():
+        raise ValueError(f"--out: expected a folder, got the file {out}")
+    _require_whole(bags)
     declared = load_binding(resolve_config("bindings", binding)) if binding else None
     console = data_console()
 
@@ -45,4 +50,25 @@ def from_bags(
         console.print(f"{len(episode):>6} steps  {bag}  {episode.instruction!r}")
         return episode
 
-    console.print(f"data set: {write_rlds(map(read, bags), out, split)}")
+    folder = write_rlds(map(read, bags), out, split, achieved=True)
+    console.print(f"data set: {folder}")
+    console.print(
+        "its actions are motions that were reached: train with data.rules.actions=composed"
+    )
+
+
+def _require_whole(bags: list[Path]) -> None:
+    """Raises BagError for all that cannot be opened, before the first is read."""
+    from canvas_robot.ros.bag import BagError, opened
+    from canvas_robot.ros.bag_episode import about_bag
+
+    faults = []
+    for bag in bags:
+        try:
+            about_bag(bag)
+            with opened(bag):
+                pass
+        except BagError as error:
+            faults.append(str(error))
+    if faults:
+        raise BagError("\n".join(faults))

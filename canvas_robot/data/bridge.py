@@ -19,7 +19,7 @@ import numpy as np
 
 from canvas_robot.data.episode import Episode
 from canvas_robot.data.index import EpisodeIndex, Progress, SplitFiles, open_index
-from canvas_robot.data.layout import DOWNLOAD, BridgeDataError, read_layout
+from canvas_robot.data.layout import ACHIEVED, DOWNLOAD, BridgeDataError, read_layout
 from canvas_robot.data.records import FORMATS, CorruptRecordError, Shard, ShardFiles
 from canvas_robot.data.stored import StoredEpisode, decode_images
 
@@ -109,7 +109,16 @@ class BridgeV2:
 
         Raises BridgeDataError for a metadata.json that says something else under that name.
         """
-        return _environments(self.folder / "metadata.json")
+        said = _said(self.folder, "environments", dict[str, dict[str, Any]])
+        return {} if said is None else said
+
+    @property
+    def achieved(self) -> bool:
+        """Whether its actions are said to be motions that were reached, not commands.
+
+        Raises BridgeDataError as `environments`.
+        """
+        return _said(self.folder, "actions", str) == ACHIEVED
 
     @property
     def fingerprint(self) -> str:
@@ -264,15 +273,16 @@ def _tfds_info(folder: Path) -> Any:
         ) from error
 
 
-def _environments(path: Path) -> dict[str, dict[str, Any]]:
-    """What TFDS keeps of the builder's own facts, where the builder of simulated data put them."""
+def _said(folder: Path, name: str, kind: Any) -> Any:
+    """What TFDS keeps of the builder's own facts under a name; None where it said nothing."""
+    path = folder / "metadata.json"
     if not path.is_file():
-        return {}
+        return None
     try:
-        said = json.loads(path.read_text(encoding="utf-8")).get("environments", {})
-        return msgspec.convert(said, dict[str, dict[str, Any]])
-    except (ValueError, AttributeError, msgspec.ValidationError) as error:
-        raise BridgeDataError(f"{path}: environments: {error}") from error
+        said = msgspec.convert(json.loads(path.read_text(encoding="utf-8")), dict[str, Any])
+        return msgspec.convert(said[name], kind) if name in said else None
+    except (ValueError, msgspec.ValidationError) as error:
+        raise BridgeDataError(f"{path}: {name}: {error}") from error
 
 
 def _report_skipped(folder: Path, index: EpisodeIndex, skip_corrupt: bool) -> None:

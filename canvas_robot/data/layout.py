@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from canvas_robot.data.episode import ACTION_SIZE, STATE_SIZE
 
 CAMERAS = ("image_0", "image_1", "image_2", "image_3")
+ACHIEVED = "achieved"  # what metadata.json says of actions that are motions, not commands
 DOWNLOAD = (
     "download bridge_dataset/1.0.0 from "
     "https://rail.eecs.berkeley.edu/datasets/bridge_release/data/tfds/bridge_dataset/1.0.0/"

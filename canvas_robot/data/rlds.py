@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import tempfile
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from canvas_robot.data.episode import ACTION_SIZE, STATE_SIZE, Episode
-from canvas_robot.data.layout import CAMERAS
+from canvas_robot.data.layout import ACHIEVED, CAMERAS
 from canvas_robot.data.tensorflow_process import import_tfds, tensorflow_process
 
 EMBEDDING_SIZE = 512
@@ -134,6 +136,7 @@ def write_rlds(
     split: str = "train",
     name: str = "recorded",
     version: str = "1.0.0",
+    achieved: bool = False,
 ) -> Path:
     """Store episodes, in order, as a TFDS dataset that BridgeV2 reads; returns its folder.
 
@@ -141,13 +144,16 @@ def write_rlds(
     its last step is terminal with reward 1. One episode at a time is in memory: until all are
     there, they lie on the disk, as large as they are in memory.
 
+    achieved: their actions are motions that were reached, not commands; the data set says so.
+
     Raises ValueError without episodes or when their pictures differ in size, FileExistsError when
     the folder exists.
     """
     folder = Path(data_dir) / name / version
     if folder.exists():
         raise FileExistsError(
-            f"write_rlds: {folder} already exists; choose another name or version, or remove it"
+            f"write_rlds: {folder} already exists; store into another folder than {data_dir}, or "
+            f"remove it"
         )
     Path(data_dir).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".episodes_", dir=data_dir) as spool:
@@ -161,7 +167,8 @@ def write_rlds(
                 f"write_rlds {folder}: expected episodes with pictures of one size, "
                 f"got {len(files)} episodes with sizes {sorted(sizes)}"
             )
-        tensorflow_process.call(_write, files, *sizes, Path(data_dir), split, name, version)
+        said = {"actions": ACHIEVED} if achieved else {}
+        tensorflow_process.call(_write, files, *sizes, Path(data_dir), split, name, version, said)
     return folder
 
 
@@ -186,10 +193,22 @@ def _write(
     split: str,
     name: str,
     version: str,
+    said: dict[str, str],
 ) -> None:
     tfds = import_tfds()
     tfds.disable_progress_bar()
-    builder = tfds.dataset_builders.AdhocBuilder(
+
+    class Recorded(tfds.dataset_builders.AdhocBuilder, skip_registration=True):
+        def _info(self) -> Any:
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=self._description,
+                features=self._feature_spec,
+                disable_shuffling=self._disable_shuffling,
+                metadata=tfds.core.MetadataDict(said) if said else None,
+            )
+
+    builder = Recorded(
         name=name,
         version=version,
         features=bridge_features(*size),
@@ -201,6 +220,6 @@ def _write(
         description="Recorded episodes in the layout of Bridge V2.",
         disable_shuffling=True,
     )
-    # Nothing is downloaded, but tfds makes a folder for it.
-    with tempfile.TemporaryDirectory() as unused:
+    # Nothing is downloaded, but tfds makes a folder for it, and says that it downloads.
+    with tempfile.TemporaryDirectory() as unused, redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_dir=unused)

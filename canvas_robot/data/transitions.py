@@ -63,13 +63,15 @@ class RecordedSteps(Protocol):
 class IndexedEpisodes(Protocol):
     """What choosing needs of a dataset of N episodes: a `BridgeV2`.
 
-    steps: (N,) of each episode; has_language: (N,) bool; pictures: (N, cameras) bool.
+    steps: (N,) of each episode; has_language: (N,) bool; pictures: (N, cameras) bool. achieved:
+    whether its recorded actions are motions that were reached, not commands.
     """
 
     cameras: Sequence[str]
     steps: np.ndarray
     has_language: np.ndarray
     pictures: np.ndarray
+    achieved: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +177,15 @@ def chosen(dataset: IndexedEpisodes, rules: DataRules, cameras: Sequence[str]) -
     Args:
         cameras: those whose pictures are needed.
     Raises:
-        RulesError: a camera that the dataset lacks, or no episode is kept.
+        RulesError: a camera that the dataset lacks, no episode is kept, or motions that were
+            reached would be taken for commands.
     """
+    if dataset.achieved and not rules.relabelled:
+        raise RulesError(
+            "rules: actions: expected composed, for the recorded actions of this data set are "
+            "motions that were reached, which act on the measured pose, got recorded; in a "
+            "training's configuration set data.rules.actions=composed"
+        )
     unknown = [camera for camera in cameras if camera not in dataset.cameras]
     if unknown:
         raise RulesError(f"cameras: expected some of {list(dataset.cameras)}, got {unknown}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +105,23 @@ def is_bag(path: Path) -> bool:
     return (path / "metadata.yaml").is_file() or any(path.glob("*.mcap"))
 
 
+@contextmanager
+def opened(folder: Path) -> Iterator[Reader]:
+    """A bag to read; raises BagError for whatever is wrong with its files, then or later."""
+    try:
+        with Reader(folder) as reader:
+            yield reader
+    except BagError:
+        raise
+    except Exception as error:  # of a damaged file a reader may raise anything
+        told = str(error) if isinstance(error, ReaderError) else f"{type(error).__name__}: {error}"
+        raise BagError(
+            f"{folder}: expected a whole bag, got {told.rstrip('.')}; of a recording that was "
+            f"ended by force, `mcap recover` saves what is in its .mcap file, and `ros2 bag "
+            f"reindex -s mcap` makes its metadata.yaml anew"
+        ) from error
+
+
 def verify_bag(
     folder: Path, policy: CanvasPolicy, name: str = "policy", image_transport: str = "raw"
 ) -> Verified:
@@ -115,21 +133,13 @@ def verify_bag(
     arm = arm_of(policy.binding)
     inputs = BagInputs(policy.binding, arm, image_transport, name)
     decisions = []
-    try:
-        with Reader(folder) as reader:
-            for connection, received_ns, data in reader.messages():
-                inputs.take(connection.topic, received_ns, data)
-                if connection.topic == f"/{name.strip('/')}/status":
-                    status = deserialize_message(data, DiagnosticStatus)
-                    if status.name == DECISION_STATUS:
-                        decisions.append(status)
-    except Exception as error:  # of a damaged file a reader may raise anything
-        told = str(error) if isinstance(error, ReaderError) else f"{type(error).__name__}: {error}"
-        raise BagError(
-            f"{folder}: expected a whole bag, got {told.rstrip('.')}; of a recording that was "
-            f"ended by force, `mcap recover` saves what is in its .mcap file, and `ros2 bag "
-            f"reindex -s mcap` makes its metadata.yaml anew"
-        ) from error
+    with opened(folder) as reader:
+        for connection, received_ns, data in reader.messages():
+            inputs.take(connection.topic, received_ns, data)
+            if connection.topic == f"/{name.strip('/')}/status":
+                status = deserialize_message(data, DiagnosticStatus)
+                if status.name == DECISION_STATUS:
+                    decisions.append(status)
     chosen = [values for values in map(_decision, decisions) if "action_chunk" in values]
     if not chosen:
         raise BagError(

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import yaml
 from rclpy.serialization import deserialize_message
-from rosbags.rosbag2 import Reader, ReaderError
 from std_msgs.msg import Float64, String
 
 from canvas_robot.data.episode import Episode
@@ -15,7 +14,7 @@ from canvas_robot.data.rlds import STEP_NS
 from canvas_robot.data.transitions import composed_change
 from canvas_robot.kinematics.rule import gripper_from_state
 from canvas_robot.policy.codecs.squash import squash
-from canvas_robot.ros.bag import BagError, BagInputs, Stream
+from canvas_robot.ros.bag import BagError, BagInputs, Stream, opened
 from canvas_robot.ros.description import arm_of
 from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.measured import state_signal
@@ -47,14 +46,14 @@ def bag_episode(
         image_transport: as the node's parameter.
         instruction: what is shown, in words; empty: as the metadata say, or the last instruction.
     Raises:
-        BagError: it cannot be read, holds less than two steps, or a signal pauses in it.
-        BindingError: the binding that the bag holds is none.
+        BagError: it cannot be read, the binding that it holds is none, nobody says what it shows,
+            it holds less than two steps, or a signal pauses in it.
     """
-    about = _about(folder)
+    about = about_bag(folder)
     if binding is None:
         if "canvas_robot.binding" not in about:
             raise BagError(f"{folder}: expected a binding in its metadata, got none; name one")
-        binding = binding_from_yaml(about["canvas_robot.binding"])
+        binding = _binding_of(folder, about["canvas_robot.binding"])
     if binding.tick_ns != STEP_NS:
         raise BagError(
             f"{folder}: control_rate_hz: expected 5, for the data are stored in steps of 0.2 s "
@@ -63,19 +62,25 @@ def bag_episode(
     inputs = BagInputs(binding, arm_of(binding), image_transport, name, _small)
     commanded, told = Stream(), [""]
     name = absolute(name)
-    try:
-        with Reader(folder) as reader:
-            for connection, received_ns, data in reader.messages():
-                inputs.take(connection.topic, received_ns, data)
-                if connection.topic == f"{name}/gripper":
-                    commanded.stamps_ns.append(received_ns)
-                    commanded.values.append(deserialize_message(data, Float64).data)
-                elif connection.topic == f"{name}/instruction":
-                    told.append(deserialize_message(data, String).data)
-    except (ReaderError, OSError) as error:
-        raise BagError(f"{folder}: {error}") from error
+    with opened(folder) as reader:
+        topics = {connection.topic for connection in reader.connections}
+        for connection, received_ns, data in reader.messages():
+            inputs.take(connection.topic, received_ns, data)
+            if connection.topic == f"{name}/gripper":
+                commanded.stamps_ns.append(received_ns)
+                commanded.values.append(deserialize_message(data, Float64).data)
+            elif connection.topic == f"{name}/instruction":
+                told.append(deserialize_message(data, String).data)
     words = instruction or about.get("canvas_robot.instruction", "") or told[-1]
-    return _episode(folder, binding, inputs.streams, commanded, words)
+    if not words.strip():
+        raise BagError(
+            f"{folder}: expected an instruction, got none in its metadata or on "
+            f"{name}/instruction; say what it shows (--instruction)"
+        )
+    heard = (
+        f"of the topics {', '.join(sorted(inputs.received))}; it has {', '.join(sorted(topics))}"
+    )
+    return _episode(folder, binding, inputs.streams, commanded, words, heard)
 
 
 def _small(value: np.ndarray) -> np.ndarray:
@@ -83,23 +88,52 @@ def _small(value: np.ndarray) -> np.ndarray:
     return np.array(squash(value, PICTURE) if value.ndim == 3 else value)
 
 
-def _about(folder: Path) -> dict[str, str]:
-    """What the bag's metadata say of it."""
+def about_bag(folder: Path) -> dict[str, str]:
+    """What a bag's metadata say of it. Raises BagError where there are none."""
+    file = folder / "metadata.yaml"
+    if not file.is_file():
+        inside = sorted(bag.parent.name for bag in folder.glob("*/metadata.yaml"))
+        hint = f"; it holds {len(inside)}: give {folder}/*" if inside else ""
+        if not folder.exists():
+            hint = "; there is no such folder"
+        elif folder.is_file():
+            hint = "; give the folder that it is in"
+        raise BagError(f"{folder}: expected the folder of a rosbag2 recording{hint}")
     try:
-        metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
-        return metadata["rosbag2_bagfile_information"].get("custom_data") or {}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise BagError(f"{folder}: expected a rosbag2 recording, got {error!r}") from error
+        said = yaml.safe_load(file.read_text())["rosbag2_bagfile_information"]
+        return said.get("custom_data") or {}
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise BagError(
+            f"{file}: expected what a rosbag2 recording says of itself, got "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _binding_of(folder: Path, text: str) -> Binding:
+    try:
+        return binding_from_yaml(text)
+    except ValueError as error:
+        raise BagError(
+            f"{folder}: the binding in its metadata: {error}; name another (--binding)"
+        ) from error
 
 
 def _episode(
-    folder: Path, binding: Binding, streams: dict[str, Stream], commanded: Stream, words: str
+    folder: Path,
+    binding: Binding,
+    streams: dict[str, Stream],
+    commanded: Stream,
+    words: str,
+    heard: str,
 ) -> Episode:
     sources = binding.sources.ros
     camera = next((s for s, source in sources.items() if isinstance(source, RosImage)), None)
     state = state_signal(binding)
     if missing := [s for s in (camera, state) if s is None or not streams[s].stamps_ns]:
-        raise BagError(f"{folder}: expected samples of {camera!r} and {state!r}, {missing} lack")
+        raise BagError(
+            f"{folder}: expected samples of {camera!r} and {state!r}, {missing} lack, {heard}; "
+            f"name the node with its namespace (--name), the image transport, or another binding"
+        )
     shown = {signal: streams[signal] for signal in (camera, state)}
     first_ns = max(stream.stamps_ns[0] for stream in shown.values())
     last_ns = min(stream.stamps_ns[-1] for stream in shown.values())

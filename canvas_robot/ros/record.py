@@ -137,6 +137,11 @@ class Recorder:
     def __exit__(self, *exception) -> None:
         self.close()
 
+    @property
+    def topics(self) -> list[str]:
+        """Those that are listened to."""
+        return sorted(connection.topic for connection in self._writer.connections)
+
     def close(self) -> None:
         self._listener.close()
         self._writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -56,12 +57,17 @@ def run_record(
             pass
     for topic, count in sorted(recorder.counts.items()):
         console.print(f"{count:>8,}  {topic}")
-    console.print(f"bag: {folder}")
     if not recorder.counts:
-        console.print("nothing came: is the node running in this ROS_DOMAIN_ID, with this binding?")
-    elif not any(topic.endswith("/status") for topic in recorder.counts):
+        shutil.rmtree(folder)
+        console.print(
+            f"nothing came of {', '.join(recorder.topics)} in ROS_DOMAIN_ID {user_domain_id()}, "
+            f"and no bag is left: do robot and node run there, with the topics of {binding}?"
+        )
+        return False
+    console.print(f"bag: {folder}")
+    if not any(topic.endswith("/status") for topic in recorder.counts):
         console.print(f"nothing came of the node {name!r}: is that its name, with its namespace?")
-    return bool(recorder.counts)
+    return True
 
 
 def run_goals(

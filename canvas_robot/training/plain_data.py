@@ -18,7 +18,13 @@ from canvas_robot.signals import Binding, ImageSignal, Statistics, load_statisti
 from canvas_robot.training.config import OFF
 from canvas_robot.training.plain_config import PlainTrainConfig
 from canvas_robot.training.plain_pictures import PicturesError, bytes_of, squashed_pictures
-from canvas_robot.training.training_data import Source, TrainingData, by_signal, divided
+from canvas_robot.training.training_data import (
+    Source,
+    TrainingData,
+    by_signal,
+    divided,
+    require_holdout,
+)
 
 Told = Callable[[str, int, int], None]
 """Called with what is done, how much of it, and how much there is."""
@@ -34,11 +40,13 @@ def open_plain_data(
         told: of indexing and squashing.
     Raises:
         PicturesError: they would be larger than `pictures_gb`; what BridgeV2, WindowReader and
-            `chosen` raise; ConfigError for a fraction that leaves no episode on one side.
+            `chosen` raise; ConfigError for a split that is not there, or a fraction that leaves no
+            episode on one side.
     """
     data = config.data
     sources = [_source(config, data.split, schema, binding, told)]
     if isinstance(data.holdout, str) and data.holdout != OFF:
+        require_holdout(data, sources[0].dataset)
         sources.append(_source(config, data.holdout, schema, binding, told))
     _require_room(config, sources)
     sources = [_squashed(config, source, schema, binding, folder, told) for source in sources]

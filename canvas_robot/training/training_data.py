@@ -10,7 +10,7 @@ import numpy as np
 
 from canvas_robot.backbone.loading import Backbone
 from canvas_robot.data.batches import Batch, WindowLoader, collate
-from canvas_robot.data.bridge import BridgeV2
+from canvas_robot.data.bridge import BridgeV2, splits_of
 from canvas_robot.data.encoding import open_latents
 from canvas_robot.data.index import Progress
 from canvas_robot.data.sampling import WindowSampler
@@ -162,7 +162,7 @@ def open_data(
         progress: called while an index is made.
     Raises:
         what BridgeV2, WindowReader, `chosen`, `open_latents` and `slow_regions` raise; ConfigError
-        for a held-out fraction that leaves no episode on one side.
+        for a held-out split that is not there, or a fraction that leaves no episode on one side.
     """
     data = config.data
 
@@ -179,8 +179,19 @@ def open_data(
     if isinstance(data.holdout, float):
         train, held_out = divided(train, data.holdout)
     elif data.holdout != OFF:
+        require_holdout(data, train.dataset)
         held_out = opened(data.holdout, 1)
     return TrainingData(data, train, held_out, _ages(config, schema, binding))
+
+
+def require_holdout(data: DataConfig, dataset: BridgeV2) -> None:
+    """Raises ConfigError where the split to hold out is none of a data set's."""
+    splits = splits_of(dataset.folder)
+    if data.holdout not in splits:
+        raise ConfigError(
+            f"data.holdout: expected one of the splits {sorted(splits)} of {dataset.folder}, a "
+            f"share of {data.split!r} such as 0.1, or {OFF!r}, got {data.holdout!r}"
+        )
 
 
 def by_signal(computed: dict[str, Statistics], binding: Binding) -> dict[str, Statistics]:

@@ -37,6 +37,7 @@ class MadeUpDataset:
     def __init__(self, *lengths: int) -> None:
         self.steps = np.array(lengths, np.int32)
         self.has_language = np.ones(len(lengths), bool)
+        self.achieved = False
         self.pictures = np.ones((len(lengths), 2), bool)
         self.reads: list[int] = []
         self.decoded: list[tuple[int, str, int]] = []

@@ -8,6 +8,7 @@ import pytest
 
 from canvas_robot.data.bridge import BridgeV2
 from canvas_robot.data.rlds import example_from_episode, write_rlds
+from canvas_robot.data.transitions import DataRules, RulesError, chosen
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_pictures_of_two_sizes_cannot_be_written(make_episode, tmp_path):
 
 def test_an_existing_dataset_is_not_overwritten(make_episode, tmp_path):
     write_rlds([make_episode()], tmp_path)
-    with pytest.raises(FileExistsError, match="choose another name or version"):
+    with pytest.raises(FileExistsError, match="store into another folder"):
         write_rlds([make_episode()], tmp_path)
 
 
@@ -95,6 +96,17 @@ def test_one_episode_at_a_time_is_held_and_nothing_is_left_of_a_failure(make_epi
     folder = write_rlds(episodes(fails=False), tmp_path)
     assert len(BridgeV2(folder)) == 3
     assert list(tmp_path.iterdir()) == [tmp_path / "recorded"]
+
+
+def test_motions_that_were_reached_are_not_taken_for_commands(make_episode, tmp_path):
+    said = BridgeV2(write_rlds([make_episode()], tmp_path / "said", achieved=True))
+    silent = BridgeV2(write_rlds([make_episode()], tmp_path / "silent"))
+    assert said.achieved and not silent.achieved and said.environments == {}
+    recorded = DataRules(actions="recorded")
+    with pytest.raises(RulesError, match=r"expected composed.*measured pose.*rules.actions="):
+        chosen(said, recorded, ["image_0"])
+    assert len(chosen(said, DataRules(), ["image_0"]).episodes) == 1
+    assert len(chosen(silent, recorded, ["image_0"]).episodes) == 1
 
 
 def _without_texts(folder):

@@ -111,6 +111,7 @@ class Recorded:
         self._episodes = episodes
         self.steps = np.array([len(episode) for episode in episodes])
         self.has_language = np.ones(len(episodes), bool)
+        self.achieved = False
         self.pictures = np.ones((len(episodes), 1), bool)
 
     def read(self, index):

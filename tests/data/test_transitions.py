@@ -244,6 +244,7 @@ def indexed():
         steps=np.array([2, 9, 9, 9, 3, 9, 30], np.int32),
         has_language=np.array([True, False, True, False, True, True, True]),
         pictures=pictures,
+        achieved=False,
     )
 
 

@@ -165,9 +165,49 @@ def test_a_bag_that_shows_no_whole_episode_is_refused(tmp_path, messages, about,
         bag_episode(write(tmp_path / "bag", messages, about))
 
 
-def test_a_folder_that_is_no_bag_is_refused(tmp_path):
-    with pytest.raises(BagError, match="expected a rosbag2 recording"):
-        bag_episode(tmp_path)
+def test_what_is_no_bag_is_refused_with_what_it_may_be(tmp_path):
+    bag = write(tmp_path / "bags" / "one", watched(800))
+    for path, hint in (
+        (tmp_path / "bags", r"it holds 1: give .*bags/\*"),
+        (tmp_path / "none", "there is no such folder"),
+        (next(bag.glob("*.mcap")), "give the folder that it is in"),
+    ):
+        with pytest.raises(BagError, match=f"expected the folder of a rosbag2 recording; {hint}"):
+            bag_episode(path)
+
+
+def test_a_bag_that_was_cut_short_is_refused_with_the_way_to_save_it(tmp_path):
+    bag = write(tmp_path / "bag", watched(800))
+    file = next(bag.glob("*.mcap"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(BagError, match=r"bag: expected a whole bag, got .*mcap recover"):
+        bag_episode(bag)
+
+
+def test_a_bag_whose_binding_is_none_says_which_bag(tmp_path):
+    about = {**RECORDED, "canvas_robot.binding": "foo: 1"}
+    bag = write(tmp_path / "bag", watched(800), about)
+    with pytest.raises(BagError, match=r"bag: the binding in its metadata: .*--binding"):
+        bag_episode(bag)
+
+
+def test_all_bags_are_looked_at_before_the_first_is_read(tmp_path):
+    good = write(tmp_path / "good", watched(800))
+    words = ["data", "from-bags", str(good), str(tmp_path / "a"), str(tmp_path / "b")]
+    done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "out")])
+    assert done.exit_code and not (tmp_path / "out").exists()
+    assert all(f"{tmp_path / name}: expected" in str(done.exception) for name in "ab")
+    assert "steps" not in done.output
+
+
+@pytest.mark.parametrize(
+    "words, refusal",
+    [(["--split", "test"], "--split: expected train or val, got 'test'")],
+)
+def test_what_cannot_be_asked_for_is_refused_first(tmp_path, words, refusal):
+    bag = write(tmp_path / "bag", watched(800))
+    done = CliRunner().invoke(app, ["data", "from-bags", str(bag), "-o", str(tmp_path), *words])
+    assert done.exit_code and str(done.exception) == refusal
 
 
 def test_bags_become_a_data_set_that_training_reads(tmp_path):
@@ -180,3 +220,4 @@ def test_bags_become_a_data_set_that_training_reads(tmp_path):
         np.testing.assert_array_equal(episode.states, expected.states)
         np.testing.assert_array_equal(episode.actions, expected.actions)
         assert episode.instruction == "touch it"
+    assert BridgeV2(tmp_path / "recorded").achieved and "rules.actions=composed" in done.output

@@ -6,7 +6,6 @@ from collections import Counter
 import pytest
 
 from canvas_robot.backbone.loading import load_backbone
-from canvas_robot.data.bridge import BridgeDataError
 from canvas_robot.data.latents import LatentCacheError
 from canvas_robot.data.windows import Draw
 from canvas_robot.policy.ticks import RefreshError
@@ -64,7 +63,7 @@ def test_a_fraction_that_leaves_nothing_on_one_side_is_refused(opened):
 
 
 def test_a_split_that_is_not_there_is_refused_with_those_that_are(opened):
-    with pytest.raises(BridgeDataError, match=r"split: expected one of \['train', 'val'\]"):
+    with pytest.raises(ConfigError, match=r"data\.holdout: .* \['train', 'val'\].*such as 0\.1"):
         opened("data.holdout=test")
 
 
