@@ -35,6 +35,7 @@ from canvas_robot.ros.parameters import (
     read_settings,
     unknown_parameters,
 )
+from canvas_robot.ros.priority import priority_refused
 from canvas_robot.ros.promised import Promised
 from canvas_robot.ros.qos import (
     check_overrides,
@@ -212,7 +213,7 @@ class Doctor:
             found, _, remedy = str(error).partition("; ")
             remedy = remedy or "mend it in the binding or the parameters file"
             findings.append(Finding("fault", "configure", found, remedy))
-        return [*findings, *self._limits()]
+        return [*findings, *self._limits(), *self._priority()]
 
     def _limits(self) -> list[Finding]:
         robot = self._binding.robot
@@ -223,6 +224,14 @@ class Doctor:
             remedy = "declare speed_limits and acceleration_limits in the binding"
             return [Finding("warning", "limits", "none of motion, and unsafe is true", remedy)]
         return []  # the node refuses to configure
+
+    def _priority(self) -> list[Finding]:
+        """Of the node's threads that keep time, if it runs as this user."""
+        asked = self._settings.thread_priority
+        found, _, remedy = priority_refused(asked).partition("; ")
+        if found:
+            return [Finding("warning", "thread_priority", found, remedy)]
+        return [Finding("ok", "thread_priority", f"{asked}, real time")] if asked else []
 
     def _quality(self, topic: str, requested: QoSProfile) -> list[Finding]:
         """Publishers that the node will not hear, and what is to be set to what."""

@@ -6,6 +6,7 @@ As ros2_control's controller manager has it: its threads ask for SCHED_FIFO, and
 from __future__ import annotations
 
 import os
+import threading
 
 REMEDY = (
     "allow it to the user (rtprio in /etc/security/limits.conf; in a container --cap-add=sys_nice "
@@ -26,3 +27,12 @@ def take_priority(priority: int) -> str:
     except OSError as error:
         return f"no real-time priority {priority}: {error.strerror}; {REMEDY}"
     return ""
+
+
+def priority_refused(priority: int) -> str:
+    """Why a thread that asks for a priority would not get it, and the remedy; "" where it would."""
+    said: list[str] = []
+    asks = threading.Thread(target=lambda: said.append(take_priority(priority)))
+    asks.start()
+    asks.join()
+    return said[0]

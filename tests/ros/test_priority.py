@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from canvas_robot.ros.priority import take_priority
+from canvas_robot.ros.priority import priority_refused, take_priority
 from tests.ros.conftest import FOLLOWING, TIMEOUT_S
 
 NOBODY = 65534
@@ -39,6 +39,12 @@ needs_permission = pytest.mark.skipif(
 )
 
 
+@needs_permission
+def test_asking_whether_it_would_be_given_changes_nothing():
+    before = policy_of(0)
+    assert priority_refused(7) == "" and policy_of(0) == before
+
+
 def test_none_is_asked_for_by_0():
     def ask():
         before = policy_of(0)
@@ -64,16 +70,17 @@ def test_it_is_the_calling_threads_and_not_that_of_what_it_starts():
 def test_a_user_who_may_not_is_told_the_remedy_and_goes_on():
     program = (
         "import os\n"
-        "from canvas_robot.ros.priority import take_priority\n"
+        "from canvas_robot.ros.priority import priority_refused, take_priority\n"
         f"os.geteuid() or os.setuid({NOBODY})\n"
         "print(take_priority(7))\n"
+        "print(priority_refused(7))\n"
         "print(os.sched_getscheduler(0))\n"
     )
     if os.geteuid() and may_have_priority():
         pytest.skip("this user may have real-time priority and can be no other")
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    said, scheduler = told.stdout.splitlines()
-    assert REFUSED.match(said) and scheduler == str(os.SCHED_OTHER), told.stderr
+    said, asked, scheduler = told.stdout.splitlines()
+    assert REFUSED.match(said) and said == asked and scheduler == str(os.SCHED_OTHER), told.stderr
 
 
 @needs_permission
