@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 
-REMEDY = (
+_REMEDY = (
     "allow it to the user (rtprio in /etc/security/limits.conf; in a container --cap-add=sys_nice "
     "--ulimit rtprio=99), or set thread_priority to 0"
 )
@@ -25,7 +25,7 @@ def take_priority(priority: int) -> str:
         policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
         os.sched_setscheduler(0, policy, os.sched_param(priority))
     except OSError as error:
-        return f"no real-time priority {priority}: {error.strerror}; {REMEDY}"
+        return f"no real-time priority {priority}: {error.strerror}; {_REMEDY}"
     return ""
 
 

@@ -200,14 +200,15 @@ def test_all_bags_are_looked_at_before_the_first_is_read(tmp_path):
     assert "steps" not in done.output
 
 
-@pytest.mark.parametrize(
-    "words, refusal",
-    [(["--split", "test"], "--split: expected train or val, got 'test'")],
-)
-def test_what_cannot_be_asked_for_is_refused_first(tmp_path, words, refusal):
-    bag = write(tmp_path / "bag", watched(800))
-    done = CliRunner().invoke(app, ["data", "from-bags", str(bag), "-o", str(tmp_path), *words])
-    assert done.exit_code and str(done.exception) == refusal
+def test_what_cannot_be_asked_for_is_refused_before_a_bag_is_read(tmp_path):
+    bag, file = write(tmp_path / "bag", watched(800)), tmp_path / "file"
+    file.touch()
+    for words, refusal in (
+        (["-o", str(tmp_path), "--split", "test"], "--split: expected train or val, got 'test'"),
+        (["-o", str(file)], f"--out: expected a folder, got the file {file}"),
+    ):
+        done = CliRunner().invoke(app, ["data", "from-bags", str(bag), *words])
+        assert done.exit_code and str(done.exception) == refusal
 
 
 def test_bags_become_a_data_set_that_training_reads(tmp_path):

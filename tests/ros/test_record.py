@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
+from rich.console import Console
 from rosbags.rosbag2 import Reader
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
@@ -29,6 +31,7 @@ from canvas_robot.ros.decisions import COMMAND_STATUS, DECISION_STATUS
 from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.monitor import Monitor
 from canvas_robot.ros.record import OUTPUTS, Recorder, RecordError, input_topics
+from canvas_robot.ros.record_run import run_record
 from canvas_robot.signals import load_binding
 from tests.ros.conftest import FOLLOWING, TIMEOUT_S, NodeInThread, Robot, new_domain
 
@@ -216,6 +219,18 @@ def test_a_replay_plays_nothing_that_the_recorded_policy_commanded_or_told():
 def test_a_folder_that_exists_is_not_written_over(tmp_path, domain_id):
     with pytest.raises(RecordError, match="exists already"):
         Recorder(tmp_path, WIDOWX, "raw", "policy", domain_id)
+
+
+def test_where_nothing_comes_no_bag_is_left_and_what_was_awaited_is_told(
+    tmp_path, domain_id, monkeypatch
+):
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain_id))
+    for _ in range(2):  # the same command can be given again
+        console = Console(file=io.StringIO(), width=1000)
+        assert not run_record(tmp_path / "bag", "widowx.yaml", "raw", "policy", 0.2, console)
+        told = console.file.getvalue()
+        assert "/camera/image_raw" in told and f"ROS_DOMAIN_ID {domain_id}" in told
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bag_without_decisions_says_so(tmp_path, domain_id):
