@@ -140,10 +140,7 @@ def attention_and_masked(schema: CanvasSchema, n_heads: int) -> tuple[CanvasAtte
     mask = schema.topology.to_attention_mask(schema.layout) > 0
 
     def masked(x: torch.Tensor) -> torch.Tensor:
-        q, k, v = (
-            to(x).unflatten(2, (n_heads, -1)).transpose(1, 2)
-            for to in (attention.to_q, attention.to_k, attention.to_v)
-        )
+        q, k, v = (part.transpose(1, 2) for part in attention.project(x))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return attention.to_out(out.transpose(1, 2).flatten(2))
 

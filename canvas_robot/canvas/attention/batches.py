@@ -47,6 +47,10 @@ class RowBatch(StaticModule):
         """(B, N, ...) to (B, G, m, ...): what they read; a view where that lies together."""
         return _take(x, self.reads, blocks, self._first_read)
 
+    def view_rows(self, x: torch.Tensor) -> torch.Tensor | None:
+        """As `take_rows` of all blocks, into `x`; None where they do not lie together."""
+        return None if self._first_row is None else self.take_rows(x)
+
     def put_rows(self, out: torch.Tensor, values: torch.Tensor, blocks: slice = EVERY) -> None:
         """Writes (B, G, n, ...) to where `take_rows` took it from in `out`."""
         rows = self.rows[blocks]
@@ -54,7 +58,7 @@ class RowBatch(StaticModule):
             out.index_copy_(1, rows.flatten(), values.flatten(1, 2))
         else:
             start = self._first_row + (blocks.start or 0) * rows.shape[1]
-            out[:, start : start + rows.numel()].copy_(values.flatten(1, 2))
+            out[:, start : start + rows.numel()].unflatten(1, rows.shape).copy_(values)
 
 
 def alike_blocks(blocks: Sequence[RowGroup | EdgeBlock]) -> list[list[RowGroup | EdgeBlock]]:

@@ -52,7 +52,8 @@ class CanvasAttention(StaticModule):
         layout, width = schema.layout, schema.layout.d_model
         self.plan = compile_plan(schema, tokens=tokens)
         self.n_positions, self.width, self.n_heads = layout.num_positions, width, n_heads
-        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
+        self.to_q, self.to_out = nn.Linear(width, width), nn.Linear(width, width)
+        self.to_kv = nn.Linear(width, 2 * width)  # keys and values of one head, then of the next
         # Tokens stay in the canvas's order; the plan's rows are looked up in it, never moved.
         cells = [cell for region in self.plan.regions for cell in region.cells]
         cells, order = torch.tensor(cells, device="cpu").sort()
@@ -86,12 +87,16 @@ class CanvasAttention(StaticModule):
         return out.new_zeros(x.shape).index_copy(1, self.cells, out)
 
     def _covered(self, x: torch.Tensor) -> torch.Tensor:
-        heads = (self.n_heads, self.width // self.n_heads)
-        q, k, v = (to(x).unflatten(2, heads) for to in (self.to_q, self.to_k, self.to_v))
-        out = self.to_out(self.softmax(q, k, v).flatten(2))
+        out = self.to_out(self.softmax(*self.project(x)).flatten(2))
         if self.speaks is not None:
             out = out * self.speaks
         return out if self.edges is None else out + self.edges(x).to(out.dtype)
+
+    def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values (B, N, n_heads, d) of tokens (B, N, d_model)."""
+        q = self.to_q(x).unflatten(2, (self.n_heads, -1))
+        k, v = self.to_kv(x).unflatten(2, (self.n_heads, 2, -1)).unbind(3)
+        return q, k, v
 
     def _require_tokens(self, x: torch.Tensor) -> None:
         if not isinstance(x, torch.Tensor):

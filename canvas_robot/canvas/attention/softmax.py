@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from canvas_robot.canvas.attention.batches import EVERY, RowBatch, alike_blocks
 from canvas_robot.canvas.attention.functions.chunks import chunk_size
 from canvas_robot.canvas.attention.functions.gathering import take_rows
+from canvas_robot.canvas.attention.products import multiply_blocks, suits
 from canvas_robot.canvas.static import StaticModule
 from canvas_robot.schema import RowGroup
 
@@ -49,10 +50,9 @@ class GroupedSoftmax(StaticModule):
             parts = [batch.attend(q, k, v, EVERY).flatten(1, 2) for batch in self.batches]
             out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
             return out if self.ranks is None else take_rows(out, self.ranks.expand(len(q), -1))
-        out = torch.empty_like(q)  # every row is written once, where it belongs
+        out = q.new_empty(q.shape)  # every row is written once, where it belongs
         for batch in self.batches:
-            for groups in batch.portions(q):
-                batch.put_rows(out, batch.attend(q, k, v, groups), groups)
+            batch.write(q, k, v, out)
         return out
 
 
@@ -72,6 +72,14 @@ class SoftmaxBatch(RowBatch):
             log_weights = [_log_weights(g) for g in groups]
             log_weights = torch.tensor(log_weights, dtype=torch.float64, device="cpu")
         self.keep_static(log_weights=log_weights)  # (G, m)
+
+    def write(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, out: torch.Tensor) -> None:
+        """Puts the result where its rows lie in `out`; without a backward pass."""
+        if suits(self, q, k, v):
+            multiply_blocks(self, q, k, v, self.log_weights, out)
+            return
+        for groups in self.portions(q):
+            self.put_rows(out, self.attend(q, k, v, groups), groups)
 
     def portions(self, q: torch.Tensor) -> Iterator[slice]:
         """The groups a few at a time on a CPU: what they read then stays in its cache."""

@@ -46,11 +46,7 @@ def softmax_mask(schema):
 
 def written_out(attention, mask, x):
     """One softmax per row under the dense mask; (B, N, D) in the canvas's order."""
-    heads = (attention.n_heads, -1)
-    q, k, v = (
-        to(x).unflatten(2, heads).transpose(1, 2)
-        for to in (attention.to_q, attention.to_k, attention.to_v)
-    )
+    q, k, v = (part.transpose(1, 2) for part in attention.project(x))
     logits = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1]) + mask
     speaks = mask.isfinite().any(dim=1, keepdim=True)
     weights = torch.where(speaks, logits, 0.0).softmax(dim=3) * speaks
@@ -68,7 +64,7 @@ def test_cross_attention_is_one_softmax_under_the_dense_mask_forward_and_backwar
     expected = written_out(attention, softmax_mask(schema), x)
     actual = attention(x)
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
-    wanted = [x, *(to.weight for to in (attention.to_q, attention.to_k, attention.to_v))]
+    wanted = [x, *(to.weight for to in (attention.to_q, attention.to_kv))]
     direction = torch.randn_like(expected)
     gradients = [
         torch.autograd.grad(
