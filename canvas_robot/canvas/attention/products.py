@@ -23,13 +23,16 @@ EXACT = (torch.float32, torch.float64)  # in which a library multiplies
 
 def suits(batch: RowBatch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
     """Whether `multiply_blocks` may be called, and is the faster way."""
-    if torch.is_grad_enabled() or q.device.type != "cpu" or torch.get_num_threads() == 1:
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    if q.device.type != "cpu" or torch.get_num_threads() == 1:
         return False
     (blocks, n), m = batch.rows.shape, batch.reads.shape[1]
     scores = q.shape[0] * q.shape[2] * n * m
     if min(n, m) < FEWEST or scores * blocks < FEWEST_SCORES or scores > CPU_CHUNK_ELEMENTS:
         return False
-    return q.dtype in EXACT and q.dtype == k.dtype == v.dtype and _is_table(k) and _is_table(v)
+    exact = q.dtype in EXACT and q.dtype == k.dtype == v.dtype
+    return exact and all(_in_memory(x) for x in (q, k, v)) and _is_table(k) and _is_table(v)
 
 
 def multiply_blocks(
@@ -86,6 +89,14 @@ def _at_once(scores: int, blocks: int) -> int:
     """Blocks whose scores fit in a cache, as many each time where that can be."""
     size = max(1, min(CPU_CHUNK_ELEMENTS // scores, blocks))
     return next((s for s in range(size, size // 2, -1) if blocks % s == 0), size)
+
+
+def _in_memory(x: torch.Tensor) -> bool:
+    """Whether it has memory of its own; those of `torch.func.vmap` and of tracers have not."""
+    try:
+        return x.data_ptr() != 0
+    except RuntimeError:
+        return False
 
 
 def _is_table(x: torch.Tensor, width: int | None = None) -> bool:
