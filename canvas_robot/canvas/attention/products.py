@@ -23,7 +23,7 @@ EXACT = (torch.float32, torch.float64)  # in which a library multiplies
 
 def suits(batch: RowBatch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
     """Whether `multiply_blocks` may be called, and is the faster way."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     if q.device.type != "cpu" or torch.get_num_threads() == 1:
         return False
@@ -121,7 +121,10 @@ class _Table:
         last = (len(x) - 1) * of_problem + (x.shape[1] - 1) * self._step
         last += (x.shape[2] - 1) * of_head
         self._rows = x.as_strided((last + 1, width), (width, 1))
-        problems, heads = (torch.arange(size, dtype=torch.int32) for size in x.shape[::2])
+        device = x.device  # not the default one
+        problems, heads = (
+            torch.arange(size, dtype=torch.int32, device=device) for size in x.shape[::2]
+        )
         self._places = problems[:, None, None] * of_problem + heads[:, None] * of_head
 
     def read(self, rows: torch.Tensor, out: torch.Tensor) -> None:

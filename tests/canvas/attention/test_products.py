@@ -117,6 +117,16 @@ def test_keys_and_values_side_by_side_are_read_in_one_go(monkeypatch):
         assert len(calls) == times
 
 
+def test_the_default_device_is_not_where_it_computes():
+    batch, q, k, v = large()
+    out = torch.empty_like(q)
+    with torch.device("meta"):
+        multiply_blocks(batch, q, k, v, None, out)
+    expected = torch.empty_like(q)
+    multiply_blocks(batch, q, k, v, None, expected)
+    assert torch.equal(out[:, : BLOCKS * N], expected[:, : BLOCKS * N])
+
+
 def large(reads=(60, 40)):
     """Of so many scores that products are the faster way."""
     many = [group for _ in range(16) for group in groups(reads=reads)]
@@ -161,11 +171,12 @@ def test_rows_that_an_int32_cannot_count_are_left_to_fused_attention(monkeypatch
     [
         lambda f, q, k, v: torch.func.vmap(lambda *x: f(*(y[None] for y in x))[0])(q, k, v),
         lambda f, q, k, v: torch.export.export(f, (q, k, v)).module()(q, k, v),
-        lambda f, q, k, v: torch.compile(f, backend="eager", fullgraph=True)(q, k, v),
+        lambda f, q, k, v: torch.compile(f, backend="aot_eager", fullgraph=True)(q, k, v),
+        lambda f, q, k, v: torch.jit.trace(f, (q, k, v))(q, k, v),
     ],
-    ids=["vmap", "export", "compile"],
+    ids=["vmap", "export", "compile", "trace"],
 )
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::Warning")  # of those transforms
 def test_what_transforms_a_module_gets_fused_attention(transformed):
     batch, q, k, v = large()
     assert suits(batch, q, k, v)
