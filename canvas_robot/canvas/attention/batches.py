@@ -53,12 +53,10 @@ class RowBatch(StaticModule):
 
     def put_rows(self, out: torch.Tensor, values: torch.Tensor, blocks: slice = EVERY) -> None:
         """Writes (B, G, n, ...) to where `take_rows` took it from in `out`."""
-        rows = self.rows[blocks]
         if self._first_row is None:
-            out.index_copy_(1, rows.flatten(), values.flatten(1, 2))
+            out.index_copy_(1, self.rows[blocks].flatten(), values.flatten(1, 2))
         else:
-            start = self._first_row + (blocks.start or 0) * rows.shape[1]
-            out[:, start : start + rows.numel()].unflatten(1, rows.shape).copy_(values)
+            self.take_rows(out, blocks).copy_(values)
 
 
 def alike_blocks(blocks: Sequence[RowGroup | EdgeBlock]) -> list[list[RowGroup | EdgeBlock]]:

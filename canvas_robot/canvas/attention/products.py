@@ -12,7 +12,7 @@ import math
 import torch
 
 from canvas_robot.canvas.attention.batches import RowBatch
-from canvas_robot.canvas.attention.functions.chunks import CPU_CHUNK_ELEMENTS
+from canvas_robot.canvas.attention.functions import chunks
 
 # From where on it is faster, with 2 threads and 2 to 30 heads: rows of a block and rows that it
 # reads; scores in all.
@@ -29,7 +29,7 @@ def suits(batch: RowBatch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) ->
         return False
     (blocks, n), m = batch.rows.shape, batch.reads.shape[1]
     scores = q.shape[0] * q.shape[2] * n * m
-    if min(n, m) < FEWEST or scores * blocks < FEWEST_SCORES or scores > CPU_CHUNK_ELEMENTS:
+    if min(n, m) < FEWEST or scores * blocks < FEWEST_SCORES or scores > chunks.CPU_CHUNK_ELEMENTS:
         return False
     exact = q.dtype in EXACT and q.dtype == k.dtype == v.dtype
     return exact and all(_in_memory(x) for x in (q, k, v)) and _is_table(k) and _is_table(v)
@@ -51,7 +51,8 @@ def multiply_blocks(
         log_weights: (G, m), added to the scores of each block's rows; None: nothing is.
     """
     (problems, _, heads, d), (blocks, n), m = q.shape, batch.rows.shape, batch.reads.shape[1]
-    size = _at_once(problems * heads * n * m, blocks)
+    most = chunks.chunk_size(problems * heads * n * m, q.device)
+    size = chunks.even(min(most, blocks), blocks)
     width = 2 * d if _is_pair(k, v) else d
     tables = [_Table(x, width) for x in ((k, v) if width == d else (k,))]
     read_rows = batch.reads.int()[:, None, None].split(size)
@@ -83,12 +84,6 @@ def multiply_blocks(
         result.copy_(summed)
     if place is None:
         batch.put_rows(out, results)
-
-
-def _at_once(scores: int, blocks: int) -> int:
-    """Blocks whose scores fit in a cache, as many each time where that can be."""
-    size = max(1, min(CPU_CHUNK_ELEMENTS // scores, blocks))
-    return next((s for s in range(size, size // 2, -1) if blocks % s == 0), size)
 
 
 def _in_memory(x: torch.Tensor) -> bool:

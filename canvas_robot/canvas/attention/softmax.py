@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from canvas_robot.canvas.attention.batches import EVERY, RowBatch, alike_blocks
-from canvas_robot.canvas.attention.functions.chunks import chunk_size
+from canvas_robot.canvas.attention.functions.chunks import chunk_size, even
 from canvas_robot.canvas.attention.functions.gathering import take_rows
 from canvas_robot.canvas.attention.products import multiply_blocks, suits
 from canvas_robot.canvas.static import StaticModule
@@ -86,7 +86,7 @@ class SoftmaxBatch(RowBatch):
         size = len(self.rows)
         if q.device.type == "cpu":
             taken = 2 * (self.rows.shape[1] + self.reads.shape[1]) * q.shape[2] * q.shape[3]
-            size = _even(chunk_size(taken, q.device), len(self.rows))
+            size = even(chunk_size(taken, q.device), len(self.rows))
         for start in range(0, len(self.rows), size):
             yield slice(start, start + size)
 
@@ -120,11 +120,6 @@ class SoftmaxBatch(RowBatch):
             F.pad(torch.cat([k, shift], dim=-1), (0, pad)),
             F.pad(v, (0, 2 + pad)),
         )
-
-
-def _even(size: int, count: int) -> int:
-    """The largest size from `size` to half of it that divides the count, else `size` itself."""
-    return next((s for s in range(size, size // 2, -1) if count % s == 0), size)
 
 
 def _log_weights(group: RowGroup) -> list[float]:

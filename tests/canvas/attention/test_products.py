@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from canvas_robot.canvas.attention import products, softmax
+from canvas_robot.canvas.attention.functions import chunks
 from canvas_robot.canvas.attention.products import multiply_blocks, suits
 from canvas_robot.canvas.attention.softmax import GroupedSoftmax, SoftmaxBatch
 from canvas_robot.schema.plan import RowGroup
@@ -86,7 +87,7 @@ def two_threads():
 @pytest.mark.parametrize("scattered", [False, True])
 @pytest.mark.parametrize("at_once", [1, 2, 5])  # of 5 blocks: 2, 2 and 1 too
 def test_it_writes_softmax_attention(monkeypatch, layout, weighted, b, scattered, at_once):
-    monkeypatch.setattr(products, "CPU_CHUNK_ELEMENTS", at_once * b * HEADS * N * 34)
+    monkeypatch.setattr(chunks, "CPU_CHUNK_ELEMENTS", at_once * b * HEADS * N * 34)
     declared = groups(weighted)
     places = torch.randperm(M) if scattered else torch.arange(M)
     batch = SoftmaxBatch(declared)
@@ -154,9 +155,9 @@ def test_it_suits_large_batches_of_small_blocks_where_threads_share_the_work():
 
 def test_scores_that_fit_in_no_cache_are_left_to_fused_attention(monkeypatch):
     batch, q, k, v = large()
-    monkeypatch.setattr(products, "CPU_CHUNK_ELEMENTS", HEADS * N * 100)
+    monkeypatch.setattr(chunks, "CPU_CHUNK_ELEMENTS", HEADS * N * 100)
     assert suits(batch, q, k, v)
-    monkeypatch.setattr(products, "CPU_CHUNK_ELEMENTS", HEADS * N * 100 - 1)
+    monkeypatch.setattr(chunks, "CPU_CHUNK_ELEMENTS", HEADS * N * 100 - 1)
     assert not suits(batch, q, k, v)
 
 

@@ -24,6 +24,11 @@ def chunk_size(elements_per_row: int, device: torch.device, shared: int = 0) -> 
     return max(1, max(most, shared) // max(1, elements_per_row))  # an empty batch has none
 
 
+def even(size: int, count: int) -> int:
+    """The largest size from `size` to half of it that divides the count, else `size` itself."""
+    return next((s for s in range(size, size // 2, -1) if count % s == 0), size)
+
+
 def run_chunks(
     function: Callable[..., torch.Tensor],
     tensors: tuple[torch.Tensor, ...],
