@@ -181,6 +181,8 @@ def _report(
         details["fixed joints (rad; finger m)"] = ", ".join(f"{q:.5f}" for q in settings.joints)
     if agreed is not None:
         details["ticks equal to calling the policy directly"] = f"{agreed} of {steps}"
+    if again := sum(one.tries - 1 for one in replayed):
+        details["recordings replayed again, as a decision came too late"] = str(again)
     rate = statuses[-1].values["control_rate_hz"] if statuses else RATE_HZ
     meta = RunMeta(
         instruction="; ".join(dict.fromkeys(one.recording.instruction for one in replayed)),

@@ -6,9 +6,11 @@ The simulated robot, the demo, Ctrl-C, replay of real recordings.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -28,9 +30,13 @@ from canvas_robot.data.bridge import BridgeV2
 from canvas_robot.data.rlds import write_rlds
 from canvas_robot.data.video import read_video
 from canvas_robot.kinematics import Arm
+from canvas_robot.resources import config_path
+from canvas_robot.ros.decisions import DECISION_STATUS
 from canvas_robot.ros.images import image_from_msg
-from canvas_robot.ros.messages import joints_from_msg, pose_to_msg, stamp_ns
+from canvas_robot.ros.messages import joints_from_msg, pose_to_msg, stamp_ns, values_from_msg
 from canvas_robot.ros.processes import NodeProcesses, node_environment
+from canvas_robot.ros.replay import Recording, Replayer, SimulationClock
+from canvas_robot.signals.binding import load_binding
 from canvas_robot.signals.pose import Pose
 from canvas_robot.sim.reach import ReachTask
 from tests.ros.conftest import JOINTS, TIMEOUT_S
@@ -38,6 +44,7 @@ from tests.ros.conftest import JOINTS, TIMEOUT_S
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 SAMPLE, CLIP = SHARED / "bridge_sample/bridge_dataset/1.0.0", SHARED / "clips/bridge_real_1.mp4"
 START_TIMEOUT_S = 90.0
+CHUNK_S = 0.8  # how long the action chunk of widowx_tiny lasts
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason="needs the real recordings in ../shared/data"
 )
@@ -244,6 +251,34 @@ def test_real_episodes_get_a_command_a_tick_equal_to_the_policy_called_directly(
 def test_a_real_clip_gets_a_command_a_tick_equal_to_the_policy_called_directly(replay):
     goal = ("--instruction", "put the spoon on the towel")
     check_equal(replay(CLIP, "--fixed-joints", *goal, "--rate", "2", "--verify"))
+
+
+def test_a_recording_in_which_the_machine_came_to_a_halt_is_replayed_again(nodes, monitor):
+    parameters = {"autostart": True, "use_sim_time": True, "binding": "replay_pose.yaml"}
+    nodes.start("policy", {**parameters, "decision_timeout": 30.0})
+    replayer = Replayer(
+        monitor,
+        load_binding(config_path("bindings", "replay_pose.yaml")),
+        SimulationClock(monitor, 6.0),
+    )
+    replayer.wait_for_node()
+    state = np.float32([0.3, 0.0, 0.1, 0.0, 0.0, 0.1, 1.0])
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    stamps = np.arange(6) * 200_000_000
+    recording = Recording("one", "touch it", images, stamps, np.tile(state, (6, 1)))
+    policy, active = nodes.pid("policy"), []
+
+    def halt_once(msg: DiagnosticStatus) -> None:
+        if msg.name == DECISION_STATUS and values_from_msg(msg)["state"] == "active":
+            active.append(msg)
+            if len(active) == 3:
+                os.kill(policy, signal.SIGSTOP)
+                threading.Timer(CHUNK_S + 0.4, os.kill, (policy, signal.SIGCONT)).start()
+
+    monitor.node.create_subscription(DiagnosticStatus, "policy/status", halt_once, 100)
+    replayed = replayer.replay(recording)
+    assert replayed.tries == 2
+    assert replayed.commands == len(replayed.statuses) == len(recording)
 
 
 @pytest.fixture
