@@ -66,15 +66,15 @@ def schema_path(reference: str) -> Path:
     Raises FileNotFoundError with the names there are, IsADirectoryError for a folder.
     """
     path = Path(reference).expanduser()
-    if path.is_dir():
-        raise IsADirectoryError(f"{reference}: expected a schema's file, got a folder")
-    if path.exists():
+    if path.exists() and not path.is_dir():
         return path
     shipped = {file.stem: file for file in sorted((config_root() / "schemas").glob("*.json"))}
     name = reference.removesuffix(".json")
     if name not in shipped:
+        if reference and path.is_dir():
+            raise IsADirectoryError(f"{reference}: expected a schema's file, got a folder")
         raise FileNotFoundError(
-            f"{reference}: no such file, and no shipped schema of that name; "
+            f"{reference or repr('')}: no such file, and no shipped schema of that name; "
             f"there are {', '.join(shipped)}"
         )
     return shipped[name]

@@ -8,9 +8,13 @@ from typing import Annotated
 
 import typer
 
+from canvas_robot.destinations import ready_file
+
 app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 TRAIN_EPISODES = 60  # synthetic ones, 100 MB
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", callback=ready_file, help="Write the figures here.")
+]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Width = Annotated[int, typer.Option(min=16, help="Token width.")]
 Heads = Annotated[int, typer.Option(min=1, help="Attention heads.")]
@@ -65,7 +69,9 @@ def attention(
     largest: Annotated[int, typer.Option(min=512, help="Most tokens; from 256, doubling.")] = 8192,
     repeats: Annotated[int, typer.Option(min=1, help="Timings of each.")] = 7,
     threads: Threads = 2,
-    out: Annotated[Path | None, typer.Option(help="Write a plot here (PNG or SVG).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=ready_file, help="Write a plot here (PNG or SVG).")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Time every function type between ever more tokens, and how its cost grows."""

@@ -13,6 +13,7 @@ from canvas_robot.cli.data_index import (
     data_console,
     indexing,
 )
+from canvas_robot.destinations import ready_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +35,10 @@ def inspect(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The picture, .png or .svg; default: episode-SPLIT-N.png here."
+            "--output",
+            "-o",
+            callback=ready_file,
+            help="The picture, .png or .svg; default: episode-SPLIT-N.png here.",
         ),
     ] = None,
     frames: Annotated[int, typer.Option(min=1, max=16, help="Pictures of each camera.")] = 8,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canvas_robot.destinations import ready_file
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -37,7 +39,8 @@ def stats(
     black: Annotated[str, typer.Option(help="skip or keep episodes without picture.")] = "skip",
     camera: Annotated[str, typer.Option(help="Whose picture `black` asks for.")] = "image_0",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write them to, as JSON.")
+        Path | None,
+        typer.Option("--output", "-o", callback=ready_file, help="File to write them to, as JSON."),
     ] = None,
     skip_corrupt: Annotated[
         bool, typer.Option("--skip-corrupt", help="Leave out episodes that cannot be read.")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canvas_robot.destinations import ready_file
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -96,7 +98,8 @@ def eval_policy(
         typer.Option("--resume", help="Go on with --out; its settings need not be said again."),
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here too.")
+        Path | None,
+        typer.Option("--json", callback=ready_file, help="Write the figures here too."),
     ] = None,
     no_video: Annotated[bool, typer.Option("--no-video", help="Film no episode.")] = False,
 ) -> None:
@@ -211,7 +214,6 @@ def _write(report: Mapping, json_file: Path | None) -> None:
 
     if json_file is not None:
         text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-        json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(f"{text}\n", encoding="utf-8")
 
 

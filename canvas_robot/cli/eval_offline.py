@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canvas_robot.destinations import ready_file
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,7 +33,8 @@ def eval_offline(
         typer.Option("-o", "--out", help="Report folder; default: runs/eval_offline/<time>."),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here too.")
+        Path | None,
+        typer.Option("--json", callback=ready_file, help="Write the figures here too."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[

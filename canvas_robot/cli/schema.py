@@ -13,6 +13,7 @@ import typer
 from canvas_robot.cli import schema_distance
 from canvas_robot.cli.schema_distance import finite
 from canvas_robot.cli.schema_tables import Column, print_table
+from canvas_robot.destinations import ready_file
 from canvas_robot.resources import schema_path
 from canvas_robot.schema.plain import printable
 
@@ -92,7 +93,10 @@ def show(
 @app.command("draw")
 def draw(
     file: File,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Picture to write: .png or .svg.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", callback=ready_file, help="Picture to write: .png or .svg."),
+    ],
 ) -> None:
     """Write one picture: the grid, who reads which tokens, the graph, the clock."""
     from canvas_robot.evaluation.schema_picture import draw_schema
@@ -138,7 +142,9 @@ def diff(
 @app.command("upgrade")
 def upgrade(
     file: File,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", callback=ready_file, help="File to write.")
+    ] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Overwrite FILE itself.")] = False,
     drop_unknown: Annotated[
         bool, typer.Option("--drop-unknown", help="Drop also what changes the meaning.")
@@ -155,6 +161,8 @@ def upgrade(
     if out is not None and in_place:
         raise typer.BadParameter("expected one of -o and --in-place")
     path = schema_path(file)
+    if in_place and not Path(file).expanduser().is_file():
+        raise typer.BadParameter(f"{file} is a shipped schema's name; write a file with -o")
     data = read_document(path)
     try:
         result = upgrading.upgrade(data, drop_unknown)

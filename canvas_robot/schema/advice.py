@@ -10,9 +10,12 @@ from canvas_robot.schema.description import (
     UNCHANGED,
     timeline,
 )
+from canvas_robot.schema.plain import shown
 from canvas_robot.schema.plan import Plan
 from canvas_robot.schema.schedule import needed_for
 from canvas_robot.schema.schema import CanvasSchema
+
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.4.0", "0.5.0")  # of forms that are read, or upgraded
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ def advise(schema: CanvasSchema, plan: Plan) -> tuple[Advice, ...]:
     """Likely mistakes, warnings first, each with the reason and the remedy."""
     found = [*_reading(schema, plan), *wasted_periods(schema, plan), *_outputs(schema)]
     found += _connections_without_steps(schema)
+    found += _unusable_words(schema)
     unnamed = [
         name for name in schema.layout.regions if not schema.layout.region_spec(name).semantic_type
     ]
@@ -42,7 +46,9 @@ def advise(schema: CanvasSchema, plan: Plan) -> tuple[Advice, ...]:
             )
         )
     free = schema.layout.num_positions - plan.n_rows
-    if free:
+    if not schema.layout.regions:
+        found.append(Advice("warning", "no regions: nothing is observed, computed or commanded"))
+    elif free:
         share = free / schema.layout.num_positions
         found.append(
             Advice(
@@ -109,6 +115,31 @@ def wasted_periods(schema: CanvasSchema, plan: Plan) -> list[Advice]:
                 f"changes in between; give that a multiple of {period} or let it not be read",
             )
         )
+    return found
+
+
+def _unusable_words(schema: CanvasSchema) -> list[Advice]:
+    """A version of another form, and embeddings that nothing can be compared with."""
+    found = []
+    if schema.version not in VERSIONS:
+        found.append(
+            Advice(
+                "warning",
+                f"schema_version {shown(schema.version)}: known are {', '.join(VERSIONS)}; what "
+                "this file means by its fields may be something else",
+            )
+        )
+    for name in schema.layout.regions:
+        embedding = schema.layout.region_spec(name).semantic_embedding
+        if embedding is not None and not any(embedding):
+            found.append(
+                Advice(
+                    "warning",
+                    f"region {name!r}: semantic_embedding has no direction, for "
+                    f"{'all its numbers are 0' if embedding else 'it is empty'}; embed it again, "
+                    "or leave it out",
+                )
+            )
     return found
 
 

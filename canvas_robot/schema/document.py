@@ -1,4 +1,4 @@
-"""read_document: a schema's file as JSON values. What they must say is `schema.py`'s."""
+"""A schema's file: JSON values read from it, and written. What they must say is `schema.py`'s."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from canvas_robot.destinations import ready_file
 from canvas_robot.schema.plain import shown
+
+MOST_BYTES = 64 << 20  # of a file; a thousand regions that all read all take 50 MB
 
 
 class SchemaError(ValueError):
@@ -17,16 +20,19 @@ def read_document(path: str | Path) -> object:
     """The JSON value of a UTF-8 file, with or without a byte order mark.
 
     Raises:
-        SchemaError: naming the file, the place and the remedy: no UTF-8, no JSON, or a key that
-            stands twice in one object.
+        SchemaError: naming the file, the place and the remedy: no UTF-8, no JSON, a key that
+            stands twice in one object, or more than MOST_BYTES.
         OSError: the file cannot be read.
     """
-    data = Path(path).read_bytes()
+    with Path(path).open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
     try:
+        if len(data) > MOST_BYTES:
+            raise SchemaError(f"more than {MOST_BYTES >> 20} MiB; is it another file?")
         text = data.decode("utf-8-sig")
         if not text.strip():
             raise SchemaError("an empty file")
-        return json.loads(text, object_pairs_hook=_without_duplicates)
+        return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse)
     except UnicodeDecodeError as error:
         got = f"bytes that are no UTF-8, first at byte {error.start}; save it as UTF-8"
     except json.JSONDecodeError as error:
@@ -38,6 +44,27 @@ def read_document(path: str | Path) -> object:
     except ValueError:  # Python's limit on the digits of an int
         got = "an int of thousands of digits; shorten it"
     raise SchemaError(f"{path}: expected a canvas schema in JSON, got {got}")
+
+
+def write_document(path: str | Path, document: dict) -> None:
+    """Writes JSON values to a UTF-8 file; nothing is written where they are none.
+
+    Raises:
+        SchemaError: naming the file and the value that JSON does not have.
+        OSError: the file cannot be written.
+    """
+    try:
+        text = json.dumps(document, indent=2, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SchemaError(
+            f"{path}: metadata: expected text, finite numbers, true, false, None, and lists and "
+            f"dicts of these, as JSON has them; {error}"
+        ) from error
+    ready_file(Path(path)).write_text(text + "\n", encoding="utf-8")
+
+
+def _refuse(constant: str) -> object:
+    raise SchemaError(f"{constant}, which JSON does not have; write a finite number or null")
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict:

@@ -15,13 +15,14 @@ class EdgeOptionsError(ValueError):
     """An option of the edge functions is unknown or out of its range."""
 
 
-_LOWEST = {
-    "top_k": 1,
-    "latents": 1,
-    "random_keys": 1,
-    "routed_keys": 2,
-    "state_size": 1,
-    "seed": 0,
+_MOST_TOKENS = 2**20  # as many as a grid has cells
+_RANGES = {
+    "top_k": (1, _MOST_TOKENS),
+    "latents": (1, _MOST_TOKENS),
+    "random_keys": (1, _MOST_TOKENS),
+    "routed_keys": (2, _MOST_TOKENS),
+    "state_size": (1, 1024),
+    "seed": (0, 2**63 - 1),
 }
 
 
@@ -39,7 +40,7 @@ class EdgeOptions:
         seed: of the subsets of random_fixed.
 
     Raises:
-        EdgeOptionsError: an option that is no int or too small.
+        EdgeOptionsError: an option that is no int or out of its range.
     """
 
     top_k: int = 32
@@ -51,17 +52,23 @@ class EdgeOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in _LOWEST.items():
+        for name, (low, high) in _RANGES.items():
             declared = getattr(self, name)
             value = plain_int(declared)
             if value is None or value < low:
                 raise EdgeOptionsError(f"{name}: expected an int >= {low}, got {shown(declared)}")
+            if value > high:
+                raise EdgeOptionsError(f"{name}: expected at most {high}, got {shown(declared)}")
             object.__setattr__(self, name, value)
         window = tuple(plain_int(radius) for radius in plain_list(self.window) or ())
         if len(window) != 3 or not all(radius is not None and radius >= 0 for radius in window):
             raise EdgeOptionsError(
                 f"window: expected three ints >= 0, the radius in t, h and w; "
                 f"got {shown(self.window)}"
+            )
+        if max(window) > _MOST_TOKENS:
+            raise EdgeOptionsError(
+                f"window: expected radii of at most {_MOST_TOKENS}, got {shown(self.window)}"
             )
         object.__setattr__(self, "window", window)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from canvas_robot.schema.document import SchemaError, read_document
+from canvas_robot.schema.document import SchemaError, read_document, write_document
 from canvas_robot.schema.layout import CanvasLayout
 from canvas_robot.schema.metadata import check_metadata
 from canvas_robot.schema.plain import shown
@@ -118,7 +117,9 @@ class CanvasSchema:
         topology = None
         if "topology" in data:
             _require_type(data["topology"], list, "topology")
-            topology = CanvasTopology([_connection_from_dict(d) for d in data["topology"]])
+            topology = CanvasTopology(
+                [_connection_from_dict(i, d) for i, d in enumerate(data["topology"])]
+            )
         _require_type(data.get("metadata", {}), dict, "metadata")
         return cls(
             layout=CanvasLayout(**data["layout"], regions=regions),
@@ -128,8 +129,8 @@ class CanvasSchema:
         )
 
     def to_json(self, path: str | Path) -> None:
-        """Writes the JSON form to a file."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        """Writes the JSON form to a file; raises SchemaError for metadata that JSON cannot hold."""
+        write_document(path, self.to_dict())
 
     @classmethod
     def from_json(cls, path: str | Path) -> CanvasSchema:
@@ -186,9 +187,11 @@ def _region_from_dict(name: str, data: dict) -> RegionSpec | tuple:
     return region.bounds if set(data) == {"bounds"} else region
 
 
-def _connection_from_dict(data: dict) -> Connection:
-    known = {f.name for f in fields(Connection)}
-    _require_keys(data, {"src", "dst"}, known - {"src", "dst"}, "connection")
+def _connection_from_dict(index: int, data: dict) -> Connection:
+    known, where = {f.name for f in fields(Connection)}, f"topology[{index}]"
+    if isinstance(data, dict) and {"src", "dst"} <= set(data):
+        where += f" ({shown(data['src'])} -> {shown(data['dst'])})"
+    _require_keys(data, {"src", "dst"}, known - {"src", "dst"}, where)
     return Connection(**data)
 
 
@@ -202,8 +205,9 @@ def _require_keys(data: dict, required: set[str], optional: set[str], where: str
     _require_type(data, dict, where)
     missing, unknown = required - set(data), set(data) - required - optional
     if missing or unknown:
+        wrong = [f"missing fields {sorted(missing)}"] if missing else []
+        wrong += [f"unknown fields {shown(sorted(unknown, key=str))}"] if unknown else []
         raise SchemaError(
-            f"{where}: missing fields {sorted(missing)}, "
-            f"unknown fields {shown(sorted(unknown, key=str))}; "
+            f"{where}: {', '.join(wrong)}; "
             f"expected {sorted(required)} and optionally {sorted(optional)}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from canvas_robot.schema.plain import plain_int, plain_number, shown
 from canvas_robot.schema.region import RegionSpec
 
 # Limits of the distance, measured with all-MiniLM-L6-v2 on sentences about robot signals; the
@@ -60,8 +61,14 @@ def transfer_distance(a: RegionSpec, b: RegionSpec) -> float:
         EmbeddingModelMismatchError: the embedding_model differs.
         EmbeddingDimensionError: the lengths differ.
         EmbeddingDirectionError: an embedding is zero, empty or not finite.
+        TransferError: no region's declaration.
     """
     for region in (a, b):
+        if not isinstance(region, RegionSpec):
+            raise TransferError(
+                f"region: expected a RegionSpec, got {shown(region)}; "
+                "layout.region_spec(name) gives that of a name"
+            )
         if region.semantic_embedding is None:
             raise MissingEmbeddingError(
                 f"semantic_embedding: both regions need one, got None for the region that means "
@@ -99,19 +106,22 @@ def bridging_cost(distance: float, d_src: int, d_dst: int) -> BridgingCost:
         d_src, d_dst: d_model of the canvas that is read and of the one that reads.
 
     Raises:
-        ValueError: a distance outside [0, 2] or a width below 1.
+        ValueError: a distance that is no number in [0, 2], or a width that is no int above 0.
     """
-    if not 0.0 <= distance <= 2.0:
-        raise ValueError(f"distance: expected a number in [0, 2], got {distance!r}")
-    if min(d_src, d_dst) < 1:
-        raise ValueError(f"d_src, d_dst: expected widths >= 1, got {d_src!r} and {d_dst!r}")
+    number, widths = plain_number(distance), (plain_int(d_src), plain_int(d_dst))
+    if number is None or not 0.0 <= number <= 2.0:
+        raise ValueError(f"distance: expected a number in [0, 2], got {shown(distance)}")
+    if any(width is None or width < 1 for width in widths):
+        raise ValueError(
+            f"d_src, d_dst: expected widths, ints >= 1, got {shown(d_src)} and {shown(d_dst)}"
+        )
     if distance > ADAPTER_UP_TO:
         return BridgingCost("full MLP", _two_layers(d_src, max(d_src, d_dst), d_dst))
-    widths = 0 if d_src == d_dst else _linear(d_src, d_dst)
+    between = 0 if d_src == d_dst else _linear(d_src, d_dst)
     if distance > DIRECT_UP_TO:
         bottleneck = max(1, min(d_src, d_dst) // ADAPTER_REDUCTION)
-        return BridgingCost("adapter layers", widths + _two_layers(d_src, bottleneck, d_dst))
-    return BridgingCost("direct", widths)
+        return BridgingCost("adapter layers", between + _two_layers(d_src, bottleneck, d_dst))
+    return BridgingCost("direct", between)
 
 
 def _unit(region: RegionSpec) -> list[float]:

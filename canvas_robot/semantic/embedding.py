@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import overload
 
-from canvas_robot.schema import CanvasSchema
+from canvas_robot.schema import CanvasSchema, SchemaError
 from canvas_robot.schema.plain import shown
 from canvas_robot.semantic.models import DEFAULT_MODEL, model_folder, model_name
 
@@ -58,7 +58,12 @@ def with_missing_embeddings(schema: CanvasSchema, model: str = DEFAULT_MODEL) ->
 
 
 def meaningful_regions(schema: CanvasSchema) -> list[str]:
-    """Names of the regions that have a semantic_type."""
+    """Names of the regions that have a semantic_type; raises SchemaError for what is no schema."""
+    if not isinstance(schema, CanvasSchema):
+        raise SchemaError(
+            f"schema: expected a CanvasSchema, got {shown(schema)}; "
+            "CanvasSchema.from_json(path) reads a file"
+        )
     layout = schema.layout
     return [name for name in layout.regions if layout.region_spec(name).semantic_type is not None]
 

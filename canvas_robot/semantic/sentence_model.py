@@ -40,7 +40,7 @@ class SentenceModel:
 
     def count_tokens(self, text: str) -> int:
         """Word pieces of a text, special tokens included."""
-        return len(self.tokenizer(text)["input_ids"])
+        return len(self.tokenizer(text, verbose=False)["input_ids"])
 
     @torch.inference_mode()
     def vector(self, text: str) -> Tensor:

@@ -206,6 +206,27 @@ def test_a_folder_is_no_schema(tmp_path):
     assert f"{TINY}: ok" in result.stdout
 
 
+def test_a_folder_does_not_hide_a_shipped_schema_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "bimanual").mkdir()
+    monkeypatch.chdir(tmp_path)
+    result = run("check", "bimanual", "")
+    assert result.stdout.startswith("bimanual: ok, ")
+    assert ": error: '': no such file, and no shipped schema of that name" in result.stdout
+
+
+def test_what_writes_makes_the_folder_and_refuses_one_in_place_of_a_file(tmp_path):
+    new = tmp_path / "new"
+    assert run("draw", TINY, "-o", new / "one" / "tiny.png").exit_code == 0
+    assert (new / "one" / "tiny.png").stat().st_size > 10_000
+    assert run("upgrade", TINY, "-o", new / "two" / "tiny.json").exit_code == 0
+    assert CanvasSchema.from_json(new / "two" / "tiny.json") == CanvasSchema.from_json(TINY)
+    for command in ("draw", "upgrade"):
+        result = run(command, TINY, "-o", new)
+        assert (
+            str(result.exception) == f"{new}: expected a file to write, got a folder; name a file"
+        )
+
+
 def test_diff_exits_as_diff_does(tmp_path):
     assert run("diff", TINY, "widowx_tiny").exit_code == 0
     assert run("diff", TINY, "widowx_tiny").stdout == "equal\n"
@@ -263,6 +284,13 @@ def test_upgrade_prints_unless_it_is_told_where_to_write(tmp_path):
     assert run("upgrade", path, "--in-place").exit_code == 0
     assert CanvasSchema.from_json(path) == CanvasSchema.from_json(out)
     assert run("upgrade", path, "-o", out, "--in-place").exit_code == 2
+
+
+def test_upgrade_changes_no_shipped_schema_by_its_name():
+    before = TINY.stat().st_mtime_ns
+    result = run("upgrade", "widowx_tiny", "--in-place")
+    assert result.exit_code == 2 and "is a shipped schema's name" in result.output
+    assert TINY.stat().st_mtime_ns == before
 
 
 def test_upgrade_refuses_by_name_and_writes_nothing(tmp_path):

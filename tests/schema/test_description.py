@@ -181,6 +181,20 @@ def test_a_sound_schema_gets_no_warning():
     assert [text for text in texts(schema) if text.startswith("warning")] == []
 
 
+def test_what_says_nothing_gets_a_warning():
+    schema = CanvasSchema(CanvasLayout(1, 1, 1, 8), version="9.9")
+    version, nothing = texts(schema)
+    assert version.startswith("warning: schema_version '9.9': known are 0.1.0, 0.2.0")
+    assert nothing.startswith("warning: no regions: ")
+
+
+@pytest.mark.parametrize("embedding, why", [((), "it is empty"), ((0.0, 0.0), "all its numbers")])
+def test_an_embedding_without_a_direction_gets_a_warning(embedding, why):
+    regions = {"cam": spec((0, 1, 0, 4, 0, 4), semantic_embedding=embedding)}
+    found = [text for text in texts(schema_of(regions, [])) if "semantic_embedding" in text]
+    assert len(found) == 1 and found[0].startswith("warning: region 'cam': ") and why in found[0]
+
+
 @pytest.mark.parametrize(
     "regions, connections, expected",
     [

@@ -32,6 +32,10 @@ def test_words_that_nothing_computes_with_are_free():
         ({"top_k": "8"}, "top_k: expected an int >= 1, got '8'"),
         ({"routed_keys": 1}, "routed_keys: expected an int >= 2, got 1"),
         ({"window": [1, 2]}, "window: expected three ints >= 0, the radius in t, h and w; got [1"),
+        ({"latents": 10**20}, "latents: expected at most 1048576, got 1000"),
+        ({"state_size": 1025}, "state_size: expected at most 1024, got 1025"),
+        ({"seed": 2**63}, f"seed: expected at most {2**63 - 1}, got {2**63}"),
+        ({"window": [1, 2, 10**20]}, "window: expected radii of at most 1048576, got [1, 2, 1"),
         ({"window": 5}, "window: expected three ints >= 0, the radius in t, h and w; got 5"),
     ],
 )

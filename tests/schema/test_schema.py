@@ -1,6 +1,7 @@
 """Laws of CanvasSchema: its JSON form round trips, and what is not a schema is refused by name."""
 
 import json
+import math
 import re
 
 import pytest
@@ -21,6 +22,7 @@ from canvas_robot.schema import (
     UnknownAttentionTypeError,
     compile_plan,
 )
+from canvas_robot.schema import document as document_file
 from canvas_robot.schema.advice import advise
 from canvas_robot.schema.description import describe
 
@@ -107,13 +109,13 @@ def test_a_topology_may_name_only_declared_regions():
         (
             document(layout=None),
             SchemaError,
-            "schema: missing fields ['layout'], unknown fields []; expected ['layout', 'regions'] "
+            "schema: missing fields ['layout']; expected ['layout', 'regions'] "
             "and optionally ['metadata', 'schema_version', 'topology']",
         ),
         (
             document(edges=[]),
             SchemaError,
-            "schema: missing fields [], unknown fields ['edges']; expected ['layout', 'regions'] "
+            "schema: unknown fields ['edges']; expected ['layout', 'regions'] "
             "and optionally ['metadata', 'schema_version', 'topology']",
         ),
         (
@@ -127,12 +129,18 @@ def test_a_topology_may_name_only_declared_regions():
         (
             document(topology=["a"]),
             SchemaError,
-            "connection: expected an object, got str",
+            "topology[0]: expected an object, got str",
         ),
         (
             document(topology=[{"src": "a"}]),
             SchemaError,
-            "connection: missing fields ['dst'], unknown fields []; expected ['dst', 'src'] "
+            "topology[0]: missing fields ['dst']; expected ['dst', 'src'] "
+            "and optionally ['fn', 't_dst', 't_src', 'weight']",
+        ),
+        (
+            document(topology=[{"src": "a", "dst": "b"}, {"src": "b", "dst": "a", "wieght": 1}]),
+            SchemaError,
+            "topology[1] ('b' -> 'a'): unknown fields ['wieght']; expected ['dst', 'src'] "
             "and optionally ['fn', 't_dst', 't_src', 'weight']",
         ),
         (
@@ -165,7 +173,7 @@ def test_what_is_not_a_schema_is_refused(tmp_path, data, kind, text):
 
 def test_an_unknown_field_of_a_region_is_refused_by_name():
     data = document(regions={"a": {"bounds": [0, 1, 0, 2, 0, 2], "priod": 2}})
-    with pytest.raises(SchemaError, match=r"region 'a': .* unknown fields \['priod'\]; expected"):
+    with pytest.raises(SchemaError, match=r"region 'a': unknown fields \['priod'\]; expected"):
         CanvasSchema.from_dict(data)
 
 
@@ -197,6 +205,7 @@ def test_a_file_that_is_not_json_is_refused_by_its_path(tmp_path, content):
         (b'{"a": "\x85"}', "bytes that are no UTF-8, first at byte 7; save it as UTF-8"),
         (b"[" * 100_000, "lists or objects nested too deep; a schema nests three deep"),
         (b'{"T": ' + b"1" * 5000 + b"}", "an int of thousands of digits; shorten it"),
+        (b'{"metadata": {"x": NaN}}', "NaN, which JSON does not have; write a finite number"),
         (b'{"a": {"b": 1, "c": 2, "b": 1}}', "the keys ['b'] twice in one object; keep one"),
     ],
 )
@@ -215,6 +224,29 @@ def test_a_region_declared_twice_is_refused_by_name(tmp_path):
     path.write_text(text.replace('"b": {', '"a": {', 1))
     with pytest.raises(SchemaError, match=r"the keys \['a'\] twice in one object"):
         CanvasSchema.from_json(path)
+
+
+def test_a_file_without_an_end_is_refused(monkeypatch):
+    monkeypatch.setattr(document_file, "MOST_BYTES", 1 << 20)
+    with pytest.raises(SchemaError, match=r"/dev/zero: .* got more than 1 MiB; is it another file"):
+        CanvasSchema.from_json("/dev/zero")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {1}, 1j])
+def test_metadata_that_json_cannot_hold_are_not_written(tmp_path, value):
+    path = tmp_path / "schema.json"
+    path.write_text("as it was")
+    schema = CanvasSchema.from_dict(document(metadata={"notes": [value]}))
+    with pytest.raises(SchemaError, match=f"{path}: metadata: expected text, finite numbers, "):
+        schema.to_json(path)
+    assert path.read_text() == "as it was"
+
+
+def test_the_folders_above_a_file_are_made(tmp_path):
+    path = tmp_path / "some" / "where" / "schema.json"
+    schema = CanvasSchema.from_dict(document())
+    schema.to_json(path)
+    assert CanvasSchema.from_json(path) == schema
 
 
 def test_a_byte_order_mark_is_no_part_of_the_schema(tmp_path):

@@ -190,12 +190,19 @@ def test_the_farther_the_dearer(d_src, d_dst):
     assert near < middle < far
 
 
-@pytest.mark.parametrize("distance", [-0.1, 2.1, math.nan])
+@pytest.mark.parametrize("distance", [-0.1, 2.1, math.nan, "0.3", None])
 def test_a_distance_that_cannot_be_is_refused(distance):
     with pytest.raises(ValueError, match=r"distance: expected a number in \[0, 2\], got"):
         bridging_cost(distance, 8, 8)
 
 
-def test_a_width_below_1_is_refused():
-    with pytest.raises(ValueError, match="d_src, d_dst: expected widths >= 1, got 8 and 0"):
-        bridging_cost(0.5, 8, 0)
+@pytest.mark.parametrize("width", [0, -8, 8.5, "8", True])
+def test_a_width_that_is_no_count_is_refused(width):
+    for widths in ((8, width), (width, 8)):
+        with pytest.raises(ValueError, match="d_src, d_dst: expected widths, ints >= 1, got"):
+            bridging_cost(0.5, *widths)
+
+
+def test_a_name_is_no_region():
+    with pytest.raises(TransferError, match="region: expected a RegionSpec, got 'camera'; layout"):
+        transfer_distance("camera", RegionSpec((0, 1, 0, 1, 0, 1)))

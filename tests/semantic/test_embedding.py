@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from canvas_robot.schema import CanvasSchema, transfer_distance
+from canvas_robot.schema import CanvasSchema, SchemaError, transfer_distance
 from canvas_robot.semantic import (
     DEFAULT_MODEL,
     EmbeddedTextError,
@@ -110,6 +110,13 @@ def test_stored_embeddings_are_replaced_or_kept_as_asked(schema_of, sentence_mod
 def test_where_nothing_is_missing_no_model_is_needed(schema_of):
     schema = schema_of({"old": {"semantic_type": "wrist", **STORED}, "none": {}})
     assert with_missing_embeddings(schema, "no/such-model") == schema
+
+
+def test_a_path_is_no_schema():
+    with pytest.raises(
+        SchemaError, match=r"schema: expected a CanvasSchema, got 'bimanual\.json'; "
+    ):
+        with_embeddings("bimanual.json")
 
 
 def test_embeddings_survive_the_file(minilm, schema_of, tmp_path):

@@ -1,0 +1,28 @@
+"""Where a file is to be written: looked at before the work whose result it takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def ready_file(path: Path | None) -> Path | None:
+    """The path of a file that can be made; the folders above it are there when this returns.
+
+    None is none: for options of commands that may be left out.
+
+    Raises:
+        IsADirectoryError: it is a folder.
+        NotADirectoryError: something above it is a file.
+    """
+    if path is None:
+        return None
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a file to write, got a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"{path}: expected a file in a folder, got {path.parent}, of which a part is a file; "
+            "write elsewhere"
+        ) from error
+    return path
