@@ -71,22 +71,21 @@ class BagInputs:
     ) -> None:
         self._namespace, self._keep = absolute(name).rpartition("/")[0], keep
         self.streams: dict[str, Stream] = defaultdict(Stream)
-        self.received = {}
+        self.received = defaultdict(list)  # of each topic: its message's type, and who takes it
         self._now_ns = 0
         Inputs(self, binding, arm, self, image_transport)
 
     def create_subscription(self, msg_type: type, topic: str, callback, qos, **options) -> None:
         full = topic if topic.startswith("/") else f"{self._namespace}/{topic}"
-        self.received[full] = (msg_type, callback)
+        self.received[full].append((msg_type, callback))
 
     def get_clock(self):
         return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self._now_ns))
 
     def take(self, topic: str, received_ns: int, data: bytes) -> None:
         """A message of the bag; one of another topic is passed over."""
-        if topic in self.received:
+        for msg_type, callback in self.received.get(topic, ()):
             self._now_ns = received_ns
-            msg_type, callback = self.received[topic]
             callback(deserialize_message(data, msg_type))
 
     def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> None:

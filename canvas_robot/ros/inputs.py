@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
@@ -20,6 +21,7 @@ from canvas_robot.kinematics.arm import Arm
 from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.fields import FieldReader
 from canvas_robot.ros.images import image_from_compressed_msg, image_from_msg
+from canvas_robot.ros.joining import Joining
 from canvas_robot.ros.messages import (
     MessageError,
     joints_from_msg,
@@ -36,6 +38,7 @@ from canvas_robot.signals.binding import (
     BindingError,
     RosFields,
     RosImage,
+    RosJoined,
     RosJoints,
     RosPose,
     RosSource,
@@ -152,6 +155,8 @@ class Inputs:
             self._subscribe_joints(signal, source)
         elif isinstance(source, RosFields):
             self._subscribe_fields(signal, source)
+        elif isinstance(source, RosJoined):
+            self._subscribe_joined(signal, source, binding.signals[signal].max_age_s)
         else:
             self._subscribe_pose(signal, source, binding.robot.base_frame)
 
@@ -218,28 +223,58 @@ class Inputs:
             )
 
     def _subscribe_fields(self, signal: str, source: RosFields) -> None:
-        reader, clock = FieldReader(source), self._node.get_clock()
+        reader = FieldReader(source)
 
         def receive(msg, waited_ns: int) -> None:
-            stamp = stamp_ns(msg.header.stamp) if reader.has_header else clock.now().nanoseconds
+            stamp = self._stamp_ns(msg, reader)
             self._loop.sample(signal, stamp, np.float32(reader.read(msg)), waited_ns)
 
         self._add(reader.message, source.topic, signal, receive, VECTOR_QOS)
 
+    def _subscribe_joined(self, signal: str, source: RosJoined, max_age_s: float) -> None:
+        topics = [part.topic for part in source.parts]
+
+        def complete(stamp: int, parts: list[tuple[int, np.ndarray]]) -> None:
+            for topic, (at, _) in zip(topics, parts, strict=True):
+                if (apart_s := (stamp - at) / 1e9) > max_age_s:
+                    raise MessageError(
+                        f"expected a sample of {topic} within {max_age_s} s before that of "
+                        f"{topics[0]}, got one {apart_s:.3f} s before; see its rate and its clock"
+                    )
+            self._loop.sample(signal, stamp, np.float32(np.concatenate([v for _, v in parts])))
+
+        joining = Joining(len(topics), complete)
+        for index, part in enumerate(source.parts):
+            reader = FieldReader(part)
+
+            def receive(msg, waited_ns: int, index: int = index, reader=reader) -> None:
+                joining.take(index, self._stamp_ns(msg, reader), reader.read(msg))
+
+            self._add(reader.message, part.topic, signal, receive, VECTOR_QOS)
+
+    def _stamp_ns(self, msg, reader: FieldReader) -> int:
+        """Of a message: its header's, or now."""
+        if reader.has_header:
+            return stamp_ns(msg.header.stamp)
+        return self._node.get_clock().now().nanoseconds
+
     def _subscribe_pose(self, signal: str, source: RosPose, base_frame: str) -> None:
-        pairing = PosePairing(lambda stamp, state: self._loop.sample(signal, stamp, state))
+        def complete(stamp: int, parts: list[tuple[int, Any]]) -> None:
+            (_, pose), (_, gripper) = parts
+            self._loop.sample(signal, stamp, bridge_state_from_pose(pose, gripper))
+
+        joining = Joining(2, complete)
 
         def receive_pose(msg: PoseStamped, waited_ns: int) -> None:
             if msg.header.frame_id != base_frame:
                 raise MessageError(
                     f"PoseStamped: expected frame_id {base_frame!r}, got {msg.header.frame_id!r}"
                 )
-            pairing.pose(stamp_ns(msg.header.stamp), pose_from_msg(msg))
+            joining.take(0, stamp_ns(msg.header.stamp), pose_from_msg(msg))
 
         def receive_gripper(msg: JointState, waited_ns: int) -> None:
-            pairing.gripper(
-                stamp_ns(msg.header.stamp), float(joints_from_msg(msg, (source.gripper,))[0])
-            )
+            gripper = float(joints_from_msg(msg, (source.gripper,))[0])
+            joining.take(1, stamp_ns(msg.header.stamp), gripper)
 
         self._add(PoseStamped, source.topic, signal, receive_pose, VECTOR_QOS)
         self._add(JointState, source.gripper_topic, signal, receive_gripper, VECTOR_QOS)
@@ -285,8 +320,9 @@ def check_sources(binding: Binding, arm: Arm, schema: CanvasSchema) -> None:
     for signal, source in binding.sources.ros.items():
         if isinstance(source, RosJoints):
             _check_joints(signal, source.joints, arm.joint_names)
-        if isinstance(source, RosFields):
-            FieldReader(source)
+        for part in source.parts if isinstance(source, RosJoined) else (source,):
+            if isinstance(part, RosFields):
+                FieldReader(part)
 
 
 def _check_joints(signal: str, heard: tuple[str, ...], of_arm: tuple[str, ...]) -> None:
@@ -315,35 +351,3 @@ def newest_only(binding: Binding, schema: CanvasSchema, simulated: bool) -> froz
             count = schema.layout.region_spec(region).size[0]
             frames[signal] = max(frames.get(signal, 0), count)
     return frozenset(signal for signal, count in frames.items() if count == 1)
-
-
-class PosePairing:
-    """Joins poses with gripper positions by stamp, in whatever order they arrive.
-
-    A pose is completed by the newest gripper sample at or before its stamp, once one at or after it
-    has arrived; of equal stamps that is the one of the same stamp. Poses that wait are dropped for
-    one that is stamped before them: their clock was ahead, or went back.
-    """
-
-    KEPT = 64
-
-    def __init__(self, complete: Callable) -> None:
-        self._complete = complete
-        self._poses: list[tuple[int, object]] = []
-        self._grippers: list[tuple[int, float]] = []
-
-    def pose(self, stamp: int, pose) -> None:
-        waiting = [one for one in self._poses if one[0] < stamp]
-        self._poses = [*waiting, (stamp, pose)][-self.KEPT :]
-        self._join()
-
-    def gripper(self, stamp: int, value: float) -> None:
-        self._grippers = [*self._grippers, (stamp, value)][-self.KEPT :]
-        self._join()
-
-    def _join(self) -> None:
-        while self._poses and self._grippers and self._grippers[-1][0] >= self._poses[0][0]:
-            stamp, pose = self._poses.pop(0)
-            before = [value for at, value in self._grippers if at <= stamp]
-            if before:
-                self._complete(stamp, bridge_state_from_pose(pose, before[-1]))

@@ -27,7 +27,7 @@ from canvas_robot.ros.messages import joints_to_msg, pose_to_msg, stamp_from_ns
 from canvas_robot.ros.monitor import Monitor, Status
 from canvas_robot.ros.status import going_on_from
 from canvas_robot.signals import History
-from canvas_robot.signals.binding import Binding, RosFields, RosImage, RosJoints
+from canvas_robot.signals.binding import Binding, RosFields, RosImage, RosJoined, RosJoints
 from canvas_robot.signals.pose import pose_from_bridge_state
 
 DISCOVERY_TIMEOUT_S = 60.0
@@ -172,7 +172,7 @@ class Replayer:
         self._monitor, self._binding, self._clock, self._name = monitor, binding, clock, name
         node = monitor.node
         self._publishers = {}
-        others = [n for n, s in binding.sources.ros.items() if isinstance(s, RosFields)]
+        others = [n for n, s in binding.sources.ros.items() if isinstance(s, RosFields | RosJoined)]
         if others:
             raise ReplayError(f"binding: no recording holds the signals {', '.join(others)}")
         for source in binding.sources.ros.values():

@@ -106,7 +106,29 @@ class RosFields(_Declared, tag_field="type", tag="fields"):
             )
 
 
-RosSource = RosImage | RosJoints | RosPose | RosFields
+class RosJoined(_Declared, tag_field="type", tag="joined"):
+    """A vector of numbers out of messages on several topics, one part after the other.
+
+    It is stamped as the first part's message, and made with the newest of each other part at or
+    before that stamp, once one at or after it has come: name the slowest topic first.
+    """
+
+    parts: tuple[RosFields, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.parts) < 2:
+            raise BindingError(
+                f"parts: expected two sources of type fields at least, got {len(self.parts)}; "
+                "one needs no joining"
+            )
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Of all parts, in their order."""
+        return tuple(field for part in self.parts for field in part.fields)
+
+
+RosSource = RosImage | RosJoints | RosPose | RosFields | RosJoined
 
 
 class Sources(_Declared):
@@ -343,7 +365,7 @@ class Binding(_Declared, omit_defaults=True):
     def _check_sizes(self) -> None:
         for name, source in self.sources.ros.items():
             signal = self.signals[name]
-            if isinstance(source, RosFields) and (
+            if isinstance(source, RosFields | RosJoined) and (
                 not isinstance(signal, VectorSignal) or signal.size != len(source.fields)
             ):
                 raise BindingError(

@@ -1,81 +1,44 @@
-"""Laws of inputs: which messages are taken, and how poses pair with gripper positions."""
+"""Laws of inputs: which messages are taken, and what they become."""
 
 import time
 from collections import Counter
+from contextlib import contextmanager
 
+import msgspec
 import numpy as np
 import pytest
 import rclpy
-from hypothesis import given
-from hypothesis import strategies as st
+import yaml
+from geometry_msgs.msg import WrenchStamped
 from rclpy.context import Context
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image, JointState
 
 from canvas_robot.kinematics.arm import Arm
 from canvas_robot.resources import config_path
+from canvas_robot.ros.bag import BagInputs
 from canvas_robot.ros.images import image_to_msg
-from canvas_robot.ros.inputs import Inputs, PosePairing, newest_only
-from canvas_robot.ros.messages import joints_to_msg
+from canvas_robot.ros.inputs import Inputs, check_sources, newest_only
+from canvas_robot.ros.messages import joints_to_msg, stamp_from_ns
 from canvas_robot.schema import CanvasSchema
-from canvas_robot.signals import load_binding
-from canvas_robot.signals.pose import Pose
+from canvas_robot.signals import Binding, load_binding
+from canvas_robot.signals.binding import BindingError, RosFields, RosJoined, binding_from_yaml
 from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S
 
 PICTURE = np.full((64, 64, 3), 90, np.uint8)
-POSE = Pose(np.array([0.3, 0.0, 0.1]), np.eye(3))
-
-
-def paired(events):
-    out = []
-    pairing = PosePairing(lambda stamp, state: out.append((stamp, round(float(state[6]), 6))))
-    for kind, stamp in events:
-        if kind == "pose":
-            pairing.pose(stamp, POSE)
-        else:
-            pairing.gripper(stamp, stamp / 100)
-    return out
-
-
-@pytest.mark.parametrize("first", ["pose", "gripper"])
-def test_equal_stamps_pair_whichever_comes_first(first):
-    second = "gripper" if first == "pose" else "pose"
-    assert paired([(first, 10), (second, 10)]) == [(10, 0.1)]
-
-
-def test_a_pose_takes_the_newest_gripper_before_it_once_a_later_one_came():
-    assert paired([("gripper", 5), ("gripper", 9), ("pose", 10)]) == []
-    assert paired([("gripper", 5), ("gripper", 9), ("pose", 10), ("gripper", 12)]) == [(10, 0.09)]
-
-
-def test_a_pose_without_an_earlier_gripper_is_passed_over():
-    assert paired([("pose", 3), ("gripper", 5), ("pose", 5)]) == [(5, 0.05)]
-
-
-def test_a_pose_from_the_future_keeps_no_other_waiting():
-    ahead = ("pose", 10**9)
-    assert paired([ahead, ("pose", 10), ("gripper", 10)]) == [(10, 0.1)]
-
-
-@given(st.permutations([("pose", 10), ("gripper", 10), ("pose", 20), ("gripper", 20)]))
-def test_order_of_arrival_between_topics_changes_nothing(events):
-    in_order = [e for e in events if e[0] == "pose"] == [("pose", 10), ("pose", 20)]
-    grippers_in_order = [e for e in events if e[0] == "gripper"] == [
-        ("gripper", 10),
-        ("gripper", 20),
-    ]
-    if in_order and grippers_in_order:
-        assert paired(events) == [(10, 0.1), (20, 0.2)]
 
 
 class Counting:
     """In the loop's place: what came of each signal."""
 
     def __init__(self) -> None:
-        self.stamps, self.passed = {"image": [], "state": []}, Counter()
+        self.stamps, self.passed = {"image": [], "state": [], "touch": []}, Counter()
+        self.values: dict[str, np.ndarray] = {}
         self.faults: list[str] = []
 
     def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> bool:
         self.stamps[signal].append(stamp_ns)
+        self.values[signal] = value
         return True
 
     def skipped(self, signal: str, messages: int) -> None:
@@ -99,19 +62,15 @@ def test_only_the_newest_counts_of_a_camera_whose_regions_show_one_frame():
     assert newest_only(two, schema, simulated=False) == {"image", "wrist_image"}
 
 
-@pytest.fixture
-def listening(domain_id):
-    """Inputs over DDS, what they tell, and publishers of their two topics."""
+@contextmanager
+def hearing(domain_id, binding, *topics):
+    """Inputs over DDS, what they tell, and publishers of (message type, topic)."""
     context, told = Context(), Counting()
     rclpy.init(context=context, domain_id=domain_id)
     node = rclpy.create_node("listener", context=context)
-    binding = load_binding(config_path("bindings", "widowx.yaml"))
     newest = frozenset({"image"})
     inputs = Inputs(node, binding, Arm.load("wx250s"), told, "raw", newest_only=newest)
-    publishers = (
-        node.create_publisher(Image, "camera/image_raw", 10),
-        node.create_publisher(JointState, "joint_states", 10),
-    )
+    publishers = [node.create_publisher(*topic, 10) for topic in topics]
     until = time.monotonic() + TIMEOUT_S
     while any(p.get_subscription_count() == 0 for p in publishers) and time.monotonic() < until:
         time.sleep(0.01)
@@ -119,6 +78,87 @@ def listening(domain_id):
     inputs.close()
     node.destroy_node()
     rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def listening(domain_id):
+    topics = (Image, "camera/image_raw"), (JointState, "joint_states")
+    with hearing(domain_id, load_binding(config_path("bindings", "widowx.yaml")), *topics) as made:
+        yield made
+
+
+def touching() -> Binding:
+    """The shipped binding, with a vector out of two topics, of which one is the arm's too."""
+    data = yaml.safe_load(config_path("bindings", "widowx.yaml").read_text())
+    data["signals"]["touch"] = {
+        "kind": "vector",
+        "names": ["z", "waist", "elbow"],
+        "units": ["N", "rad", "rad"],
+        "low": [-9.0, -4.0, -4.0],
+        "high": [9.0, 4.0, 4.0],
+        "frame": "",
+        "max_age_s": 0.5,
+    }
+    wrench, joints = "geometry_msgs/msg/WrenchStamped", "sensor_msgs/msg/JointState"
+    positions = ["position[waist]", "position[elbow]"]
+    data["sources"]["ros"]["touch"] = {
+        "type": "joined",
+        "parts": [
+            {"type": "fields", "topic": "wrench", "message": wrench, "fields": ["wrench.force.z"]},
+            {"type": "fields", "topic": "joint_states", "message": joints, "fields": positions},
+        ],
+    }
+    return binding_from_yaml(yaml.safe_dump(data))
+
+
+def wrench(z: float, stamp: int) -> WrenchStamped:
+    msg = WrenchStamped()
+    msg.header.stamp, msg.wrench.force.z = stamp_from_ns(stamp), z
+    return msg
+
+
+def test_a_vector_is_joined_out_of_two_topics_of_which_one_is_anothers_too(domain_id):
+    topics = (JointState, "joint_states"), (WrenchStamped, "wrench")
+    with hearing(domain_id, touching(), *topics) as (inputs, told, joints, wrenches):
+        wrenches.publish(wrench(2.5, 2 * 10**9))
+        for stamp in (1, 2):
+            joints.publish(joints_to_msg(JOINTS, RESET + stamp / 100, stamp * 10**9))
+        polled(inputs, lambda: told.stamps["touch"])
+        assert told.stamps["touch"] == [2 * 10**9] and told.stamps["state"][-1] == 2 * 10**9
+        waist, elbow = (RESET[JOINTS.index(name)] + 0.02 for name in ("waist", "elbow"))
+        np.testing.assert_allclose(told.values["touch"], [2.5, waist, elbow], atol=1e-6)
+        # Joint states pause: what they said before is too old to stand beside a newer force.
+        wrenches.publish(wrench(2.5, 3 * 10**9))
+        joints.publish(joints_to_msg(JOINTS, RESET, 4 * 10**9))
+        polled(inputs, lambda: told.faults)
+    assert told.stamps["touch"] == [2 * 10**9]
+    assert told.faults[0].endswith(
+        "expected a sample of joint_states within 0.5 s before that of wrench, got one 1.000 s "
+        "before; see its rate and its clock"
+    )
+
+
+def test_a_bag_gives_one_topic_to_all_that_are_made_of_it():
+    """As the node's own subscriptions do."""
+    binding = touching()
+    inputs = BagInputs(binding, Arm.load("wx250s"), "raw", "/policy")
+    for stamp, topic, msg in (
+        (1, "/wrench", wrench(2.5, 1)),
+        (2, "/joint_states", joints_to_msg(JOINTS, RESET, 1)),
+    ):
+        inputs.take(topic, stamp, serialize_message(msg))
+    assert inputs.streams["state"].stamps_ns == inputs.streams["touch"].stamps_ns == [1]
+
+
+def test_every_part_of_a_joined_vector_is_checked_before_anything_is_heard():
+    part = RosFields(topic="x", message="sensor_msgs/msg/JointState", fields=("velocity[waist]",))
+    wrong = msgspec.structs.replace(part, fields=("speed[waist]",) * 6)
+    binding, schema = touching(), CanvasSchema.from_json(config_path("schemas", "widowx_tiny.json"))
+    ros = {"image": binding.sources.ros["image"], "state": RosJoined(parts=(part, wrong))}
+    sources = msgspec.structs.replace(binding.sources, ros=ros)
+    seven = msgspec.structs.replace(binding, sources=sources)
+    with pytest.raises(BindingError, match=r"field 'speed\[waist\]': JointState has no 'speed'"):
+        check_sources(seven, Arm.load("wx250s"), schema)
 
 
 def polled(inputs: Inputs, come) -> None:

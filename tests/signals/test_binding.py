@@ -252,6 +252,15 @@ def test_a_control_rate_that_no_robot_has_is_refused(widowx, rate):
             "got a ImageSignal and 1 fields",
         ),
         (
+            edited("sources", "ros", state={"type": "joined", "parts": [FIELDS, FIELDS]}),
+            "sources.ros.state: expected a vector signal and one field for each of its components, "
+            "got a VectorSignal and 2 fields",
+        ),
+        (
+            edited("sources", "ros", state={"type": "joined", "parts": [FIELDS]}),
+            "parts: expected two sources of type fields at least, got 1",
+        ),
+        (
             edited("sources", "ros", state={**FIELDS, "message": "os"}),
             "message: expected a type such as geometry_msgs/msg/WrenchStamped, got 'os'",
         ),
