@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from canvas_robot.ros.doctor import Doctor
-from canvas_robot.ros.findings import absolute
+from canvas_robot.ros.findings import Finding, absolute
 from canvas_robot.ros.parameters import parameters_of_file
 from canvas_robot.ros.processes import user_domain_id
 
@@ -56,14 +58,22 @@ def run_doctor(
         with console.status(f"listening for {seconds:g} s; nothing is published"):
             doctor.listen(seconds)
         findings, seen = doctor.examine(picture), doctor.picture()
-    table = Table("")
-    for column in ("what", "found", "remedy"):
-        table.add_column(column, overflow="fold")  # what is to be copied must be whole
-    for finding in findings:
-        level = f"[{_COLOURS[finding.level]}]{finding.level}[/]"
-        table.add_row(level, finding.subject, finding.found, finding.remedy)
-    console.print(table)
+    console.print(findings_table(findings))
     if save is not None and seen is not None:
         PIL.Image.fromarray(seen).save(save)
         console.print(f"the camera's view: {save}")
     return all(finding.level != "fault" for finding in findings)
+
+
+def findings_table(findings: Sequence[Finding]) -> Table:
+    """A row each; the remedy below what was found, so that both have room on a narrow terminal."""
+    table = Table("", box=SIMPLE_HEAD)
+    for column in ("what", "found, and the remedy"):
+        table.add_column(column, overflow="fold")  # what is to be copied must be whole
+    for finding in findings:
+        level = Text(finding.level, style=_COLOURS[finding.level])
+        found = Text(finding.found)
+        if finding.remedy:
+            found.append(f"\n-> {finding.remedy}", style="bold")
+        table.add_row(level, Text(finding.subject), found)
+    return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import msgspec
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from rclpy.duration import Duration
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rich.console import Console
 from sensor_msgs.msg import CompressedImage, JointState
 from std_msgs.msg import Bool, Float64, Float64MultiArray, String
 from std_srvs.srv import Trigger
@@ -18,6 +21,8 @@ from std_srvs.srv import Trigger
 from canvas_robot.policy.checkpoint_files import CheckpointError
 from canvas_robot.resources import config_path
 from canvas_robot.ros.doctor import Doctor, compared
+from canvas_robot.ros.doctor_run import findings_table
+from canvas_robot.ros.findings import Finding
 from canvas_robot.ros.parameters import ParameterError
 from canvas_robot.signals import BindingError, load_binding
 from tests.ros import driver_messages
@@ -329,3 +334,15 @@ def test_the_same_view_is_alike_in_other_sizes_and_light_and_another_is_not():
     assert same > 0.8 and shift < 0.01
     assert compared(scene(1), scene(2))[0] < 0.4
     assert compared(np.zeros((64, 64, 3), np.uint8), scene())[0] == 0.0
+
+
+def test_on_a_terminal_of_80_columns_what_is_to_be_copied_is_whole():
+    findings = [
+        Finding("ok", "/camera/image_raw", "sensor_msgs/msg/CompressedImage"),
+        Finding("fault", "deadman_topic /deadman", "best [effort]", "see docs/robot.md, [red]"),
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(findings_table(findings))
+    told = console.export_text()
+    for whole in (*(f.found for f in findings), "deadman_topic /deadman", findings[1].remedy):
+        assert whole in told
