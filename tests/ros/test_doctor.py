@@ -248,6 +248,17 @@ def test_a_topic_that_several_publish_is_named_with_who_does(examine, monitor):
         assert words in remedy
 
 
+@pytest.mark.parametrize("parameter", ["estop_topic", "deadman_topic"])
+def test_two_that_say_whether_it_may_move_are_a_fault(parameter, examine, monitor):
+    first = monitor.node.create_publisher(Bool, "button", 1)
+    assert ("ok", f"{parameter} /button") in examine(**{parameter: "button"})
+    second = monitor.node.create_publisher(Bool, "button", 1)
+    told, remedy = faults(examine(**{parameter: "button"}))[f"{parameter} /button"]
+    assert told.startswith("2 publish it: /canvas_robot_monitor, /canvas_robot_monitor; whose")
+    assert remedy.startswith("let one node publish for all of them")
+    assert first is not second
+
+
 def test_a_message_without_a_stamp_is_told_what_it_lacks(examine, robot):
     robot.stamp = lambda now: 0
     found, remedy = faults(examine())["signal state"]
