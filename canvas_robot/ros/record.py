@@ -146,6 +146,13 @@ class Recorder:
         self._listener.close()
         self._writer.close()
 
+    def left_out(self) -> str:
+        """Of a closed bag that nothing came to, which is removed: why. "" where something came."""
+        if self.counts:
+            return ""
+        shutil.rmtree(self.folder)
+        return f"nothing came of {', '.join(self.topics)}, and no bag is left"
+
     def spin_for(self, seconds: float) -> None:
         """Takes messages for so long. Raises RecordError where the disk is full."""
         until = time.monotonic() + seconds

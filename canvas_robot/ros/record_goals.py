@@ -29,7 +29,7 @@ _Result = RecordEpisode.Result
 class _Episode:
     """One under way. begun_s, until_s, told_s: on the steady clock. outcome: "" until it ends.
 
-    recorder: None where it could not be made.
+    recorder: None where it could not be made, or nothing came.
     """
 
     handle: ServerGoalHandle
@@ -147,6 +147,11 @@ class RecordGoals:
         try:
             if episode.recorder is not None:
                 episode.recorder.close()
+                if nothing := episode.recorder.left_out():
+                    episode.recorder = None
+                    if not stopped:
+                        episode.outcome = _Result.FAILED
+                    episode.message += f"; {nothing}: do robot and node run in this domain?"
         except OSError as error:  # its end did not fit on the disk
             episode.outcome, episode.message = _Result.FAILED, str(error)
         self._server.end(episode.handle)

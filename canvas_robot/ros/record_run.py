@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import itertools
 import time
 from collections.abc import Sequence
 from datetime import datetime
@@ -57,11 +57,10 @@ def run_record(
             pass
     for topic, count in sorted(recorder.counts.items()):
         console.print(f"{count:>8,}  {topic}")
-    if not recorder.counts:
-        shutil.rmtree(folder)
+    if nothing := recorder.left_out():
         console.print(
-            f"nothing came of {', '.join(recorder.topics)} in ROS_DOMAIN_ID {user_domain_id()}, "
-            f"and no bag is left: do robot and node run there, with the topics of {binding}?"
+            f"{nothing}: do robot and node run in ROS_DOMAIN_ID {user_domain_id()}, with the "
+            f"topics of {binding}?"
         )
         return False
     console.print(f"bag: {folder}")
@@ -95,7 +94,7 @@ def run_goals(
     declared = load_binding(path)
 
     def begin(instruction: str) -> Recorder:
-        bag = folder / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        bag = unused(folder / datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
         about = _about(path, instruction)
         return Recorder(bag, declared, image_transport, name, domain_id, remap, about, topics)
 
@@ -107,6 +106,12 @@ def run_goals(
                 goals.spin_once()
         except KeyboardInterrupt:
             pass
+
+
+def unused(folder: Path) -> Path:
+    """The folder's path, with a number behind it where there is such a folder already."""
+    others = (folder.with_name(f"{folder.name}_{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([folder], others) if not path.exists())
 
 
 def _about(binding: Path, instruction: str) -> dict[str, str]:

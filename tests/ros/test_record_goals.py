@@ -16,6 +16,7 @@ from rosbags.rosbag2 import Reader
 
 from canvas_robot.resources import config_path
 from canvas_robot.ros.record import Recorder, RecordError
+from canvas_robot.ros.record_run import unused
 from canvas_robot.signals import load_binding
 from tests.ros import driver_messages
 from tests.ros.conftest import TIMEOUT_S
@@ -137,7 +138,7 @@ def test_a_goal_that_is_cancelled_leaves_a_whole_bag_that_says_what_is_shown(cal
 def test_a_goal_ends_with_its_time_and_the_next_has_a_bag_of_its_own(call):
     bags = []
     for _ in range(2):
-        answer = call.got(call(max_seconds=0.3).get_result_async())
+        answer = call.got(call(max_seconds=2.0).get_result_async())
         assert answer.status == GoalStatus.STATUS_SUCCEEDED
         assert answer.result.outcome == answer.result.TIMED_OUT
         bags.append(answer.result.bag)
@@ -160,6 +161,31 @@ def test_a_bag_that_cannot_be_begun_aborts_its_goal_and_no_other(call):
     assert answer.result.outcome == answer.result.FAILED and answer.result.bag == ""
     assert "expected somebody to publish it" in answer.result.message
     assert call(max_seconds=0.1).accepted
+
+
+def test_an_episode_that_nothing_came_of_leaves_no_bag_and_says_so(goals, monitor, tmp_path):
+    caller = Caller(monitor, goals)  # and no robot
+    answer = caller.got(caller(max_seconds=0.1).get_result_async())
+    assert answer.status == GoalStatus.STATUS_ABORTED
+    told = answer.result
+    assert (told.outcome, told.bag, told.messages) == (told.FAILED, "", 0)
+    assert told.message.startswith("max_seconds over; nothing came of /camera/image_raw, ")
+    goal = caller()
+    result = goal.get_result_async()
+    caller.got(goal.cancel_goal_async())
+    answer = caller.got(result)
+    assert answer.status == GoalStatus.STATUS_CANCELED and answer.result.bag == ""
+    assert answer.result.outcome == answer.result.STOPPED
+    assert list(tmp_path.iterdir()) == []
+    caller.close()
+
+
+def test_a_bag_of_the_same_second_is_another(tmp_path):
+    one = tmp_path / "2026-01-02_03-04-05"
+    assert unused(one) == one
+    for number in ("", "_2"):
+        one.with_name(one.name + number).mkdir()
+    assert unused(one).name == "2026-01-02_03-04-05_3"
 
 
 def test_a_recorder_that_ends_closes_its_bag_and_says_so(call, goals):
