@@ -44,8 +44,10 @@ HATCHES = ("////", "....", "\\\\\\\\", "xxxx", "++++", "oooo")
 
 MANY_ARROWS = 60  # beyond, arrows are thin and their time offsets are left to `schema show`
 MOST_ARROWS = 600  # beyond, they are lines without heads
+NEAR_READER = 0.38  # of its way: where an arrow is labelled, for the middles of many coincide
 MOST_NAMES = 24  # below a block of the grid
 MOST_WEIGHTS = 8  # in the key of the attention
+MOST_OFFSETS = 3  # on one arrow
 
 
 class Cell(NamedTuple):
@@ -62,6 +64,35 @@ class Mark(NamedTuple):
     column: Cell
     fn: str
     weight: float
+
+
+class Arrow(NamedTuple):
+    """All connections of one function type from a region to another, or to itself.
+
+    weights: by time offset, "" where all steps are read; both: the other way is the same.
+    """
+
+    fn: str
+    weights: Mapping[str, float]
+    both: bool
+
+    @property
+    def weight(self) -> float:
+        """The largest."""
+        return max(self.weights.values())
+
+    @property
+    def label(self) -> str:
+        """The time offsets, and their weights where these differ; empty where there are none."""
+        if set(self.weights) == {""}:
+            return ""
+        differ = len(set(self.weights.values())) > 1
+        texts = [
+            (offset or "all t") + (f" x{weight:g}" if differ else "")
+            for offset, weight in self.weights.items()
+        ]
+        more = len(texts) - MOST_OFFSETS
+        return ", ".join([*texts[:MOST_OFFSETS], f"... and {more} more"] if more > 0 else texts)
 
 
 def draw_schema(schema: CanvasSchema, path: str | Path, title: str) -> None:
@@ -427,29 +458,36 @@ def draw_graph(
     arrows = _between(edges)
     count = sum(len(kinds) for kinds in arrows.values())
     many = count > MANY_ARROWS
+    drawn = {arrow.fn for kinds in arrows.values() for arrow in kinds}
+    used = [fn for fn in ("cross_attention", *fns) if fn in drawn]
     meaning = (
         "arrow: from reader to what it reads; two heads: both ways; ring: itself; width: weight"
     )
+    if not count:
+        meaning = "no region reads any"
     if count > MOST_ARROWS:
         meaning = f"{count} connections as lines: `schema show` says which way and how much"
         _draw_lines(axes, places, arrows, fns)
         arrows = {}
     _heading(axes, "Topology", meaning)
-    for (src, dst), sources in arrows.items():
-        for i, (fn, weight, offsets, both) in enumerate(sources):
-            colour, style = _line_style(fn, fns)
-            width = _line_width(weight) * (0.5 if many else 1.0)
+    rings: dict[str, list[tuple[str, str]]] = {}
+    for (src, dst), kinds in arrows.items():
+        for i, arrow in enumerate(kinds):
+            colour, style = _line_style(arrow.fn, fns)
+            width = _line_width(arrow.weight) * (0.5 if many else 1.0)
+            label = "" if many else arrow.label
             if src == dst:
-                ring = radius + 5 + 5 * i
-                _ring(axes, places[src], ring, colour, style, width)
+                _ring(axes, places[src], radius + 5 + 5 * i, colour, style, width)
+                if label:
+                    rings.setdefault(src, []).append((f"itself: {label}", colour))
                 continue
-            bend = 0.0 if both and not i else 0.1 + 0.09 * i
+            bend = 0.0 if arrow.both and not i else 0.1 + 0.09 * i
             axes.add_patch(
                 FancyArrowPatch(
                     places[src],
                     places[dst],
                     connectionstyle=f"arc3,rad={bend}",
-                    arrowstyle="<|-|>" if both else "-|>",
+                    arrowstyle="<|-|>" if arrow.both else "-|>",
                     mutation_scale=8 if many else 11,
                     shrinkA=radius / 2 + 6,
                     shrinkB=radius / 2 + 6,
@@ -460,20 +498,23 @@ def draw_graph(
                     zorder=2,
                 )
             )
-            if offsets and not many:
-                _offset_label(axes, places[src], places[dst], bend, ", ".join(offsets))
+            if label:
+                at = (0.5 if arrow.both else NEAR_READER) + 0.12 * (i % 3)
+                _offset_label(axes, places[src], places[dst], (bend, at), label, colour)
     named = _named_places(places)
     for name, (x, y) in places.items():
         axes.plot(x, y, "o", ms=radius, mfc=colours[name], mec="white", mew=1.5, zorder=4)
         if name in named:
-            _node_label(axes, name, x, y)
-    used = {fn: _line_style(fn, fns) for fn in ("cross_attention", *fns)}
+            _node_label(axes, name, x, y, rings.get(name, []))
     handles = [
-        Line2D([], [], color=colour, linestyle=style, lw=2, label=fn)
-        for fn, (colour, style) in used.items()
+        Line2D(
+            [], [], color=_line_style(fn, fns)[0], linestyle=_line_style(fn, fns)[1], lw=2, label=fn
+        )
+        for fn in used
     ]
     _legend(axes, handles, columns=4)
-    axes.set(xlim=(-1.75, 1.75), ylim=(-1.28, 1.28))
+    high = 1.28 + 0.1 * max(0, max(map(len, rings.values()), default=0) - 1)
+    axes.set(xlim=(-1.75, 1.75), ylim=(-high, high))
     axes.axis("off")
 
 
@@ -499,7 +540,7 @@ def _named_places(places: Mapping[str, tuple[float, float]]) -> list[str]:
 
 def _draw_lines(axes, places, arrows, fns: tuple[str, ...]) -> None:
     """Thousands of connections as one collection; which way they go, `schema show` says."""
-    pairs = [(src, dst, fn) for (src, dst), kinds in arrows.items() for fn, *_ in kinds]
+    pairs = [(src, dst, arrow.fn) for (src, dst), kinds in arrows.items() for arrow in kinds]
     axes.add_collection(
         LineCollection(
             [(places[src], places[dst]) for src, dst, _ in pairs],
@@ -511,23 +552,21 @@ def _draw_lines(axes, places, arrows, fns: tuple[str, ...]) -> None:
     )
 
 
-def _between(edges: Mapping[str, tuple[Source, ...]]) -> dict[tuple[str, str], list[tuple]]:
-    """(src, dst) -> (type, weight, offsets, both ways); two equal directions become one arrow."""
-    found: dict[tuple[str, str], dict[str, tuple[float, list[str]]]] = {}
+def _between(edges: Mapping[str, tuple[Source, ...]]) -> dict[tuple[str, str], list[Arrow]]:
+    """(src, dst) -> one arrow for each function type; two equal directions become one arrow."""
+    found: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for src, sources in edges.items():
         for s in sources:
-            if not s.active:
-                continue
-            weight, offsets = found.setdefault((src, s.region), {}).get(s.fn, (0.0, []))
-            offsets = [*offsets, s.offset] if s.offset else offsets
-            found[src, s.region][s.fn] = (max(weight, s.weight), offsets)
-    result: dict[tuple[str, str], list[tuple]] = {}
+            if s.active:
+                weights = found.setdefault((src, s.region), {}).setdefault(s.fn, {})
+                weights[s.offset] = max(s.weight, weights.get(s.offset, 0.0))
+    result: dict[tuple[str, str], list[Arrow]] = {}
     for (src, dst), kinds in found.items():
-        for fn, kind in kinds.items():
-            both = src != dst and found.get((dst, src), {}).get(fn) == kind
-            if both and (dst, src) in result and any(k[0] == fn for k in result[dst, src]):
+        for fn, weights in kinds.items():
+            both = src != dst and found.get((dst, src), {}).get(fn) == weights
+            if both and any(arrow.fn == fn for arrow in result.get((dst, src), [])):
                 continue
-            result.setdefault((src, dst), []).append((fn, *kind, both))
+            result.setdefault((src, dst), []).append(Arrow(fn, weights, both))
     return result
 
 
@@ -549,20 +588,27 @@ def _ring(axes, place, size: float, colour, style, width: float) -> None:
     )  # fmt: skip
 
 
-def _offset_label(axes, a, b, bend: float, text: str) -> None:
-    """Near the arrow's middle, which `arc3` moves sideways by half the bend."""
-    x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
-    x, y = x + bend * (b[1] - a[1]) / 2, y - bend * (b[0] - a[0]) / 2
+def _offset_label(axes, a, b, place: tuple[float, float], text: str, colour: str) -> None:
+    """On the arrow that `arc3` bends: place is (bend, part of the way from a to b)."""
+    (ax, ay), (bx, by), (bend, at) = a, b, place
+    side = 2 * at * (1 - at) * bend
+    x, y = ax + at * (bx - ax) + side * (by - ay), ay + at * (by - ay) - side * (bx - ax)
     box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
-    axes.text(x, y, text, size=8, color=QUIET, ha="center", va="center", bbox=box, zorder=3)
+    axes.text(x, y, text, size=8, color=colour, ha="center", va="center", bbox=box, zorder=3)
 
 
-def _node_label(axes, name: str, x: float, y: float) -> None:
-    length = math.hypot(x / 1.15, y) or 1.0
-    dx, dy = x / 1.15 / length, y / length
+def _node_label(axes, name: str, x: float, y: float, rings: list[tuple[str, str]]) -> None:
+    """The name beside its dot, away from the middle; beyond it what its rings say, in colours."""
+    length = math.hypot(x / 1.15, y)
+    dx, dy = (x / 1.15 / length, y / length) if length else (0.0, 1.0)
     side = "left" if dx > 0.25 else "right" if dx < -0.25 else "center"
     height = "bottom" if dy > 0.75 else "top" if dy < -0.75 else "center"
-    axes.text(x + 0.13 * dx, y + 0.13 * dy, name, size=11, color=INK, ha=side, va=height, zorder=5)
+    place = (x + 0.13 * dx, y + 0.13 * dy)
+    style = {"textcoords": "offset points", "ha": side, "va": height, "zorder": 5}
+    axes.annotate(name, place, xytext=(0, 0), size=11, color=INK, **style)
+    for i, (text, colour) in enumerate(rings):
+        away = (15 + 11 * i) * (1 if height == "bottom" else -1)
+        axes.annotate(text, place, xytext=(0, away), size=8, color=colour, **style)
 
 
 # The clock: who takes new samples, and who must be computed anew because of it.

@@ -95,7 +95,21 @@ def crowd(count, connect=True):
     return CanvasSchema(CanvasLayout(2, count, 1, 8, regions), CanvasTopology(connections))
 
 
+def many_offsets():
+    """Several connections between the same two regions, and of regions with themselves."""
+    regions = {f"r{i}": (0, 4, i, i + 1, 0, 1) for i in range(4)}
+    pairs = [("r0", "r0"), ("r1", "r1"), ("r2", "r2"), ("r3", "r3"), ("r0", "r2"), ("r1", "r0")]
+    connections = [
+        Connection(a, b, fn=fn, t_src=0, t_dst=offset)
+        for a, b in pairs
+        for fn, offset in (("cross_attention", -1), ("cross_attention", -2), ("mamba", -1))
+    ]
+    topology = CanvasTopology([*connections, Connection("r0", "r2"), Connection("r1", "r1")])
+    return CanvasSchema(CanvasLayout(4, 4, 1, 8, regions), topology)
+
+
 DRAWN = {path.stem: CanvasSchema.from_json(path) for path in SCHEMAS}
+DRAWN |= {"many offsets": many_offsets()}
 DRAWN |= {"20 regions": crowd(20, connect=False), "100 regions": crowd(100, connect=False)}
 
 
@@ -149,6 +163,96 @@ def test_a_schema_without_connections_or_with_many_regions_is_drawn():
     schema = CanvasSchema(CanvasLayout(2, 20, 1, 8, regions))
     assert len(schema_figure(schema, "many").axes) == 4
     assert len(set(region_colours(schema).values())) == len(PALETTE)
+
+
+def graph_of(*connections):
+    """The graph's panel of a schema of two regions, over four canvas steps, or of one."""
+    regions = {"a": (0, 4, 0, 1, 0, 1), "b": (0, 4, 1, 2, 0, 1)}
+    used = {name for c in connections for name in (c.src, c.dst)} or set(regions)
+    layout = CanvasLayout(4, 2, 1, 8, {name: regions[name] for name in sorted(used)})
+    return schema_figure(CanvasSchema(layout, CanvasTopology(list(connections))), "graph").axes[2]
+
+
+def labels_of(axes):
+    return {text.get_text() for text in axes.texts}
+
+
+DENSE, BEFORE = Connection("a", "b"), Connection("a", "b", t_src=0, t_dst=-1)
+
+
+@pytest.mark.parametrize(
+    ("connections", "label"),
+    [
+        ([BEFORE], "t-1"),
+        ([DENSE, BEFORE], "all t, t-1"),
+        ([BEFORE, BEFORE], "t-1"),
+        ([Connection("a", "b", weight=3), BEFORE], "all t x3, t-1 x1"),
+        (
+            [Connection("a", "b", t_src=0, t_dst=0), Connection("a", "b", t_src=2)],
+            "same t, t_src=2",
+        ),
+        (
+            [Connection("a", "b", t_src=0, t_dst=-i) for i in range(1, 4)] + [DENSE],
+            "t-1, t-2, t-3, ... and 1 more",
+        ),
+    ],
+)
+def test_an_arrow_tells_every_time_offset_of_the_connections_that_it_stands_for(connections, label):
+    graph = graph_of(*connections)
+    assert labels_of(graph) == {"a", "b", label}
+    assert len([p for p in graph.patches if isinstance(p, FancyArrowPatch)]) == 1
+
+
+def test_two_ways_that_differ_in_a_connection_are_two_arrows():
+    graph = graph_of(DENSE, BEFORE, Connection("b", "a"))
+    assert labels_of(graph) == {"a", "b", "all t, t-1"}
+    arrows = [p for p in graph.patches if isinstance(p, FancyArrowPatch)]
+    assert len(arrows) == 2
+    assert labels_of(graph_of(DENSE, Connection("b", "a"))) == {"a", "b"}
+
+
+def test_a_ring_tells_its_time_offsets_by_function_type_in_its_colour():
+    graph = graph_of(
+        Connection("a", "a"),
+        Connection("a", "a", t_src=0, t_dst=-1),
+        Connection("a", "a", fn="mamba", t_src=0, t_dst=-2),
+        Connection("a", "a", fn="gated"),
+    )
+    assert labels_of(graph) == {"a", "itself: all t, t-1", "itself: t-2"}
+    key = {t.get_text(): h.get_color() for t, h in zip(*key_of(graph), strict=True)}
+    colours = {text.get_text(): text.get_color() for text in graph.texts}
+    assert colours["itself: all t, t-1"] == key["cross_attention"]
+    assert colours["itself: t-2"] == key["mamba"]
+
+
+def key_of(axes):
+    key = axes.get_legend()
+    return (key.get_texts(), key.get_lines()) if key else ([], [])
+
+
+@pytest.mark.parametrize(
+    ("connections", "types"),
+    [
+        ([], []),
+        ([Connection("a", "b", fn="none"), Connection("b", "a", weight=0)], []),
+        ([Connection("a", "b", fn="gated")], ["gated"]),
+        ([Connection("a", "b", fn="gated"), Connection("b", "a")], ["cross_attention", "gated"]),
+    ],
+)
+def test_the_graphs_key_names_the_types_that_are_drawn(connections, types):
+    texts, _ = key_of(graph_of(*connections))
+    assert [text.get_text() for text in texts] == types
+
+
+def test_the_one_region_of_a_schema_is_named_beside_its_dot():
+    graph = graph_of(Connection("a", "a"))
+    figure = graph.figure
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    name, dot = (
+        x.get_window_extent(canvas.get_renderer()) for x in (graph.texts[0], graph.lines[0])
+    )
+    assert not name.overlaps(dot)
 
 
 def test_a_crowd_is_drawn_with_short_keys_that_say_how_many_they_leave_out():
