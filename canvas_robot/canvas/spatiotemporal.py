@@ -31,7 +31,7 @@ class SpatiotemporalCanvas(StaticModule):
         for name, i in self._order.items():
             cells = torch.tensor(layout.region_indices(name), device="cpu")
             self.keep_static(**{f"cells_{i}": cells})
-        self.register_buffer("positions", sinusoidal_positions(layout), persistent=False)
+        self.keep_static(positions=sinusoidal_positions(layout))
 
     def create_empty(self, batch_size: int) -> torch.Tensor:
         """An empty canvas (B, N, d_model)."""
@@ -76,13 +76,13 @@ class SpatiotemporalCanvas(StaticModule):
 
 
 def sinusoidal_positions(layout: CanvasLayout) -> torch.Tensor:
-    """(N, d_model) fixed positions: sine and cosine of t, h and w.
+    """(N, d_model) fixed positions: sine and cosine of t, h and w; on the CPU.
 
     The width is split in three, one part for each.
     """
     sizes = _split_width(layout.d_model)
     grid = torch.meshgrid(
-        *(torch.arange(n, dtype=torch.float32) for n in (layout.T, layout.H, layout.W)),
+        *(torch.arange(float(n), device="cpu") for n in (layout.T, layout.H, layout.W)),
         indexing="ij",
     )
     parts = [_sinusoid(axis.reshape(-1), size) for axis, size in zip(grid, sizes, strict=True)]
@@ -95,7 +95,7 @@ def _split_width(width: int) -> tuple[int, int, int]:
 
 
 def _sinusoid(position: torch.Tensor, size: int) -> torch.Tensor:
-    channel = torch.arange(size)
+    channel = torch.arange(size, device="cpu")
     rate = 10000.0 ** (-2.0 * (channel // 2) / max(size, 1))
     angle = position[:, None] * rate
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos())

@@ -14,8 +14,13 @@ from torch import nn
 class StaticModule(nn.Module):
     """Its buffers move with it, but keep their numbers and dtype, and are never saved.
 
-    So `float`, `half` and `to_empty`, which empties parameters, do not touch them.
+    So `float`, `half` and `to_empty`, which empties parameters, do not touch them. While the module
+    is on the meta device, which holds no numbers, they are also kept where they were before.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._off_meta: dict[str, torch.Tensor] = {}  # those whose buffers are on the meta device
 
     def keep_static(self, **tensors: torch.Tensor | None) -> None:
         """Registers tensors by name; None where there is nothing to keep.
@@ -34,7 +39,12 @@ class StaticModule(nn.Module):
     ) -> StaticModule:
         """What all of nn.Module's conversions go through."""
         kept = {name: tensor for name, tensor in self._buffers.items() if tensor is not None}
+        kept |= self._off_meta
         super()._apply(fn, recurse)
+        self._off_meta = {}
         for name, tensor in kept.items():
-            self._buffers[name] = tensor.to(self._buffers[name].device)
+            device = self._buffers[name].device
+            if device.type == "meta" and tensor.device.type != "meta":
+                self._off_meta[name] = tensor
+            self._buffers[name] = tensor.to(device)
         return self

@@ -6,8 +6,7 @@ What the panels show is computed in `canvas_robot.schema.description`; here it i
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Patch, Polygon, Rectangle
 
+from canvas_robot.evaluation.lettering import Lettering, lettering, quiet_fonts, width_of
 from canvas_robot.schema import CanvasSchema, Plan, compile_plan
 from canvas_robot.schema.description import (
     OBSERVES,
@@ -44,8 +44,15 @@ HATCHES = ("////", "....", "\\\\\\\\", "xxxx", "++++", "oooo")
 
 MANY_ARROWS = 60  # beyond, arrows are thin and their time offsets are left to `schema show`
 MOST_ARROWS = 600  # beyond, they are lines without heads
+NEAR_READER = 0.38  # of its way: where an arrow is labelled, for the middles of many coincide
 MOST_NAMES = 24  # below a block of the grid
 MOST_WEIGHTS = 8  # in the key of the attention
+MOST_OFFSETS = 3  # on one arrow
+MOST_LETTERS = 22  # of a name beside a panel; longer ones lose their middle
+MOST_OF_TITLE = 44
+MOST_ON_A_LINE = 15  # of a name in the graph
+GRAPH = (1.75, 1.28)  # half of what its panel shows; its regions lie at 1.15 and 1
+MOST_ON_TWO = 12  # regions of a graph in which a longer name takes two lines
 
 
 class Cell(NamedTuple):
@@ -64,6 +71,35 @@ class Mark(NamedTuple):
     weight: float
 
 
+class Arrow(NamedTuple):
+    """All connections of one function type from a region to another, or to itself.
+
+    weights: by time offset, "" where all steps are read; both: the other way is the same.
+    """
+
+    fn: str
+    weights: Mapping[str, float]
+    both: bool
+
+    @property
+    def weight(self) -> float:
+        """The largest."""
+        return max(self.weights.values())
+
+    @property
+    def label(self) -> str:
+        """The time offsets, and their weights where these differ; empty where there are none."""
+        if set(self.weights) == {""}:
+            return ""
+        differ = len(set(self.weights.values())) > 1
+        texts = [
+            (offset or "all t") + (f" x{weight:g}" if differ else "")
+            for offset, weight in self.weights.items()
+        ]
+        more = len(texts) - MOST_OFFSETS
+        return ", ".join([*texts[:MOST_OFFSETS], f"... and {more} more"] if more > 0 else texts)
+
+
 def draw_schema(schema: CanvasSchema, path: str | Path, title: str) -> None:
     """Writes the picture; the ending of `path` (.png or .svg) says the format.
 
@@ -76,15 +112,25 @@ def draw_schema(schema: CanvasSchema, path: str | Path, title: str) -> None:
     path = Path(path)
     if path.suffix.lower() not in (".png", ".svg"):
         raise ValueError(f"{path}: expected a file that ends with .png or .svg")
-    figure = schema_figure(schema, title)
-    with warnings.catch_warnings():  # a letter that the font lacks is drawn as a box
-        warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)
-        figure.savefig(path, dpi=100)
+    with quiet_fonts():
+        schema_figure(schema, title).savefig(path, dpi=100)
 
 
-@rc_context({"text.parse_math": False})  # a name may hold dollar signs
 def schema_figure(schema: CanvasSchema, title: str) -> Figure:
     """The four panels; a region has the same colour in all of them."""
+    letters, heading = lettering(schema.layout.regions), lettering([title], weight="bold")
+    families = list(dict.fromkeys([*letters.families, *heading.families]))
+    # A name may hold dollar signs.
+    with rc_context({"text.parse_math": False, "font.family": families}):
+        figure = _figure(schema, heading.shown(title, MOST_OF_TITLE), letters)
+        if letters.lacking or heading.lacking:
+            style = {"size": 11, "color": QUIET, "va": "center", "ha": "right"}
+            place = (0.985, 1 - 0.75 / figure.get_size_inches()[1])
+            figure.text(*place, "letters that no installed font has are escaped", **style)
+    return figure
+
+
+def _figure(schema: CanvasSchema, title: str, letters: Lettering) -> Figure:
     plan = compile_plan(schema)
     colours = region_colours(schema)
     fns = _other_types(schema)
@@ -109,10 +155,10 @@ def schema_figure(schema: CanvasSchema, title: str) -> Figure:
         f"regions, d_model {layout.d_model}"
     )
     figure.text(0.985, 1 - 0.45 / height, facts, size=13, color=QUIET, va="center", ha="right")
-    draw_grid(figure.add_subplot(grid[0, 0]), schema, colours)
-    draw_mask(figure.add_subplot(grid[0, 1]), schema, plan, colours, fns)
-    draw_graph(figure.add_subplot(grid[1, 0]), schema, plan, colours, fns)
-    draw_timeline(figure.add_subplot(grid[1, 1]), schema, plan, colours)
+    draw_grid(figure.add_subplot(grid[0, 0]), schema, colours, letters)
+    draw_mask(figure.add_subplot(grid[0, 1]), schema, plan, colours, fns, letters)
+    draw_graph(figure.add_subplot(grid[1, 0]), schema, plan, colours, fns, letters)
+    draw_timeline(figure.add_subplot(grid[1, 1]), schema, plan, colours, letters)
     return figure
 
 
@@ -164,20 +210,23 @@ def _heading(axes: Axes, title: str, text: str) -> None:
 # The grid: runs of canvas steps with the same regions, drawn apart, so that nothing hides.
 
 
-def draw_grid(axes: Axes, schema: CanvasSchema, colours: Mapping[str, str]) -> None:
+def draw_grid(
+    axes: Axes, schema: CanvasSchema, colours: Mapping[str, str], letters: Lettering
+) -> None:
     """Boxes of the (T, H, W) grid in parallel projection; coordinates are inches, y down."""
     layout = schema.layout
     _heading(
         axes, "Grid", "t goes right (one block for steps with the same regions), h down, w forward"
     )
-    place, (width, height) = axes.get_position(original=True), axes.figure.get_size_inches()
-    width, height = place.width * width, place.height * height
+    place, (wide, high) = axes.get_position(original=True), axes.figure.get_size_inches()
+    wide, high = place.width * wide, place.height * high
     segments = _segments(schema)
     line = 0.185 if len(layout.regions) <= 9 else 0.165
     shape = _BlockShape(layout.H, layout.W)
     most = min(MOST_NAMES + 1, max(len(names) for *_, names in segments))
-    scale = (height - (most + 2.2) * line) / shape.height
-    while sum(_advance(shape, scale, s, line) for s in segments) > width and scale > 0.2:
+    labels = _grid_labels(segments, letters, wide, line)
+    scale = (high - (most + 2.2) * line) / shape.height
+    while sum(_advance(shape, scale, s, labels, line) for s in segments) > wide and scale > 0.2:
         scale *= 0.97
     left = 0.02
     for segment in segments:
@@ -189,9 +238,9 @@ def draw_grid(axes: Axes, schema: CanvasSchema, colours: Mapping[str, str]) -> N
             box = (0, 1, h0 / layout.H, h1 / layout.H, w0 / layout.W, w1 / layout.W)
             _draw_box(axes, point, box, colours[name], "white", shades=(1.25, 0.8, 1.0))
         top = scale * shape.height + 0.8 * line
-        _label_segment(axes, schema, segment, colours, (left, top, line))
-        left += _advance(shape, scale, segment, line)
-    axes.set(xlim=(0, width), ylim=(height, 0))
+        _label_segment(axes, schema, segment, colours, labels, (left, top, line))
+        left += _advance(shape, scale, segment, labels, line)
+    axes.set(xlim=(0, wide), ylim=(high, 0))
     axes.axis("off")
 
 
@@ -220,13 +269,28 @@ class _BlockShape:
         return point
 
 
-def _advance(shape: _BlockShape, scale: float, segment: tuple, line: float) -> float:
+def _advance(shape: _BlockShape, scale: float, segment: tuple, labels, line: float) -> float:
     """Inches from one block to the next: its own width or that of its labels."""
     t0, t1, names = segment
-    longest = max((len(name) for name in names), default=0)
-    return max(scale * (shape.across + shape.depth(t1 - t0)), 0.44 * line * max(longest + 3, 9)) + (
-        0.22
-    )
+    block = scale * (shape.across + shape.depth(t1 - t0))
+    return max(block + 0.22, _labels_width([labels[name] for name in names], line))
+
+
+def _labels_width(labels: Sequence[str], line: float) -> float:
+    longest = max(map(width_of, labels), default=0)
+    return 0.44 * line * max(longest + 3, 9) + 0.22
+
+
+def _grid_labels(
+    segments: list[tuple], letters: Lettering, wide: float, line: float
+) -> dict[str, str]:
+    """Region -> what it is called below the blocks: as much of its name as there is room for."""
+    names = {name for *_, names in segments for name in names}
+    for most in range(MOST_LETTERS, 5, -1):
+        labels = {name: letters.shown(name, most) for name in names}
+        if sum(_labels_width([labels[n] for n in ns], line) for *_, ns in segments) <= wide:
+            break
+    return labels
 
 
 def _segments(schema: CanvasSchema) -> list[tuple[int, int, tuple[str, ...]]]:
@@ -265,7 +329,7 @@ def _depth_key(bounds) -> tuple[int, int]:
     return bounds[4], -bounds[2]
 
 
-def _label_segment(axes, schema, segment, colours, place: tuple[float, float, float]) -> None:
+def _label_segment(axes, schema, segment, colours, labels, place: tuple) -> None:
     t0, t1, names = segment
     x, y, line = place
     steps = f"t={t0}" + (f"..{t1 - 1}" if t1 - t0 > 1 else "")
@@ -280,7 +344,7 @@ def _label_segment(axes, schema, segment, colours, place: tuple[float, float, fl
     for i, name in enumerate(names):
         at = y + line * (i + 1.15)
         axes.add_patch(Rectangle((x, at - 0.3 * line), 0.55 * line, 0.6 * line, fc=colours[name]))
-        axes.text(x + 0.85 * line, at, name, size=size, color=INK, va="center")
+        axes.text(x + 0.85 * line, at, labels[name], size=size, color=INK, va="center")
     if not names:
         axes.text(x, y + 1.15 * line, "no region", size=size, color=QUIET, va="center")
 
@@ -289,7 +353,12 @@ def _label_segment(axes, schema, segment, colours, place: tuple[float, float, fl
 
 
 def draw_mask(
-    axes: Axes, schema: CanvasSchema, plan: Plan, colours: Mapping[str, str], fns: tuple[str, ...]
+    axes: Axes,
+    schema: CanvasSchema,
+    plan: Plan,
+    colours: Mapping[str, str],
+    fns: tuple[str, ...],
+    letters: Lettering,
 ) -> None:
     """Who reads which tokens, in the plan's row order; `fns` as `_other_types` gives them."""
     _heading(
@@ -299,11 +368,12 @@ def draw_mask(
     )
     bands = _bands(schema, plan)
     marks = mask_marks(schema, plan)
-    strip = 0.025
+    strip, size = 0.025, 9 if len(bands) > 9 else 11
+    most = _beside_mask(axes, size)
     named = _apart(axes, {name: (start + stop) / 2 for name, (start, stop, _) in bands.items()})
     for name, (start, stop, steps) in bands.items():
-        label = name if name in named else ""
-        _band(axes, label, colours[name], start, stop, strip, small=len(bands) > 9)
+        label = letters.shown(name, most) if name in named else ""
+        _band(axes, label, colours[name], start, stop, strip, size)
         for at in [at for at in steps.values() if at[1] - at[0] > 0.012][1:]:
             for xs, ys in (((at[0],) * 2, (0, 1)), ((0, 1), (at[0],) * 2)):
                 axes.plot(xs, ys, color=LINE, lw=0.3, zorder=1)
@@ -341,9 +411,20 @@ def _bands(schema: CanvasSchema, plan: Plan) -> dict[str, tuple[float, float, di
     return bands
 
 
-def _band(axes, name, colour, start, stop, strip: float, small: bool) -> None:
-    middle, size = (start + stop) / 2, 9 if small else 11
-    gap = 0.006
+def _beside_mask(axes: Axes, size: float) -> int:
+    """Letters for which there is room on the left of the square."""
+    place, (wide, high) = axes.get_position(original=True), axes.figure.get_size_inches()
+    room = max(0.0, place.width * wide - place.height * high) / 2 + 0.7
+    return max(8, min(MOST_LETTERS, int(room / _inches(1, size))))
+
+
+def _inches(letters: int, size: float) -> float:
+    """What so many letters take, for most texts a little less."""
+    return 0.6 * size / 72 * letters
+
+
+def _band(axes, name, colour, start, stop, strip: float, size: float) -> None:
+    middle, gap = (start + stop) / 2, 0.006
     axes.add_patch(Rectangle((start, -strip), stop - start, strip - gap, fc=colour, lw=0))
     axes.add_patch(Rectangle((-strip, start), strip - gap, stop - start, fc=colour, lw=0))
     axes.text(-strip - 0.012, middle, name, size=size, color=INK, ha="right", va="center")
@@ -418,7 +499,12 @@ def _legend(axes: Axes, handles: list, columns: int) -> None:
 
 
 def draw_graph(
-    axes: Axes, schema: CanvasSchema, plan: Plan, colours: Mapping[str, str], fns: tuple[str, ...]
+    axes: Axes,
+    schema: CanvasSchema,
+    plan: Plan,
+    colours: Mapping[str, str],
+    fns: tuple[str, ...],
+    letters: Lettering,
 ) -> None:
     """Connections between regions; `fns` as `_other_types` gives them."""
     places = _places([r.name for r in plan.regions])
@@ -427,53 +513,65 @@ def draw_graph(
     arrows = _between(edges)
     count = sum(len(kinds) for kinds in arrows.values())
     many = count > MANY_ARROWS
+    drawn = {arrow.fn for kinds in arrows.values() for arrow in kinds}
+    used = [fn for fn in ("cross_attention", *fns) if fn in drawn]
     meaning = (
         "arrow: from reader to what it reads; two heads: both ways; ring: itself; width: weight"
     )
+    if not count:
+        meaning = "no region reads any"
     if count > MOST_ARROWS:
         meaning = f"{count} connections as lines: `schema show` says which way and how much"
         _draw_lines(axes, places, arrows, fns)
         arrows = {}
     _heading(axes, "Topology", meaning)
-    for (src, dst), sources in arrows.items():
-        for i, (fn, weight, offsets, both) in enumerate(sources):
-            colour, style = _line_style(fn, fns)
-            width = _line_width(weight) * (0.5 if many else 1.0)
+    rings: dict[str, list[tuple[str, str]]] = {}
+    for (src, dst), kinds in arrows.items():
+        for i, arrow in enumerate(kinds):
+            colour, style = _line_style(arrow.fn, fns)
+            thick = _line_width(arrow.weight) * (0.5 if many else 1.0)
+            label = "" if many else arrow.label
             if src == dst:
-                ring = radius + 5 + 5 * i
-                _ring(axes, places[src], ring, colour, style, width)
+                _ring(axes, places[src], radius + 5 + 5 * i, colour, style, thick)
+                if label:
+                    rings.setdefault(src, []).append((f"itself: {label}", colour))
                 continue
-            bend = 0.0 if both and not i else 0.1 + 0.09 * i
+            bend = 0.0 if arrow.both and not i else 0.1 + 0.09 * i
             axes.add_patch(
                 FancyArrowPatch(
                     places[src],
                     places[dst],
                     connectionstyle=f"arc3,rad={bend}",
-                    arrowstyle="<|-|>" if both else "-|>",
+                    arrowstyle="<|-|>" if arrow.both else "-|>",
                     mutation_scale=8 if many else 11,
                     shrinkA=radius / 2 + 6,
                     shrinkB=radius / 2 + 6,
                     color=colour,
-                    lw=width,
+                    lw=thick,
                     linestyle=style,
                     alpha=0.5 if many else 0.85,
                     zorder=2,
                 )
             )
-            if offsets and not many:
-                _offset_label(axes, places[src], places[dst], bend, ", ".join(offsets))
-    named = _named_places(places)
+            if label:
+                at = (0.5 if arrow.both else NEAR_READER) + 0.12 * (i % 3)
+                _offset_label(axes, places[src], places[dst], (bend, at), label, colour)
+    most = MOST_LETTERS if len(places) <= MOST_ON_TWO else MOST_ON_A_LINE
+    labels = {name: letters.on_lines(name, most, MOST_ON_A_LINE) for name in places}
+    named = _named_places(axes, places, labels)
     for name, (x, y) in places.items():
         axes.plot(x, y, "o", ms=radius, mfc=colours[name], mec="white", mew=1.5, zorder=4)
         if name in named:
-            _node_label(axes, name, x, y)
-    used = {fn: _line_style(fn, fns) for fn in ("cross_attention", *fns)}
+            _node_label(axes, labels[name], x, y, rings.get(name, []))
     handles = [
-        Line2D([], [], color=colour, linestyle=style, lw=2, label=fn)
-        for fn, (colour, style) in used.items()
+        Line2D(
+            [], [], color=_line_style(fn, fns)[0], linestyle=_line_style(fn, fns)[1], lw=2, label=fn
+        )
+        for fn in used
     ]
     _legend(axes, handles, columns=4)
-    axes.set(xlim=(-1.75, 1.75), ylim=(-1.28, 1.28))
+    high = GRAPH[1] + 0.1 * max(0, max(map(len, rings.values()), default=0) - 1)
+    axes.set(xlim=(-GRAPH[0], GRAPH[0]), ylim=(-high, high))
     axes.axis("off")
 
 
@@ -485,21 +583,38 @@ def _places(names: list[str]) -> dict[str, tuple[float, float]]:
     return {n: (1.15 * math.cos(a), math.sin(a)) for n, a in zip(names, angles, strict=True)}
 
 
-def _named_places(places: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Of more than 40 regions those whose names stay apart: near the top and bottom they crowd."""
-    if len(places) <= 40:
-        return list(places)
-    kept: list[str] = []
+def _beside_node(x: float, y: float) -> tuple[float, float, str, str]:
+    """Where a label lies that leads away from the middle, and how it is aligned there."""
+    length = math.hypot(x / 1.15, y)
+    dx, dy = (x / 1.15 / length, y / length) if length else (0.0, 1.0)
+    side = "left" if dx > 0.25 else "right" if dx < -0.25 else "center"
+    height = "bottom" if dy > 0.75 else "top" if dy < -0.75 else "center"
+    return x + 0.13 * dx, y + 0.13 * dy, side, height
+
+
+def _named_places(axes: Axes, places: Mapping, labels: Mapping[str, str]) -> list[str]:
+    """Those whose labels stay off the ones before: many crowd near the top and the bottom."""
+    place, (wide, high) = axes.get_position(original=True), axes.figure.get_size_inches()
+    inch = (2 * GRAPH[0] / (place.width * wide), 2 * GRAPH[1] / (place.height * high))
+    before = {"left": 0.0, "center": 0.5, "right": 1.0, "bottom": 0.0, "top": 1.0}
+    kept: dict[str, tuple[float, float, float, float]] = {}
     for name, (x, y) in places.items():
-        others = (places[k] for k in kept)
-        if all(abs(y - b) > 0.045 or (x * a < 0 and abs(x) > 0.25) for a, b in others):
-            kept.append(name)
-    return kept
+        x, y, *align = _beside_node(x, y)
+        lines = labels[name].split("\n")
+        size = (_inches(max(map(width_of, lines)), 11) * inch[0], 0.17 * len(lines) * inch[1])
+        x, y = (at - before[a] * part for at, a, part in zip((x, y), align, size, strict=True))
+        box = (x, x + size[0], y, y + size[1])
+        if not any(
+            box[0] < b[1] and b[0] < box[1] and box[2] < b[3] and b[2] < box[3]
+            for b in kept.values()
+        ):
+            kept[name] = box
+    return list(kept)
 
 
 def _draw_lines(axes, places, arrows, fns: tuple[str, ...]) -> None:
     """Thousands of connections as one collection; which way they go, `schema show` says."""
-    pairs = [(src, dst, fn) for (src, dst), kinds in arrows.items() for fn, *_ in kinds]
+    pairs = [(src, dst, arrow.fn) for (src, dst), kinds in arrows.items() for arrow in kinds]
     axes.add_collection(
         LineCollection(
             [(places[src], places[dst]) for src, dst, _ in pairs],
@@ -511,23 +626,21 @@ def _draw_lines(axes, places, arrows, fns: tuple[str, ...]) -> None:
     )
 
 
-def _between(edges: Mapping[str, tuple[Source, ...]]) -> dict[tuple[str, str], list[tuple]]:
-    """(src, dst) -> (type, weight, offsets, both ways); two equal directions become one arrow."""
-    found: dict[tuple[str, str], dict[str, tuple[float, list[str]]]] = {}
+def _between(edges: Mapping[str, tuple[Source, ...]]) -> dict[tuple[str, str], list[Arrow]]:
+    """(src, dst) -> one arrow for each function type; two equal directions become one arrow."""
+    found: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for src, sources in edges.items():
         for s in sources:
-            if not s.active:
-                continue
-            weight, offsets = found.setdefault((src, s.region), {}).get(s.fn, (0.0, []))
-            offsets = [*offsets, s.offset] if s.offset else offsets
-            found[src, s.region][s.fn] = (max(weight, s.weight), offsets)
-    result: dict[tuple[str, str], list[tuple]] = {}
+            if s.active:
+                weights = found.setdefault((src, s.region), {}).setdefault(s.fn, {})
+                weights[s.offset] = max(s.weight, weights.get(s.offset, 0.0))
+    result: dict[tuple[str, str], list[Arrow]] = {}
     for (src, dst), kinds in found.items():
-        for fn, kind in kinds.items():
-            both = src != dst and found.get((dst, src), {}).get(fn) == kind
-            if both and (dst, src) in result and any(k[0] == fn for k in result[dst, src]):
+        for fn, weights in kinds.items():
+            both = src != dst and found.get((dst, src), {}).get(fn) == weights
+            if both and any(arrow.fn == fn for arrow in result.get((dst, src), [])):
                 continue
-            result.setdefault((src, dst), []).append((fn, *kind, both))
+            result.setdefault((src, dst), []).append(Arrow(fn, weights, both))
     return result
 
 
@@ -549,45 +662,55 @@ def _ring(axes, place, size: float, colour, style, width: float) -> None:
     )  # fmt: skip
 
 
-def _offset_label(axes, a, b, bend: float, text: str) -> None:
-    """Near the arrow's middle, which `arc3` moves sideways by half the bend."""
-    x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
-    x, y = x + bend * (b[1] - a[1]) / 2, y - bend * (b[0] - a[0]) / 2
+def _offset_label(axes, a, b, place: tuple[float, float], text: str, colour: str) -> None:
+    """On the arrow that `arc3` bends: place is (bend, part of the way from a to b)."""
+    (ax, ay), (bx, by), (bend, at) = a, b, place
+    side = 2 * at * (1 - at) * bend
+    x, y = ax + at * (bx - ax) + side * (by - ay), ay + at * (by - ay) - side * (bx - ax)
     box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
-    axes.text(x, y, text, size=8, color=QUIET, ha="center", va="center", bbox=box, zorder=3)
+    axes.text(x, y, text, size=8, color=colour, ha="center", va="center", bbox=box, zorder=3)
 
 
-def _node_label(axes, name: str, x: float, y: float) -> None:
-    length = math.hypot(x / 1.15, y) or 1.0
-    dx, dy = x / 1.15 / length, y / length
-    side = "left" if dx > 0.25 else "right" if dx < -0.25 else "center"
-    height = "bottom" if dy > 0.75 else "top" if dy < -0.75 else "center"
-    axes.text(x + 0.13 * dx, y + 0.13 * dy, name, size=11, color=INK, ha=side, va=height, zorder=5)
+def _node_label(axes, name: str, x: float, y: float, rings: list[tuple[str, str]]) -> None:
+    """The name beside its dot, away from the middle; beyond it what its rings say, in colours."""
+    x, y, side, height = _beside_node(x, y)
+    style = {"textcoords": "offset points", "ha": side, "va": height, "zorder": 5}
+    axes.annotate(name, (x, y), xytext=(0, 0), size=11, color=INK, **style)
+    for i, (text, colour) in enumerate(rings):
+        away = (15 + 7 * name.count("\n") + 11 * i) * (1 if height == "bottom" else -1)
+        axes.annotate(text, (x, y), xytext=(0, away), size=8, color=colour, **style)
 
 
 # The clock: who takes new samples, and who must be computed anew because of it.
 
 
-def draw_timeline(axes: Axes, schema: CanvasSchema, plan: Plan, colours: Mapping[str, str]) -> None:
+def draw_timeline(
+    axes: Axes,
+    schema: CanvasSchema,
+    plan: Plan,
+    colours: Mapping[str, str],
+    letters: Lettering,
+) -> None:
     """One row per region, one column per control tick since the reset."""
     line = timeline(schema, plan)
     rate = control_rate_hz(schema)
     shown = (
-        f"the first {line.ticks} of a cycle of {line.cycle} ticks"
+        f"the first {line.ticks} of a cycle of {_count(line.cycle)} ticks"
         if line.ticks < line.cycle
         else f"repeats every {line.cycle} ticks"
         if line.cycle > 1
         else "every tick is alike"
     )
     _heading(axes, "Clock", f"control ticks at {rate:g} Hz; {shown}")
+    labels = {name: letters.shown(name, MOST_LETTERS) for name in line.states}
+    notes = {name: _hertz(rate / schema.layout.region_spec(name).period) for name in line.states}
     count = len(line.states)
     rows = max(count, 4) + 0.6
     named = _apart(axes, {name: row / rows for row, name in enumerate(line.states)}, size=15.0)
     for row, (name, states) in enumerate(line.states.items()):
         if name in named:
-            axes.text(-0.25, row + 0.5, name, size=11, color=INK, ha="right", va="center")
-            note = f"{rate / schema.layout.region_spec(name).period:.3g} Hz"
-            axes.text(line.ticks + 0.25, row + 0.5, note, size=10, color=QUIET, va="center")
+            axes.text(-0.25, row + 0.5, labels[name], size=11, color=INK, ha="right", va="center")
+            axes.text(line.ticks + 0.25, row + 0.5, notes[name], size=10, color=QUIET, va="center")
         for tick, state in enumerate(states):
             style = {"fc": PAPER, "ec": LINE}
             if state == OBSERVES:
@@ -604,5 +727,23 @@ def draw_timeline(axes: Axes, schema: CanvasSchema, plan: Plan, colours: Mapping
         Patch(fc=PAPER, ec=LINE, label="as before"),
     ]
     _legend(axes, handles, columns=3)
-    axes.set(xlim=(-0.28 * line.ticks, line.ticks * 1.1), ylim=(rows, 0))
+    before, after = _beside_clock(axes, labels.values(), notes.values())
+    axes.set(xlim=(-before * line.ticks, (1 + after) * line.ticks), ylim=(rows, 0))
     axes.axis("off")
+
+
+def _beside_clock(axes: Axes, names: Iterable[str], notes: Iterable[str]) -> tuple[float, float]:
+    """Room on the left and the right of the ticks, as parts of what they take."""
+    wide = axes.get_position(original=True).width * axes.figure.get_size_inches()[0]
+    left = max(0.28 / 1.38 * wide, _inches(max(map(width_of, names)), 11) + 0.25)
+    right = max(0.1 / 1.38 * wide, _inches(max(map(width_of, notes)), 10) + 0.12)
+    return left / (wide - left - right), right / (wide - left - right)
+
+
+def _count(number: int) -> str:
+    """A cycle's length may have thousands of digits."""
+    return f"{number}" if number < 10**9 else "more than a billion"
+
+
+def _hertz(rate: float) -> str:
+    return f"{rate:.0f} Hz" if 999.5 <= rate < 999_999.5 else f"{rate:.3g} Hz"

@@ -279,7 +279,7 @@ def timeline(schema: CanvasSchema, plan: Plan | None = None, most_ticks: int = 3
     """
     plan = plan or compile_plan(schema)
     length = cycle(plan)
-    ticks = min(most_ticks, length * math.ceil(8 / length))
+    ticks = min(most_ticks, length * -(-8 // length))
     states: dict[str, list[str]] = {region.name: [] for region in plan.regions}
     for tick in range(ticks):
         observing, computed = set(plan.refreshed(tick)), dirty_regions(plan, tick)

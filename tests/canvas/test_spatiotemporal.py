@@ -1,5 +1,7 @@
 """Laws of SpatiotemporalCanvas: extract undoes place, placing touches nothing else."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,6 +32,25 @@ def test_an_empty_canvas_is_the_empty_token_plus_its_position_in_every_sample(ca
     assert empty.shape == (3, 24, 12)
     for sample in empty:
         assert torch.equal(sample, canvas.empty_token + sinusoidal_positions(LAYOUT))
+
+
+def on_meta_then_back(canvas):
+    return copy.deepcopy(canvas).to("meta").to_empty(device="cpu")
+
+
+def made_on_meta(_):
+    with torch.device("meta"):
+        canvas = SpatiotemporalCanvas(LAYOUT)
+    return canvas.to_empty(device="cpu")
+
+
+@pytest.mark.parametrize("emptied", [on_meta_then_back, made_on_meta])
+def test_one_that_is_emptied_and_loaded_places_as_before(canvas, emptied):
+    other = emptied(canvas)
+    other.load_state_dict(canvas.state_dict())
+    embeddings = torch.randn(1, 4, 12)
+    placed = [c.place(c.create_empty(1), embeddings, "hand") for c in (canvas, other)]
+    assert torch.equal(*placed)
 
 
 @pytest.mark.parametrize("region", REGIONS)

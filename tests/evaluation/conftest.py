@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.font_manager import fontManager
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
@@ -17,6 +20,31 @@ def little_to_collect():
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture
+def hand_font(tmp_path, monkeypatch) -> str:
+    """The family of a font that has 手, and 🤖 without an outline; matplotlib knows it."""
+    family = "Made Up Sans"
+    builder = FontBuilder(unitsPerEm=1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "hand", "face"])
+    builder.setupCharacterMap({ord("手"): "hand", ord("🤖"): "face"})
+    pen = TTGlyphPen(None)
+    for at, corner in enumerate([(100, 0), (900, 0), (900, 800), (100, 800)]):
+        (pen.lineTo if at else pen.moveTo)(corner)
+    pen.closePath()
+    empty = TTGlyphPen(None).glyph()
+    builder.setupGlyf({".notdef": empty, "hand": pen.glyph(), "face": empty})
+    builder.setupHorizontalMetrics(dict.fromkeys([".notdef", "hand", "face"], (1000, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    names = {"familyName": family, "styleName": "Regular", "psName": "MadeUpSans-Regular"}
+    builder.setupNameTable(names)
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "made_up.ttf")
+    monkeypatch.setattr(fontManager, "ttflist", list(fontManager.ttflist))
+    fontManager.addfont(tmp_path / "made_up.ttf")
+    return family
 
 
 @pytest.fixture(scope="session")

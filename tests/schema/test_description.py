@@ -143,6 +143,15 @@ def test_a_long_cycle_is_cut_and_a_short_one_repeated():
     assert (line.ticks, line.cycle) == (9, 3)
 
 
+def test_a_cycle_beyond_all_floats_is_shown_as_others_are():
+    regions = {
+        f"r{i}": RegionSpec((0, 1, i, i + 1, 0, 1), period=2**31 - 1 - 2 * i) for i in range(60)
+    }
+    line = timeline(CanvasSchema(CanvasLayout(1, 60, 1, 8, regions)))
+    assert line.cycle > 10**400
+    assert line.ticks == 32
+
+
 def test_the_control_rate_comes_from_the_metadata_and_is_checked():
     assert control_rate_hz(schema_of(FAST, [])) == 5.0
     assert control_rate_hz(schema_of(FAST, [], control_rate_hz="50")) == 50.0

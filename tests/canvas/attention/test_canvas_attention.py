@@ -1,5 +1,6 @@
 """Laws of CanvasAttention: it computes what the mask says, nothing leaks, gates start at 0."""
 
+import copy
 import math
 
 import pytest
@@ -364,6 +365,18 @@ def test_it_runs_on_the_meta_device_and_saves_parameters_only(fn):
     assert set(attention.state_dict()) == {name for name, _ in attention.named_parameters()}
     out = attention.to("meta")(torch.zeros(2, 48, 16, device="meta"))
     assert out.shape == (2, 48, 16)
+
+
+@every_type
+def test_one_that_was_on_the_meta_device_computes_as_before(fn):
+    attention = opened(CanvasAttention(both_schema(fn), 2, options=SMALL))
+    state, x = attention.state_dict(), torch.randn(1, 48, 16)
+    before = attention(x)
+    state = {name: tensor.clone() for name, tensor in state.items()}
+    attention.to("meta").to("meta").double()
+    attention = copy.deepcopy(attention).to_empty(device="cpu").float()
+    attention.load_state_dict(state)
+    assert torch.equal(attention(x), before)
 
 
 @pytest.mark.parametrize("first", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
