@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 from canvas_robot.canvas.attention import CanvasAttention
+from canvas_robot.canvas.attention.projecting import project
 from canvas_robot.schema import CanvasLayout, CanvasSchema, CanvasTopology, compile_plan
 
 OTHER, OTHER_VERSION = "canvas-engineering", "0.1.0"
@@ -142,7 +143,7 @@ def attention_and_masked(schema: CanvasSchema, n_heads: int) -> tuple[CanvasAtte
     def masked(x: torch.Tensor) -> torch.Tensor:
         q, k, v = (part.transpose(1, 2) for part in attention.project(x))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return attention.to_out(out.transpose(1, 2).flatten(2))
+        return project(attention.to_out, out.transpose(1, 2).flatten(2))
 
     return attention, masked
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from canvas_robot.canvas.attention.functions.gathering import take_rows
 from canvas_robot.canvas.attention.functions.interface import EdgeOptions
+from canvas_robot.canvas.attention.projecting import project
 from canvas_robot.canvas.attention.residual_edges import ResidualEdges
 from canvas_robot.canvas.attention.softmax import GroupedSoftmax
 from canvas_robot.canvas.static import StaticModule
@@ -52,8 +53,8 @@ class CanvasAttention(StaticModule):
         layout, width = schema.layout, schema.layout.d_model
         self.plan = compile_plan(schema, tokens=tokens)
         self.n_positions, self.width, self.n_heads = layout.num_positions, width, n_heads
-        self.to_q, self.to_out = nn.Linear(width, width), nn.Linear(width, width)
-        self.to_kv = nn.Linear(width, 2 * width)  # keys and values of one head, then of the next
+        # Queries of every head; then keys and values of one head, then of the next.
+        self.to_qkv, self.to_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         # Tokens stay in the canvas's order; the plan's rows are looked up in it, never moved.
         cells = [cell for region in self.plan.regions for cell in region.cells]
         cells, order = torch.tensor(cells, device="cpu").sort()
@@ -87,16 +88,16 @@ class CanvasAttention(StaticModule):
         return out.new_zeros(x.shape).index_copy(1, self.cells, out)
 
     def _covered(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.to_out(self.softmax(*self.project(x)).flatten(2))
+        out = project(self.to_out, self.softmax(*self.project(x)).flatten(2))
         if self.speaks is not None:
             out = out * self.speaks
         return out if self.edges is None else out + self.edges(x).to(out.dtype)
 
     def project(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys and values (B, N, n_heads, d) of tokens (B, N, d_model)."""
-        q = self.to_q(x).unflatten(2, (self.n_heads, -1))
-        k, v = self.to_kv(x).unflatten(2, (self.n_heads, 2, -1)).unbind(3)
-        return q, k, v
+        q, kv = project(self.to_qkv, x).split((self.width, 2 * self.width), dim=2)
+        k, v = kv.unflatten(2, (self.n_heads, 2, -1)).unbind(3)
+        return q.unflatten(2, (self.n_heads, -1)), k, v
 
     def _require_tokens(self, x: torch.Tensor) -> None:
         if not isinstance(x, torch.Tensor):
@@ -107,7 +108,7 @@ class CanvasAttention(StaticModule):
                 f"x: expected (B, {full}, {self.width}), the full canvas, or "
                 f"(B, {covered}, {self.width}), its covered cells; got {shape}"
             )
-        own = self.to_q.weight.dtype
+        own = self.to_qkv.weight.dtype
         if x.dtype != own and not (_autocast(x) and {x.dtype, own} <= CAST_BY_AUTOCAST):
             raise ValueError(
                 f"x: expected {own}, as the parameters are, got {x.dtype}; "

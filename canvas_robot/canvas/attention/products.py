@@ -12,6 +12,7 @@ import math
 import torch
 
 from canvas_robot.canvas.attention.batches import RowBatch
+from canvas_robot.canvas.attention.eager import is_eager
 from canvas_robot.canvas.attention.functions import chunks
 
 # From where on it is faster, with 2 threads and 2 to 30 heads: rows of a block and rows that it
@@ -23,16 +24,14 @@ EXACT = (torch.float32, torch.float64)  # in which a library multiplies
 
 def suits(batch: RowBatch, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> bool:
     """Whether `multiply_blocks` may be called, and is the faster way."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    if q.device.type != "cpu" or torch.get_num_threads() == 1:
+    if not is_eager(q, k, v) or torch.get_num_threads() == 1:
         return False
     (blocks, n), m = batch.rows.shape, batch.reads.shape[1]
     scores = q.shape[0] * q.shape[2] * n * m
     if min(n, m) < FEWEST or scores * blocks < FEWEST_SCORES or scores > chunks.CPU_CHUNK_ELEMENTS:
         return False
     exact = q.dtype in EXACT and q.dtype == k.dtype == v.dtype
-    return exact and all(_in_memory(x) for x in (q, k, v)) and _is_table(k) and _is_table(v)
+    return exact and _is_table(k) and _is_table(v)
 
 
 def multiply_blocks(
@@ -84,14 +83,6 @@ def multiply_blocks(
         result.copy_(summed)
     if place is None:
         batch.put_rows(out, results)
-
-
-def _in_memory(x: torch.Tensor) -> bool:
-    """Whether it has memory of its own; those of `torch.func.vmap` and of tracers have not."""
-    try:
-        return x.data_ptr() != 0
-    except RuntimeError:
-        return False
 
 
 def _is_table(x: torch.Tensor, width: int | None = None) -> bool:

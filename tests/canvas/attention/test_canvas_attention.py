@@ -65,7 +65,7 @@ def test_cross_attention_is_one_softmax_under_the_dense_mask_forward_and_backwar
     expected = written_out(attention, softmax_mask(schema), x)
     actual = attention(x)
     torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
-    wanted = [x, *(to.weight for to in (attention.to_q, attention.to_kv))]
+    wanted = [x, attention.to_qkv.weight]
     direction = torch.randn_like(expected)
     gradients = [
         torch.autograd.grad(
