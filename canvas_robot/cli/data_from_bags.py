@@ -44,14 +44,21 @@ def from_bags(
     _require_whole(bags)
     declared = load_binding(resolve_config("bindings", binding)) if binding else None
     console = data_console()
+    unstored: set[str] = set()
 
     def read(bag: Path) -> Episode:
-        episode = bag_episode(bag, declared, name, image_transport, instruction)
+        left_out = unstored.update
+        episode = bag_episode(bag, declared, name, image_transport, instruction, left_out)
         console.print(f"{len(episode):>6} steps  {bag}  {episode.instruction!r}")
         return episode
 
     folder = write_rlds(map(read, bags), out, split, achieved=True)
     console.print(f"data set: {folder}")
+    if unstored:
+        console.print(
+            f"left out, for a step holds one picture and the arm's state: "
+            f"{', '.join(sorted(unstored))}"
+        )
     console.print(
         "its actions are motions that were reached: train with data.rules.actions=composed"
     )

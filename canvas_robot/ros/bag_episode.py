@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ def bag_episode(
     name: str = "policy",
     image_transport: str = "raw",
     instruction: str = "",
+    left_out: Callable[[list[str]], object] = lambda signals: None,
 ) -> Episode:
     """The demonstration that a bag holds, of whoever led the arm.
 
@@ -45,6 +47,7 @@ def bag_episode(
         name: of the policy node when it was recorded, with its namespace.
         image_transport: as the node's parameter.
         instruction: what is shown, in words; empty: as the metadata say, or the last instruction.
+        left_out: told the signals that the bag's binding hears and no step has a place for.
     Raises:
         BagError: it cannot be read, the binding that it holds is none, nobody says what it shows,
             it holds less than two steps, or a signal pauses in it.
@@ -59,6 +62,8 @@ def bag_episode(
             f"{folder}: control_rate_hz: expected 5, for the data are stored in steps of 0.2 s "
             f"without stamps, got {binding.control_rate_hz:g}"
         )
+    kept = (_camera(binding), state_signal(binding))
+    left_out([signal for signal in binding.sources.ros if signal not in kept])
     inputs = BagInputs(binding, arm_of(binding), image_transport, name, _small)
     commanded, told = Stream(), [""]
     name = absolute(name)
@@ -126,9 +131,7 @@ def _episode(
     words: str,
     heard: str,
 ) -> Episode:
-    sources = binding.sources.ros
-    camera = next((s for s, source in sources.items() if isinstance(source, RosImage)), None)
-    state = state_signal(binding)
+    camera, state = _camera(binding), state_signal(binding)
     if missing := [s for s in (camera, state) if s is None or not streams[s].stamps_ns]:
         raise BagError(
             f"{folder}: expected samples of {camera!r} and {state!r}, {missing} lack, {heard}; "
@@ -153,6 +156,12 @@ def _episode(
     actions = np.concatenate([composed_change(states), gripper], axis=1)
     pictures = np.stack(at[camera][:-1])
     return Episode(folder.name, words, pictures, states[:-1], np.float32(actions), ticks[:-1])
+
+
+def _camera(binding: Binding) -> str | None:
+    """The first."""
+    sources = binding.sources.ros
+    return next((s for s, source in sources.items() if isinstance(source, RosImage)), None)
 
 
 def _at_ticks(

@@ -222,3 +222,13 @@ def test_bags_become_a_data_set_that_training_reads(tmp_path):
         np.testing.assert_array_equal(episode.actions, expected.actions)
         assert episode.instruction == "touch it"
     assert BridgeV2(tmp_path / "recorded").achieved and "rules.actions=composed" in done.output
+
+
+def test_signals_that_a_step_has_no_place_for_are_told(tmp_path):
+    bag = write(tmp_path / "bag", watched(800))
+    words = ["data", "from-bags", str(bag), "-o", str(tmp_path / "out")]
+    told = CliRunner().invoke(app, [*words, "--binding", "widowx_two_cameras.yaml"])
+    assert told.exit_code == 0, told.output
+    assert "left out, for a step holds one picture and the arm's state: wrist_image" in told.output
+    one = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "other")])
+    assert one.exit_code == 0 and "left out" not in one.output
