@@ -237,10 +237,12 @@ class Inputs:
         def complete(stamp: int, parts: list[tuple[int, np.ndarray]]) -> None:
             for topic, (at, _) in zip(topics, parts, strict=True):
                 if (apart_s := (stamp - at) / 1e9) > max_age_s:
-                    raise MessageError(
-                        f"expected a sample of {topic} within {max_age_s} s before that of "
-                        f"{topics[0]}, got one {apart_s:.3f} s before; see its rate and its clock"
+                    self._loop.fault(
+                        signal,
+                        f"{topics[0]}: expected a sample of {topic} within {max_age_s} s before "
+                        f"its own, got one {apart_s:.3f} s before; see its rate and its clock",
                     )
+                    return
             self._loop.sample(signal, stamp, np.float32(np.concatenate([v for _, v in parts])))
 
         joining = Joining(len(topics), complete)
