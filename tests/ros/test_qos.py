@@ -192,6 +192,12 @@ def test_a_file_that_is_no_parameters_file_is_refused(tmp_path, text):
         parameters_of_file(file)
 
 
+@pytest.mark.parametrize("name, found", [("nowhere.yaml", "none there"), ("", "a folder")])
+def test_a_parameters_file_that_is_none_is_told(tmp_path, name, found):
+    with pytest.raises(ParameterError, match=f"expected a parameters file, got {found}; name ano"):
+        parameters_of_file(tmp_path / name)
+
+
 # ---------------------------------------------------------------- publisher and listener
 
 
