@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -13,6 +14,7 @@ def ready_file(path: Path | None) -> Path | None:
     Raises:
         IsADirectoryError: it is a folder.
         NotADirectoryError: something above it is a file.
+        PermissionError: it, or the folder that it would be in, may not be written.
     """
     if path is None:
         return None
@@ -25,4 +27,15 @@ def ready_file(path: Path | None) -> Path | None:
             f"{path}: expected a file in a folder, got {path.parent}, of which a part is a file; "
             "write elsewhere"
         ) from error
+    except PermissionError as error:
+        raise _not_allowed(path) from error
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise _not_allowed(path)
     return path
+
+
+def _not_allowed(path: Path) -> PermissionError:
+    return PermissionError(
+        f"{path}: expected a file that may be written, got no permission to; write elsewhere, or "
+        "have its folder made writable"
+    )

@@ -1,5 +1,7 @@
 """Laws of a file that is to be written: it can be, or is refused before the work."""
 
+import os
+
 import pytest
 
 from canvas_robot.destinations import ready_file
@@ -8,6 +10,13 @@ from canvas_robot.destinations import ready_file
 def test_the_folders_above_are_made(tmp_path):
     path = tmp_path / "a" / "b" / "c.json"
     assert ready_file(path) == path and path.parent.is_dir() and not path.exists()
+
+
+def test_what_may_not_be_written_is_told_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may all
+    for path in (tmp_path / "new.json", tmp_path / "a" / "new.json"):
+        with pytest.raises(PermissionError, match="expected a file that may be written, got no"):
+            ready_file(path)
 
 
 def test_none_is_none():

@@ -162,7 +162,8 @@ def upgrade(
         raise typer.BadParameter("expected one of -o and --in-place")
     path = schema_path(file)
     if in_place and not Path(file).expanduser().is_file():
-        raise typer.BadParameter(f"{file} is a shipped schema's name; write a file with -o")
+        found = "no file on the disk" if Path(file).exists() else "the name of a shipped schema"
+        raise typer.BadParameter(f"{file} is {found}, and stays as it is; write a file with -o")
     data = read_document(path)
     try:
         result = upgrading.upgrade(data, drop_unknown)

@@ -51,6 +51,7 @@ NEWEST_QOS = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability
 _PICTURES_EVERY_S = 0.25  # so often at least, that their age is known
 _OVER_LIMIT_RAD = 0.2
 _TOLD = 1000  # characters of a fault: a message may hold thousands of names
+_GRIPPER_KEPT_NS = 10_000_000_000  # a gripper may say seldom where it is
 _LONGEST_WAIT_NS = 1_000_000_000  # that a message is believed to have waited
 
 
@@ -158,7 +159,8 @@ class Inputs:
         elif isinstance(source, RosJoined):
             self._subscribe_joined(signal, source, binding.signals[signal].max_age_s)
         else:
-            self._subscribe_pose(signal, source, binding.robot.base_frame)
+            max_age_s = binding.signals[signal].max_age_s
+            self._subscribe_pose(signal, source, binding.robot.base_frame, max_age_s)
 
     def _subscribe_image(
         self, signal: str, source: RosImage, transport: str, max_pixels: int
@@ -234,7 +236,7 @@ class Inputs:
     def _subscribe_joined(self, signal: str, source: RosJoined, max_age_s: float) -> None:
         topics = [part.topic for part in source.parts]
 
-        def complete(stamp: int, parts: list[tuple[int, np.ndarray]]) -> None:
+        def complete(stamp: int, parts: list[tuple[int, tuple[np.ndarray, int]]]) -> None:
             for topic, (at, _) in zip(topics, parts, strict=True):
                 if (apart_s := (stamp - at) / 1e9) > max_age_s:
                     self._loop.fault(
@@ -243,14 +245,17 @@ class Inputs:
                         f"its own, got one {apart_s:.3f} s before; see its rate and its clock",
                     )
                     return
-            self._loop.sample(signal, stamp, np.float32(np.concatenate([v for _, v in parts])))
+            values, came_ns = zip(*(sample for _, sample in parts), strict=True)
+            waited_ns = time.monotonic_ns() - min(came_ns)
+            self._loop.sample(signal, stamp, np.float32(np.concatenate(values)), waited_ns)
 
-        joining = Joining(len(topics), complete)
+        joining = Joining(len(topics), 2 * round(max_age_s * 1e9), complete)
         for index, part in enumerate(source.parts):
             reader = FieldReader(part)
 
             def receive(msg, waited_ns: int, index: int = index, reader=reader) -> None:
-                joining.take(index, self._stamp_ns(msg, reader), reader.read(msg))
+                came_ns = time.monotonic_ns() - waited_ns
+                joining.take(index, self._stamp_ns(msg, reader), (reader.read(msg), came_ns))
 
             self._add(reader.message, part.topic, signal, receive, VECTOR_QOS)
 
@@ -260,12 +265,14 @@ class Inputs:
             return stamp_ns(msg.header.stamp)
         return self._node.get_clock().now().nanoseconds
 
-    def _subscribe_pose(self, signal: str, source: RosPose, base_frame: str) -> None:
+    def _subscribe_pose(
+        self, signal: str, source: RosPose, base_frame: str, max_age_s: float
+    ) -> None:
         def complete(stamp: int, parts: list[tuple[int, Any]]) -> None:
             (_, pose), (_, gripper) = parts
             self._loop.sample(signal, stamp, bridge_state_from_pose(pose, gripper))
 
-        joining = Joining(2, complete)
+        joining = Joining(2, max(_GRIPPER_KEPT_NS, 2 * round(max_age_s * 1e9)), complete)
 
         def receive_pose(msg: PoseStamped, waited_ns: int) -> None:
             if msg.header.frame_id != base_frame:

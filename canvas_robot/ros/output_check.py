@@ -101,13 +101,10 @@ class OutputCheck:
             if kind in found and all(lacks):
                 told = not_heard(full, publisher, asked[0], lacks[0][0])
                 return Finding("fault", subject, *told)
-        if kind in found and len(publishers) > 1:
-            named = ", ".join(sorted(full_name(publisher) for publisher in publishers))
-            told = f"{len(publishers)} publish it: {named}; whose word came cannot be told apart"
-            remedy = (
-                "let one node publish for all of them, else one that says it may move lets it, "
-                "whatever the others say"
-            )
+        sayers = [full_name(info) for info in publishers if info.topic_type == kind]
+        if len(sayers) > 1:
+            told = f"{len(sayers)} publish it: {', '.join(sorted(sayers))}"
+            remedy = "let one node publish for all: whose word came cannot be told apart"
             return Finding("fault", subject, told, remedy)
         if kind in found:
             return Finding("ok", subject, kind)

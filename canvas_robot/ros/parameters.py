@@ -304,7 +304,7 @@ def parameters_of_file(path: Path, name: str = "/policy") -> dict[str, object]:
     Of several entries that mean the node, later ones win, as in ROS. Raises ParameterError where
     the node would not start with the file.
     """
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         found = "a folder" if path.is_dir() else "none there"
         raise ParameterError(f"{path}: expected a parameters file, got {found}; name another")
     context = Context()

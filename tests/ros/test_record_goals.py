@@ -138,7 +138,7 @@ def test_a_goal_that_is_cancelled_leaves_a_whole_bag_that_says_what_is_shown(cal
 def test_a_goal_ends_with_its_time_and_the_next_has_a_bag_of_its_own(call):
     bags = []
     for _ in range(2):
-        answer = call.got(call(max_seconds=2.0).get_result_async())
+        answer = call.got(call(max_seconds=4.0).get_result_async())
         assert answer.status == GoalStatus.STATUS_SUCCEEDED
         assert answer.result.outcome == answer.result.TIMED_OUT
         bags.append(answer.result.bag)

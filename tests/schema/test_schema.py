@@ -232,6 +232,13 @@ def test_a_file_without_an_end_is_refused(monkeypatch):
         CanvasSchema.from_json("/dev/zero")
 
 
+def test_a_file_that_nobody_would_read_is_not_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(document_file, "MOST_BYTES", 100)
+    with pytest.raises(SchemaError, match=r"schema\.json: more than 0 MiB, which nobody would"):
+        CanvasSchema.from_dict(document()).to_json(tmp_path / "schema.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, {1}, 1j])
 def test_metadata_that_json_cannot_hold_are_not_written(tmp_path, value):
     path = tmp_path / "schema.json"

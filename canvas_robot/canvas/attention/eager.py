@@ -6,18 +6,20 @@ Which ways there are is said where they are.
 from __future__ import annotations
 
 import torch
+from torch.autograd.forward_ad import unpack_dual
 
 
 def is_eager(*tensors: torch.Tensor) -> bool:
     """Whether all hold numbers in a processor's memory, and nothing traces what becomes of them.
 
-    False with gradients, under `torch.compile`, tracers, `torch.func.vmap` and autocast.
+    False with gradients of either mode, under `torch.compile`, tracers, `torch.func.vmap` and
+    autocast.
     """
     if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     if any(x.device.type != "cpu" for x in tensors) or torch.is_autocast_enabled("cpu"):
         return False
-    return all(_in_memory(x) for x in tensors)
+    return all(_in_memory(x) and unpack_dual(x).tangent is None for x in tensors)
 
 
 def _in_memory(x: torch.Tensor) -> bool:

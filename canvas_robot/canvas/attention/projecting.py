@@ -27,7 +27,7 @@ def _suits(linear: nn.Module, x: torch.Tensor) -> bool:
     """Whether oneDNN takes it, and is the faster way; a layer that does more is left alone."""
     if type(linear) is not nn.Linear or not is_eager(x, linear.weight):
         return False
-    if linear._forward_hooks or linear._forward_pre_hooks:
+    if linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear):
         return False
     if _ONEDNN is None or not torch.backends.mkldnn.enabled:
         return False

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 from canvas_robot.canvas.attention import projecting
 from canvas_robot.canvas.attention.projecting import FEWEST_PRODUCTS, project
@@ -93,6 +94,21 @@ def test_a_layer_that_does_more_is_called(asked):
     hooked.register_forward_hook(lambda *a: heard.append(a))
     project(hooked, x)
     assert heard and not asked
+    replaced = nn.Linear(WIDTH, WIDTH)
+    replaced.forward = lambda x: 2 * x  # as accelerate's hooks do
+    assert torch.equal(project(replaced, x), 2 * x) and not asked
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own
+@torch.no_grad()
+def test_tangents_of_forward_mode_are_kept(asked):
+    layer, x = layer_and_input()
+    direction = torch.randn_like(x)
+    with forward_ad.dual_level():
+        out = project(layer, forward_ad.make_dual(x, direction))
+        tangent = forward_ad.unpack_dual(out).tangent
+    torch.testing.assert_close(tangent, direction @ layer.weight.T)
+    assert not asked
 
 
 @torch.no_grad()
