@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 
 from matplotlib import rcParams
 from matplotlib.font_manager import (
@@ -43,6 +44,32 @@ class Lettering:
         most: letters that there is room for, wide ones count twice; beyond, its middle is left out.
         """
         return "".join(self._parts(text, most))
+
+    def shown_apart(self, texts: Iterable[str], most: int) -> dict[str, str]:
+        """Each text as `shown`; of those that would look alike, the part in which they differ."""
+        cut = {text: self.shown(text, most) for text in texts}
+        alike: dict[str, list[str]] = {}
+        for text, label in cut.items():
+            alike.setdefault(label, []).append(text)
+        for group in alike.values():
+            if len(group) > 1:
+                same = takewhile(lambda column: len(set(column)) == 1, zip(*group, strict=False))
+                before = max(0, len(list(same)) - most // 3)
+                cut |= {text: f"…{self._start(text[before:], most - 1)}" for text in group}
+        return cut
+
+    def _start(self, text: str, most: int) -> str:
+        """As much of its beginning as there is room for."""
+        parts, room = self._parts(text, None), most
+        if sum(map(width_of, parts)) <= room:
+            return "".join(parts)
+        kept = []
+        for part in parts:
+            room -= width_of(part)
+            if room < 1:
+                break
+            kept.append(part)
+        return "".join([*kept, "…"])
 
     def on_lines(self, text: str, most: int, on_a_line: int) -> str:
         """As `shown`, broken in its middle, but in no escape, where it is too long for one line."""

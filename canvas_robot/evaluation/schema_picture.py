@@ -46,6 +46,9 @@ MANY_ARROWS = 60  # beyond, arrows are thin and their time offsets are left to `
 MOST_ARROWS = 600  # beyond, they are lines without heads
 NEAR_READER = 0.38  # of its way: where an arrow is labelled, for the middles of many coincide
 MOST_NAMES = 24  # below a block of the grid
+LEAST_BLOCK = (
+    0.7  # inches that its longer side takes; where that is too much, the last are left out
+)
 MOST_WEIGHTS = 8  # in the key of the attention
 MOST_OFFSETS = 3  # on one arrow
 MOST_LETTERS = 22  # of a name beside a panel; longer ones lose their middle
@@ -226,10 +229,20 @@ def draw_grid(
     most = min(MOST_NAMES + 1, max(len(names) for *_, names in segments))
     labels = _grid_labels(segments, letters, wide, line)
     scale = (high - (most + 2.2) * line) / shape.height
-    while sum(_advance(shape, scale, s, labels, line) for s in segments) > wide and scale > 0.2:
+
+    def taken(count: int) -> float:
+        return sum(_advance(shape, scale, s, labels, line) for s in segments[:count])
+
+    count = len(segments)
+    while taken(count) > wide and scale > LEAST_BLOCK:
         scale *= 0.97
+    if taken(count) > wide:
+        scale = max(scale, LEAST_BLOCK)
+        more = _inches(len("... and 999 more"), 9)
+        while count > 1 and taken(count) > wide - more:
+            count -= 1
     left = 0.02
-    for segment in segments:
+    for segment in segments[:count]:
         t0, t1, names = segment
         point = shape.projection(left, scale, t1 - t0)
         _draw_box(axes, point, (0, 1, 0, 1, 0, 1), PAPER, LINE, shades=(1.0, 0.97, 1.0))
@@ -240,6 +253,9 @@ def draw_grid(
         top = scale * shape.height + 0.8 * line
         _label_segment(axes, schema, segment, colours, labels, (left, top, line))
         left += _advance(shape, scale, segment, labels, line)
+    if count < len(segments):
+        at = (left, scale * shape.height / 2)
+        axes.text(*at, f"... and {len(segments) - count} more", size=9, color=QUIET, va="center")
     axes.set(xlim=(0, wide), ylim=(high, 0))
     axes.axis("off")
 
@@ -287,7 +303,7 @@ def _grid_labels(
     """Region -> what it is called below the blocks: as much of its name as there is room for."""
     names = {name for *_, names in segments for name in names}
     for most in range(MOST_LETTERS, 5, -1):
-        labels = {name: letters.shown(name, most) for name in names}
+        labels = letters.shown_apart(names, most)
         if sum(_labels_width([labels[n] for n in ns], line) for *_, ns in segments) <= wide:
             break
     return labels
@@ -370,9 +386,10 @@ def draw_mask(
     marks = mask_marks(schema, plan)
     strip, size = 0.025, 9 if len(bands) > 9 else 11
     most = _beside_mask(axes, size)
+    labels = letters.shown_apart(bands, most)
     named = _apart(axes, {name: (start + stop) / 2 for name, (start, stop, _) in bands.items()})
     for name, (start, stop, steps) in bands.items():
-        label = letters.shown(name, most) if name in named else ""
+        label = labels[name] if name in named else ""
         _band(axes, label, colours[name], start, stop, strip, size)
         for at in [at for at in steps.values() if at[1] - at[0] > 0.012][1:]:
             for xs, ys in (((at[0],) * 2, (0, 1)), ((0, 1), (at[0],) * 2)):
@@ -557,7 +574,12 @@ def draw_graph(
                 at = (0.5 if arrow.both else NEAR_READER) + 0.12 * (i % 3)
                 _offset_label(axes, places[src], places[dst], (bend, at), label, colour)
     most = MOST_LETTERS if len(places) <= MOST_ON_TWO else MOST_ON_A_LINE
-    labels = {name: letters.on_lines(name, most, MOST_ON_A_LINE) for name in places}
+    labels = {
+        name: letters.on_lines(
+            name if label == letters.shown(name, most) else label, most, MOST_ON_A_LINE
+        )
+        for name, label in letters.shown_apart(places, most).items()
+    }
     named = _named_places(axes, places, labels)
     for name, (x, y) in places.items():
         axes.plot(x, y, "o", ms=radius, mfc=colours[name], mec="white", mew=1.5, zorder=4)
@@ -702,7 +724,7 @@ def draw_timeline(
         else "every tick is alike"
     )
     _heading(axes, "Clock", f"control ticks at {rate:g} Hz; {shown}")
-    labels = {name: letters.shown(name, MOST_LETTERS) for name in line.states}
+    labels = letters.shown_apart(line.states, MOST_LETTERS)
     notes = {name: _hertz(rate / schema.layout.region_spec(name).period) for name in line.states}
     count = len(line.states)
     rows = max(count, 4) + 0.6
@@ -735,8 +757,8 @@ def draw_timeline(
 def _beside_clock(axes: Axes, names: Iterable[str], notes: Iterable[str]) -> tuple[float, float]:
     """Room on the left and the right of the ticks, as parts of what they take."""
     wide = axes.get_position(original=True).width * axes.figure.get_size_inches()[0]
-    left = max(0.28 / 1.38 * wide, _inches(max(map(width_of, names)), 11) + 0.25)
-    right = max(0.1 / 1.38 * wide, _inches(max(map(width_of, notes)), 10) + 0.12)
+    left = max(0.28 / 1.38 * wide, _inches(max(map(width_of, names), default=0), 11) + 0.25)
+    right = max(0.1 / 1.38 * wide, _inches(max(map(width_of, notes), default=0), 10) + 0.12)
     return left / (wide - left - right), right / (wide - left - right)
 
 

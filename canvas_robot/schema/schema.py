@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from canvas_robot.schema.document import SchemaError, read_document, write_document
 from canvas_robot.schema.layout import CanvasLayout
 from canvas_robot.schema.metadata import check_metadata
-from canvas_robot.schema.plain import shown
+from canvas_robot.schema.plain import plain_number, shown
 from canvas_robot.schema.region import RegionSpec
 from canvas_robot.schema.topology import CanvasTopology, Connection
 from canvas_robot.schema.transfer import TransferError, transfer_distance
@@ -70,8 +71,14 @@ class CanvasSchema:
 
         Only pairs that both have a semantic embedding of the same model are compared; `threshold`
         is the largest transfer distance that counts as compatible. Raises a TransferError, naming
-        the pair, where embeddings of one model differ in length or have no direction.
+        the pair, where embeddings of one model differ in length or have no direction, SchemaError
+        for what is no schema or no number.
         """
+        if not isinstance(other, CanvasSchema):
+            raise SchemaError(f"other: expected a CanvasSchema, got {shown(other)}")
+        limit = plain_number(threshold)
+        if limit is None or math.isnan(limit):
+            raise SchemaError(f"threshold: expected a number, got {shown(threshold)}")
         pairs = []
         for mine, a in _embedded(self.layout):
             for theirs, b in _embedded(other.layout):
@@ -81,7 +88,7 @@ class CanvasSchema:
                     distance = transfer_distance(a, b)
                 except TransferError as error:
                     raise type(error)(f"regions {mine!r} and {theirs!r}: {error}") from error
-                if distance <= threshold:
+                if distance <= limit:
                     pairs.append((mine, theirs, distance))
         return sorted(pairs, key=lambda pair: pair[2])
 

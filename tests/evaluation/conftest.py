@@ -23,7 +23,14 @@ def little_to_collect():
 
 
 @pytest.fixture
-def hand_font(tmp_path, monkeypatch) -> str:
+def own_fonts(monkeypatch):
+    """No other fonts than those that matplotlib brings along, whatever is installed."""
+    own = [entry for entry in fontManager.ttflist if "mpl-data" in entry.fname]
+    monkeypatch.setattr(fontManager, "ttflist", own)
+
+
+@pytest.fixture
+def hand_font(tmp_path, monkeypatch, own_fonts) -> str:
     """The family of a font that has 手, and 🤖 without an outline; matplotlib knows it."""
     family = "Made Up Sans"
     builder = FontBuilder(unitsPerEm=1000, isTTF=True)
@@ -42,7 +49,6 @@ def hand_font(tmp_path, monkeypatch) -> str:
     builder.setupOS2()
     builder.setupPost()
     builder.save(tmp_path / "made_up.ttf")
-    monkeypatch.setattr(fontManager, "ttflist", list(fontManager.ttflist))
     fontManager.addfont(tmp_path / "made_up.ttf")
     return family
 

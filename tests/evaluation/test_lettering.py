@@ -17,7 +17,7 @@ def test_plain_letters_need_no_other_font():
     )
 
 
-def test_letters_that_no_font_has_are_named():
+def test_letters_that_no_font_has_are_named(own_fonts):
     found = lettering([f"{HAND} a", FACE])
     assert found.lacking == {HAND, FACE}
     assert found.families == tuple(rcParams["font.family"])
@@ -33,6 +33,15 @@ def test_a_font_whose_file_is_gone_is_passed_over(hand_font):
     entry = next(entry for entry in fontManager.ttflist if entry.name == hand_font)
     Path(entry.fname).unlink()
     assert lettering([HAND]).lacking == {HAND}
+
+
+def test_texts_that_would_look_alike_show_where_they_differ():
+    letters = Lettering(("any",), frozenset({HAND}))
+    names = [f"region number {i} with words" for i in range(12)]
+    shown = letters.shown_apart([*names, "arm", f"{HAND} of the left arm"], most=16)
+    assert shown["arm"] == "arm" and shown[names[3]] == "…mber 3 with wo…"
+    assert len(set(shown.values())) == 14
+    assert all(width_of(text) <= 16 for text in shown.values())
 
 
 @pytest.mark.parametrize(

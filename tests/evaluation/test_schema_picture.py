@@ -304,7 +304,7 @@ def test_a_crowd_is_drawn_with_short_keys_that_say_how_many_they_leave_out():
     assert not arrows  # 1600 connections are lines of one collection
 
 
-def test_letters_that_no_font_has_are_escaped_and_that_is_said(tmp_path, caplog):
+def test_letters_that_no_font_has_are_escaped_and_that_is_said(tmp_path, own_fonts, caplog):
     figure = schema_figure(odd_names(), "手")
     figure.savefig(tmp_path / "picture.png")  # a warning of matplotlib would be an error
     texts = [t.get_text() for axes in (figure, *figure.axes) for t in axes.texts]
@@ -360,3 +360,17 @@ def test_a_schema_that_does_not_compile_is_refused(tmp_path):
     layout = CanvasLayout(1, 2, 2, 8, {"a": (0, 1, 0, 2, 0, 2), "b": (0, 1, 0, 1, 0, 1)})
     with pytest.raises(OverlapError):
         draw_schema(CanvasSchema(layout), tmp_path / "picture.png", "overlap")
+
+
+def test_a_schema_without_regions_is_drawn(tmp_path):
+    empty = CanvasSchema(CanvasLayout(2, 2, 2, 8))
+    draw_schema(empty, tmp_path / "empty.png", "empty")
+    assert texts_of(empty).count("no region") == 2  # now, and after
+
+
+def test_of_too_many_blocks_of_the_grid_the_last_are_counted():
+    regions = {f"a region of step {t}": (t, t + 1, 0, 2, 0, 2) for t in range(20)}
+    texts = texts_of(CanvasSchema(CanvasLayout(20, 2, 2, 8, regions)))
+    drawn = [text for text in texts if text.startswith("t=")]
+    (told,) = [text for text in texts if text.startswith("... and ")]
+    assert 4 <= len(drawn) < 20 and told == f"... and {20 - len(drawn)} more"

@@ -375,3 +375,15 @@ def test_a_version_that_is_no_text_is_refused(version):
 def test_an_offset_that_is_no_canvas_step_is_refused(offset):
     with pytest.raises(TopologyError):
         CanvasSchema.from_dict(document(topology=[{"src": "a", "dst": "b", "t_src": offset}]))
+
+
+@pytest.mark.parametrize("other", ["bimanual", None])
+def test_what_is_no_schema_has_no_compatible_regions(other):
+    with pytest.raises(SchemaError, match="other: expected a CanvasSchema, got "):
+        CanvasSchema(LAYOUT).compatible_regions(other)
+
+
+@pytest.mark.parametrize("threshold", ["0.3", None, math.nan])
+def test_a_threshold_that_is_no_number_is_refused(threshold):
+    with pytest.raises(SchemaError, match="threshold: expected a number, got "):
+        CanvasSchema(LAYOUT).compatible_regions(CanvasSchema(LAYOUT), threshold)
