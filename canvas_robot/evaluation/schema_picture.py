@@ -37,9 +37,16 @@ PALETTE = (
     "#0891b2", "#dc2626", "#a16207", "#94a3b8", "#f9a8d4", "#1e3a8a",
     "#5eead4", "#fdba74", "#6b21a8", "#365314",
 )  # fmt: skip
-OTHER_STYLES = ((0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (9, 2)))
+# Numbers of which no two have a divisor in common: every type has a pair of its own.
+OTHER_STYLES = (
+    (0, (5, 1.5)),
+    (0, (1.2, 1.2)),
+    (0, (6, 1.5, 1.2, 1.5)),
+    (0, (9, 2)),
+    (0, (3, 1.5, 1.2, 1.5, 1.2, 1.5)),
+)
 OTHER_COLOURS = ("#c2410c", "#0f766e", "#7e22ce", "#be123c", "#4d7c0f", "#0369a1")
-HATCHES = ("////", "....", "\\\\\\\\", "xxxx", "++++", "oooo")
+HATCHES = ("////", "....", "\\\\\\\\", "xxxx", "++++", "oooo", "----")
 
 
 MANY_ARROWS = 60  # beyond, arrows are thin and their time offsets are left to `schema show`
@@ -49,7 +56,7 @@ MOST_NAMES = 24  # below a block of the grid
 LEAST_BLOCK = (
     0.7  # inches that its longer side takes; where that is too much, the last are left out
 )
-MOST_WEIGHTS = 8  # in the key of the attention
+MOST_WEIGHTS, MOST_IN_KEY = 8, 20  # in the key of the attention, with its types
 MOST_OFFSETS = 3  # on one arrow
 MOST_LETTERS = 22  # of a name beside a panel; longer ones lose their middle
 MOST_OF_TITLE = 44
@@ -400,10 +407,11 @@ def draw_mask(
     for fn in ("cross_attention", *fns):
         _draw_marks(axes, [mark for mark in marks if mark.fn == fn], bands, fns, colours)
     axes.add_patch(Rectangle((0, 0), 1, 1, fill=False, ec=INK, lw=1.0, zorder=5))
-    keyed = sorted(weights)[:MOST_WEIGHTS]
+    most = min(MOST_WEIGHTS, MOST_IN_KEY - 1 - len(fns))
+    keyed = sorted(weights)[:most]
     handles = [Patch(fc=_tint(INK, w), label=f"softmax, weight {w:g}") for w in keyed]
-    if len(weights) > MOST_WEIGHTS:
-        more = f"... and {len(weights) - MOST_WEIGHTS} more"
+    if len(weights) > most:
+        more = f"... and {len(weights) - most} more"
         handles.append(Patch(fc=_tint(INK, max(weights)), label=more))
     handles += [
         Patch(fc="white", ec=colour, hatch=hatch, label=fn)
@@ -498,17 +506,18 @@ def _hatches(fns: tuple[str, ...]) -> dict[str, tuple[str, str]]:
 
 
 def _legend(axes: Axes, handles: list, columns: int) -> None:
+    small = len(handles) > 2 * columns
     if handles:
         axes.legend(
             handles=handles,
             loc="upper center",
             bbox_to_anchor=(0.5, -0.012),
-            ncols=columns,
+            ncols=5 if small else columns,
             frameon=False,
-            fontsize=10,
+            fontsize=7.5 if small else 10,
             labelcolor=INK,
             handlelength=3.2,
-            columnspacing=1.6,
+            columnspacing=1.0 if small else 1.6,
         )
 
 

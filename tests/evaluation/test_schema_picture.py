@@ -10,6 +10,8 @@ from matplotlib.patches import FancyArrowPatch
 
 from canvas_robot.evaluation.schema_picture import (
     PALETTE,
+    _hatches,
+    _line_style,
     draw_schema,
     mask_marks,
     region_colours,
@@ -17,6 +19,7 @@ from canvas_robot.evaluation.schema_picture import (
 )
 from canvas_robot.resources import config_root
 from canvas_robot.schema import (
+    ATTENTION_TYPES,
     CanvasLayout,
     CanvasSchema,
     CanvasTopology,
@@ -374,3 +377,8 @@ def test_of_too_many_blocks_of_the_grid_the_last_are_counted():
     drawn = [text for text in texts if text.startswith("t=")]
     (told,) = [text for text in texts if text.startswith("... and ")]
     assert 4 <= len(drawn) < 20 and told == f"... and {20 - len(drawn)} more"
+
+
+def test_every_function_type_looks_different():
+    fns = tuple(sorted(set(ATTENTION_TYPES) - {"cross_attention", "none"}))
+    assert len({_line_style(fn, fns) for fn in fns}) == len(set(_hatches(fns).values())) == len(fns)
