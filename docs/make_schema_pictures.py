@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from canvas_robot.evaluation.lettering import lettering
-from canvas_robot.evaluation.schema_picture import draw_timeline, region_colours, schema_figure
+from canvas_robot.evaluation.schema_picture import draw_timeline, schema_figure, sheet_of
 from canvas_robot.resources import config_path
-from canvas_robot.schema import CanvasSchema, compile_plan
+from canvas_robot.schema import CanvasSchema
 
 DOCS = Path(__file__).resolve().parent
 COLOURS = 96
@@ -33,8 +33,7 @@ def clock_figure(schema: CanvasSchema) -> Figure:
     """The clock alone."""
     figure = Figure(figsize=(10, 3.4), facecolor="white")
     axes = figure.add_axes((0.02, 0.14, 0.96, 0.68))
-    letters = lettering(schema.layout.regions)
-    draw_timeline(axes, schema, compile_plan(schema), region_colours(schema), letters)
+    draw_timeline(axes, sheet_of(schema, lettering(schema.layout.regions)))
     return figure
 
 

@@ -161,8 +161,8 @@ def upgrade(
     if out is not None and in_place:
         raise typer.BadParameter("expected one of -o and --in-place")
     path = schema_path(file)
-    if in_place and not Path(file).expanduser().is_file():
-        found = "no file on the disk" if Path(file).exists() else "the name of a shipped schema"
+    if in_place and not (own := Path(file).expanduser()).is_file():
+        found = "no file on the disk" if own.exists() else "the name of a shipped schema"
         raise typer.BadParameter(f"{file} is {found}, and stays as it is; write a file with -o")
     data = read_document(path)
     try:

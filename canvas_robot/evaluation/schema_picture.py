@@ -53,9 +53,7 @@ MANY_ARROWS = 60  # beyond, arrows are thin and their time offsets are left to `
 MOST_ARROWS = 600  # beyond, they are lines without heads
 NEAR_READER = 0.38  # of its way: where an arrow is labelled, for the middles of many coincide
 MOST_NAMES = 24  # below a block of the grid
-LEAST_BLOCK = (
-    0.7  # inches that its longer side takes; where that is too much, the last are left out
-)
+LEAST_BLOCK = 0.7  # inches of its longer side; where that is too much, the last are left out
 MOST_WEIGHTS, MOST_IN_KEY = 8, 20  # in the key of the attention, with its types
 MOST_OFFSETS = 3  # on one arrow
 MOST_LETTERS = 22  # of a name beside a panel; longer ones lose their middle
@@ -79,6 +77,16 @@ class Mark(NamedTuple):
     column: Cell
     fn: str
     weight: float
+
+
+class Sheet(NamedTuple):
+    """What all panels are drawn of. fns: the types beside cross_attention, in a fixed order."""
+
+    schema: CanvasSchema
+    plan: Plan
+    colours: Mapping[str, str]
+    fns: tuple[str, ...]
+    letters: Lettering
 
 
 class Arrow(NamedTuple):
@@ -140,10 +148,15 @@ def schema_figure(schema: CanvasSchema, title: str) -> Figure:
     return figure
 
 
-def _figure(schema: CanvasSchema, title: str, letters: Lettering) -> Figure:
+def sheet_of(schema: CanvasSchema, letters: Lettering) -> Sheet:
+    """The sheet of a schema; raises PlanError where it does not compile."""
     plan = compile_plan(schema)
-    colours = region_colours(schema)
-    fns = _other_types(schema)
+    return Sheet(schema, plan, region_colours(schema), _other_types(schema), letters)
+
+
+def _figure(schema: CanvasSchema, title: str, letters: Lettering) -> Figure:
+    sheet = sheet_of(schema, letters)
+    plan = sheet.plan
     top, gap, bottom = 1.5, 1.35, 0.8  # inches, for titles and keys
     panel = 4.8 + 0.1 * min(60, max(0, len(plan.regions) - 6))
     height = top + 2 * panel + gap + bottom
@@ -165,10 +178,10 @@ def _figure(schema: CanvasSchema, title: str, letters: Lettering) -> Figure:
         f"regions, d_model {layout.d_model}"
     )
     figure.text(0.985, 1 - 0.45 / height, facts, size=13, color=QUIET, va="center", ha="right")
-    draw_grid(figure.add_subplot(grid[0, 0]), schema, colours, letters)
-    draw_mask(figure.add_subplot(grid[0, 1]), schema, plan, colours, fns, letters)
-    draw_graph(figure.add_subplot(grid[1, 0]), schema, plan, colours, fns, letters)
-    draw_timeline(figure.add_subplot(grid[1, 1]), schema, plan, colours, letters)
+    draw_grid(figure.add_subplot(grid[0, 0]), sheet)
+    draw_mask(figure.add_subplot(grid[0, 1]), sheet)
+    draw_graph(figure.add_subplot(grid[1, 0]), sheet)
+    draw_timeline(figure.add_subplot(grid[1, 1]), sheet)
     return figure
 
 
@@ -220,10 +233,9 @@ def _heading(axes: Axes, title: str, text: str) -> None:
 # The grid: runs of canvas steps with the same regions, drawn apart, so that nothing hides.
 
 
-def draw_grid(
-    axes: Axes, schema: CanvasSchema, colours: Mapping[str, str], letters: Lettering
-) -> None:
+def draw_grid(axes: Axes, sheet: Sheet) -> None:
     """Boxes of the (T, H, W) grid in parallel projection; coordinates are inches, y down."""
+    schema, _, colours, _, letters = sheet
     layout = schema.layout
     _heading(
         axes, "Grid", "t goes right (one block for steps with the same regions), h down, w forward"
@@ -375,15 +387,9 @@ def _label_segment(axes, schema, segment, colours, labels, place: tuple) -> None
 # The mask: rows and columns by region; bands grow slower than their tokens, so that all are seen.
 
 
-def draw_mask(
-    axes: Axes,
-    schema: CanvasSchema,
-    plan: Plan,
-    colours: Mapping[str, str],
-    fns: tuple[str, ...],
-    letters: Lettering,
-) -> None:
-    """Who reads which tokens, in the plan's row order; `fns` as `_other_types` gives them."""
+def draw_mask(axes: Axes, sheet: Sheet) -> None:
+    """Who reads which tokens, in the plan's row order."""
+    schema, plan, colours, fns, letters = sheet
     _heading(
         axes,
         "Attention",
@@ -524,15 +530,9 @@ def _legend(axes: Axes, handles: list, columns: int) -> None:
 # The graph: regions on an ellipse; a ring is a region that reads itself.
 
 
-def draw_graph(
-    axes: Axes,
-    schema: CanvasSchema,
-    plan: Plan,
-    colours: Mapping[str, str],
-    fns: tuple[str, ...],
-    letters: Lettering,
-) -> None:
-    """Connections between regions; `fns` as `_other_types` gives them."""
+def draw_graph(axes: Axes, sheet: Sheet) -> None:
+    """Connections between regions."""
+    schema, plan, colours, fns, letters = sheet
     places = _places([r.name for r in plan.regions])
     edges = {name: connections_from(schema, name) for name in places}
     radius = 17 if len(places) <= 9 else 14 if len(places) <= 40 else 8
@@ -555,40 +555,14 @@ def draw_graph(
     for (src, dst), kinds in arrows.items():
         for i, arrow in enumerate(kinds):
             colour, style = _line_style(arrow.fn, fns)
-            thick = _line_width(arrow.weight) * (0.5 if many else 1.0)
-            label = "" if many else arrow.label
-            if src == dst:
-                _ring(axes, places[src], radius + 5 + 5 * i, colour, style, thick)
-                if label:
-                    rings.setdefault(src, []).append((f"itself: {label}", colour))
+            if src != dst:
+                _draw_arrow(axes, (places[src], places[dst]), i, arrow, fns, radius, many)
                 continue
-            bend = 0.0 if arrow.both and not i else 0.1 + 0.09 * i
-            axes.add_patch(
-                FancyArrowPatch(
-                    places[src],
-                    places[dst],
-                    connectionstyle=f"arc3,rad={bend}",
-                    arrowstyle="<|-|>" if arrow.both else "-|>",
-                    mutation_scale=8 if many else 11,
-                    shrinkA=radius / 2 + 6,
-                    shrinkB=radius / 2 + 6,
-                    color=colour,
-                    lw=thick,
-                    linestyle=style,
-                    alpha=0.5 if many else 0.85,
-                    zorder=2,
-                )
-            )
-            if label:
-                at = (0.5 if arrow.both else NEAR_READER) + 0.12 * (i % 3)
-                _offset_label(axes, places[src], places[dst], (bend, at), label, colour)
-    most = MOST_LETTERS if len(places) <= MOST_ON_TWO else MOST_ON_A_LINE
-    labels = {
-        name: letters.on_lines(
-            name if label == letters.shown(name, most) else label, most, MOST_ON_A_LINE
-        )
-        for name, label in letters.shown_apart(places, most).items()
-    }
+            thick = _line_width(arrow.weight) * (0.5 if many else 1.0)
+            _ring(axes, places[src], radius + 5 + 5 * i, colour, style, thick)
+            if arrow.label and not many:
+                rings.setdefault(src, []).append((f"itself: {arrow.label}", colour))
+    labels = _graph_labels(places, letters)
     named = _named_places(axes, places, labels)
     for name, (x, y) in places.items():
         axes.plot(x, y, "o", ms=radius, mfc=colours[name], mec="white", mew=1.5, zorder=4)
@@ -604,6 +578,42 @@ def draw_graph(
     high = GRAPH[1] + 0.1 * max(0, max(map(len, rings.values()), default=0) - 1)
     axes.set(xlim=(-GRAPH[0], GRAPH[0]), ylim=(-high, high))
     axes.axis("off")
+
+
+def _graph_labels(places: Mapping, letters: Lettering) -> dict[str, str]:
+    """Region -> what it is called beside its dot, on one line or two."""
+    most = MOST_LETTERS if len(places) <= MOST_ON_TWO else MOST_ON_A_LINE
+    return {
+        name: letters.on_lines(
+            name if label == letters.shown(name, most) else label, most, MOST_ON_A_LINE
+        )
+        for name, label in letters.shown_apart(places, most).items()
+    }
+
+
+def _draw_arrow(axes, ends, i: int, arrow: Arrow, fns, radius: float, many: bool) -> None:
+    """The i-th from one region to another, whose dots have a radius. many: it is one of many."""
+    (a, b), (colour, style) = ends, _line_style(arrow.fn, fns)
+    bend = 0.0 if arrow.both and not i else 0.1 + 0.09 * i
+    axes.add_patch(
+        FancyArrowPatch(
+            a,
+            b,
+            connectionstyle=f"arc3,rad={bend}",
+            arrowstyle="<|-|>" if arrow.both else "-|>",
+            mutation_scale=8 if many else 11,
+            shrinkA=radius / 2 + 6,
+            shrinkB=radius / 2 + 6,
+            color=colour,
+            lw=_line_width(arrow.weight) * (0.5 if many else 1.0),
+            linestyle=style,
+            alpha=0.5 if many else 0.85,
+            zorder=2,
+        )
+    )
+    if arrow.label and not many:
+        at = (0.5 if arrow.both else NEAR_READER) + 0.12 * (i % 3)
+        _offset_label(axes, a, b, (bend, at), arrow.label, colour)
 
 
 def _places(names: list[str]) -> dict[str, tuple[float, float]]:
@@ -715,14 +725,9 @@ def _node_label(axes, name: str, x: float, y: float, rings: list[tuple[str, str]
 # The clock: who takes new samples, and who must be computed anew because of it.
 
 
-def draw_timeline(
-    axes: Axes,
-    schema: CanvasSchema,
-    plan: Plan,
-    colours: Mapping[str, str],
-    letters: Lettering,
-) -> None:
+def draw_timeline(axes: Axes, sheet: Sheet) -> None:
     """One row per region, one column per control tick since the reset."""
+    schema, plan, colours, _, letters = sheet
     line = timeline(schema, plan)
     rate = control_rate_hz(schema)
     shown = (

@@ -246,7 +246,7 @@ class Inputs:
                     )
                     return
             values, came_ns = zip(*(sample for _, sample in parts), strict=True)
-            waited_ns = time.monotonic_ns() - min(came_ns)
+            waited_ns = time.monotonic_ns() - came_ns[0]  # since the one came whose stamp it has
             self._loop.sample(signal, stamp, np.float32(np.concatenate(values)), waited_ns)
 
         joining = Joining(len(topics), 2 * round(max_age_s * 1e9), complete)
