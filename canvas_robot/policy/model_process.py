@@ -190,7 +190,7 @@ class ModelProcess:
         For the thread that asks `act`, which says what is wrong with the process.
         """
         expected = self._squashing.observation(observation)
-        self._ahead_ms = self._squashing.milliseconds
+        self._ahead_ms += self._squashing.milliseconds
         with suppress(ModelError):
             self._show(expected)
 

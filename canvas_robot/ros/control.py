@@ -98,6 +98,7 @@ class ControlLoop:
         self._model_is_fresh = False  # it was reset, and has decided nothing since
         self._follow = Following(policy.binding, execution or First(), command_rate_hz, unsafe)
         self._moving = Moving(policy.binding.robot, self._follow, self._measured, self._intake, now)
+        self._tick_ns = policy.binding.tick_ns
         self._timeout_ns = round(decision_timeout_s * 1e9)
         check_timeout(self._follow.execution, self._binding.control_rate_hz, decision_timeout_s)
         self._first_index = 0
@@ -315,10 +316,11 @@ class ControlLoop:
         if held is not None:
             return held
         with self._lock:
-            held = self._input_hold(index, stamp_ns) or self._moving.hindered(index, stamp_ns)
+            now = self._now()
+            held = self._input_hold(index, stamp_ns, now) or self._moving.hindered(index, stamp_ns)
             if held is not None:
                 return held
-            if not self._follow.wants_decision(self._now().steady_ns):
+            if not self._follow.wants_decision(now.steady_ns):
                 return Decision(index, stamp_ns, tick=index - self._first_index)
             afresh, instruction = self._follow.target is None, self._instructions.followed
             try:
@@ -328,7 +330,7 @@ class ControlLoop:
             if skewed := self._intake.skewed(observation):
                 return self._hold(index, stamp_ns, HoldReason.STALE_INPUT, skewed)
             generation = self._moving.generation
-            begun = self._follow.begun(self._now().steady_ns)
+            begun = self._follow.begun(now.steady_ns)
             going_on = self._follow.execution.going_on(begun)
         assembled = time.perf_counter()
         fresh, self._model_is_fresh = self._model_is_fresh, False
@@ -418,7 +420,9 @@ class ControlLoop:
         now = self._now()
         late = self._intake.stale(now)
         if not late:
-            course = course_of(index, chunk, now, self._binding, self._intake, self._timeout_ns)
+            course = course_of(
+                index, chunk, now, self._cameras, self._tick_ns, self._intake, self._timeout_ns
+            )
             late = course.end if now.steady_ns > course.until_ns else ""
         if late:
             detail = f"after {timings_ms['model'] / 1e3:.3f} s of deciding: {late}"
@@ -449,10 +453,10 @@ class ControlLoop:
         reason, detail = HoldReason.INTERRUPTED, "held or reset while deciding"
         return self._moving.told(index, stamp_ns, reason, detail)
 
-    def _input_hold(self, index: int, stamp_ns: int) -> Decision | None:
+    def _input_hold(self, index: int, stamp_ns: int, now: Instant) -> Decision | None:
         if stands := self._moving.standing:
             return self._hold(index, stamp_ns, *stands)
-        if trouble := self._intake.trouble(self._now()):
+        if trouble := self._intake.trouble(now):
             return self._hold(index, stamp_ns, *trouble)
         if self._instructions.followed is None:
             return self._hold(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from canvas_robot.ros.decisions import Instant
 from canvas_robot.ros.intake import Intake
-from canvas_robot.signals import ActionChunk, Binding
+from canvas_robot.signals import ActionChunk
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,24 @@ def course_of(
     index: int,
     chunk: ActionChunk,
     now: Instant,
-    binding: Binding,
+    cameras: Collection[str],
+    tick_ns: int,
     intake: Intake,
     timeout_ns: int,
 ) -> Course:
-    """How long a decision is followed: to its chunk's end, or until its picture is too old."""
-    chunk_ns = now.steady_ns + chunk.horizon * binding.tick_ns
-    seen = [region for region in binding.regions_by_codec("visual") if region in chunk.stamps_ns]
+    """How long a decision is followed: to its chunk's end, or until its picture is too old.
+
+    cameras: names of the regions that pictures fill.
+    """
+    chunk_ns = now.steady_ns + chunk.horizon * tick_ns
+    seen = [region for region in cameras if region in chunk.stamps_ns]
     image_ns = min((chunk.stamps_ns[region] for region in seen), default=0)
     if not seen:
         return Course(index, 0, now.ros_ns, chunk_ns, "its action chunk has come to its end")
     # By how much the picture of each region may lag, because the schema says so.
     aged = max(
         intake.picture_age_ns(region, chunk.stamps_ns[region], now)
-        - intake.lag_ticks(region, chunk) * binding.tick_ns
+        - intake.lag_ticks(region, chunk) * tick_ns
         for region in seen
     )
     picture_ns = now.steady_ns + timeout_ns - aged

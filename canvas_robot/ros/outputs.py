@@ -55,6 +55,9 @@ class Outputs:
     ) -> None:
         self._node, self._frame_id, self._drivers = node, frame_id, drivers
         self._beat_s = 0.0  # when the last one was
+        # Of what goes out at the command rate the same messages, written over each time.
+        self._pose_msg, self._twist_msg = PoseStamped(), TwistStamped()
+        self._gripper_msg = Float64()
 
         def make(msg_type: type, topic: str, qos: QoSProfile):
             return node.create_lifecycle_publisher(
@@ -102,8 +105,7 @@ class Outputs:
 
     def halt(self, stamp_ns: int) -> None:
         """Commands no speed, where nobody knows a pose to stay at."""
-        if self._twist is not None:
-            self._twist.publish(twist_to_msg(np.zeros(3), np.zeros(3), stamp_ns, self._frame_id))
+        self._speed(np.zeros(3), np.zeros(3), stamp_ns)
 
     def move_joints(self, joints: np.ndarray, stamp_ns: int, seconds: float) -> None:
         """Commands the arm's joints (rad) and the finger (m), (7,), to be there in `seconds`."""
@@ -158,9 +160,13 @@ class Outputs:
         """Commands a set-point on its way."""
         self._drivers.open_to(gripper, stamp_ns)
         if self._gripper is not None:
-            self._gripper.publish(Float64(data=gripper))
-        self._pose.publish(pose_to_msg(set_point.pose, stamp_ns, self._frame_id))
+            self._gripper_msg.data = gripper
+            self._gripper.publish(self._gripper_msg)
+        pose = pose_to_msg(set_point.pose, stamp_ns, self._frame_id, self._pose_msg)
+        self._pose.publish(pose)
+        self._speed(set_point.linear, set_point.angular, stamp_ns)
+
+    def _speed(self, linear: np.ndarray, angular: np.ndarray, stamp_ns: int) -> None:
         if self._twist is not None:
-            self._twist.publish(
-                twist_to_msg(set_point.linear, set_point.angular, stamp_ns, self._frame_id)
-            )
+            twist = twist_to_msg(linear, angular, stamp_ns, self._frame_id, self._twist_msg)
+            self._twist.publish(twist)

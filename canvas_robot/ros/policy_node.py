@@ -50,7 +50,7 @@ from canvas_robot.ros.qos import (
 )
 from canvas_robot.ros.running import Period, Running
 from canvas_robot.ros.session import Session, open_session
-from canvas_robot.ros.ticker import Ticker
+from canvas_robot.ros.ticker import FIRST_NS, Ticker
 from canvas_robot.signals import SignalError
 
 RCLError = rclpy_implementation.RCLError
@@ -501,12 +501,15 @@ class PolicyNode(LifecycleNode):
             self._warn(refusal)
 
     @_outlived
-    def _on_tick_soon(self, index: int, stamp_ns: int) -> None:
-        """Takes and squashes what the tick will most likely see: it then decides the sooner."""
+    def _on_tick_soon(self, index: int, stamp_ns: int, ahead_ns: int) -> None:
+        """Takes and squashes what the tick will most likely see: it then decides the sooner.
+
+        Pictures are left where there is no time to squash them.
+        """
         running, period = self._running, self._running.period
         if not running.is_active:
             return
-        period.inputs.poll()
+        period.inputs.poll(pictures=ahead_ns >= FIRST_NS)
         foreseen = running.session.loop.foreseen(index, stamp_ns)
         if foreseen is not None:
             running.session.model.expect(foreseen)

@@ -19,7 +19,8 @@ CLOCK_STOPPED_S = 0.5  # a simulation clock that stands still this long is a fau
 # in steps, and may be slow, but never goes back.
 SYSTEM_JUMP_S, SIMULATION_JUMP_S = 0.1, 0.5
 _READ_NS = 10_000_000  # two clocks that are read within so long are read at once
-_AHEAD_NS = 5_000_000  # so long before it a tick is announced
+# So long before it a tick is announced: there is time for pictures, then for what came meanwhile.
+FIRST_NS, AGAIN_NS = 5_000_000, 1_000_000
 _WALL_NAP_S = 0.05  # longest sleep, so that a stepped system clock is noticed
 _NS = 1_000_000_000
 
@@ -66,8 +67,8 @@ class Ticker:
         clock: ROS time: the system's, or /clock where the node uses simulation time.
         period_ns: of the control ticks.
         tick: called with (index, nominal time in ns).
-        soon: called shortly before, with the same; not for a tick that is due at once, nor where
-            a simulation's clock passes over that time.
+        soon: called shortly before, with the same, and FIRST_NS or AGAIN_NS; not for a tick that is
+            due at once, nor where a simulation's clock passes over that time.
         stopped: called once each time the simulation clock has stood still for CLOCK_STOPPED_S.
         jumped: called with the seconds by which the clock jumped, ahead above 0; the grid starts
             anew.
@@ -79,7 +80,7 @@ class Ticker:
         clock: ROSClock,
         period_ns: int,
         tick: Callable[[int, int], None],
-        soon: Callable[[int, int], None],
+        soon: Callable[[int, int, int], None],
         stopped: Callable[[], None],
         jumped: Callable[[float], None],
         begins: Callable[[], None] = lambda: None,
@@ -147,11 +148,7 @@ class Ticker:
                     continue
                 origin, index = self._now(), 0
             deadline = self._deadline = origin + index * self._period_ns
-            if not self._wait_until(deadline - _AHEAD_NS):
-                continue
-            if self._now() < deadline:
-                self._soon(index, deadline)
-            if not self._wait_until(deadline):
+            if not (self._announce(index, deadline) and self._wait_until(deadline)):
                 continue
             self._tick(index, deadline)
             if self._anew.is_set():  # no tick was missed
@@ -159,6 +156,15 @@ class Ticker:
             due = max(index + 1, -(-(self._now() - origin) // self._period_ns))
             self.missed += due - index - 1
             index = due
+
+    def _announce(self, index: int, deadline: int) -> bool:
+        """False where the ticker stops or the clock jumped first."""
+        for ahead_ns in (FIRST_NS, AGAIN_NS):
+            if not self._wait_until(deadline - ahead_ns):
+                return False
+            if self._now() < deadline:
+                self._soon(index, deadline, ahead_ns)
+        return True
 
     def _wait_until(self, deadline: int) -> bool:
         """True at the deadline; False where the ticker stops or the clock jumped first."""

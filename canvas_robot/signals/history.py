@@ -80,11 +80,17 @@ class History:
         regions = [name for name in binding.observed_regions() if name not in future]
         self._specs = {name: schema.layout.region_spec(name) for name in regions}
         self._streams = {binding.regions[name].signal: _Stream() for name in self._specs}
+        self._regions = {
+            signal: [name for name in self._specs if binding.regions[name].signal == signal]
+            for signal in self._streams
+        }
         self._span_ns = _MARGIN_NS + max(
             ((spec.size[0] - 1) * spec.period * binding.tick_ns for spec in self._specs.values()),
             default=0,
         )
         self._held: dict[str, tuple[int, Frames]] = {}
+        # Of each region the frames last made, and for when: the same until its signal has more.
+        self._made: dict[str, tuple[int, Frames]] = {}
 
     @property
     def signals(self) -> tuple[str, ...]:
@@ -113,6 +119,8 @@ class History:
         stream = self._streams[signal]
         stream.stamps_ns.append(stamp_ns)
         stream.values.append(value)
+        for region in self._regions[signal]:
+            self._made.pop(region, None)
         stream.keep_from(max(0, stream.newest_at(stamp_ns - self._span_ns)))
 
     def checked(self, signal: str, stamp_ns: int, value: np.ndarray) -> np.ndarray:
@@ -144,13 +152,13 @@ class History:
         """
         for stream in self._streams.values():
             stream.keep_from(max(0, stream.newest_at(stamp_ns)))
-        self._held = {}
+        self._held, self._made = {}, {}
 
     def clear(self) -> None:
         """Forgets all samples."""
         for stream in self._streams.values():
             stream.keep_from(len(stream.stamps_ns))
-        self._held = {}
+        self._held, self._made = {}, {}
 
     def observe(self, tick: int, stamp_ns: int) -> Observation:
         """The observation of control tick `tick` (0 after a reset) at `stamp_ns`.
@@ -184,6 +192,12 @@ class History:
         return held
 
     def _frames(self, region: str, stamp_ns: int) -> Frames:
+        made = self._made.get(region)
+        if made is None or made[0] != stamp_ns:
+            made = self._made[region] = stamp_ns, self._new_frames(region, stamp_ns)
+        return made[1]
+
+    def _new_frames(self, region: str, stamp_ns: int) -> Frames:
         spec, signal = self._specs[region], self._binding.regions[region].signal
         stream = self._streams[signal]
         if stream.newest_at(stamp_ns) < 0:

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from rclpy.clock import ROSClock
 from rclpy.time import Time
 
-from canvas_robot.ros.ticker import SIMULATION_JUMP_S, SYSTEM_JUMP_S, ClockWatch, Ticker
+from canvas_robot.ros.ticker import (
+    AGAIN_NS,
+    FIRST_NS,
+    SIMULATION_JUMP_S,
+    SYSTEM_JUMP_S,
+    ClockWatch,
+    Ticker,
+)
 
 SECOND = 1_000_000_000
 PERIOD_NS = 20_000_000
@@ -91,7 +98,7 @@ class Told:
 
     def __init__(self, clock, ticking=lambda: None, jumping=lambda: None) -> None:
         self.ticks: list[tuple[int, int]] = []
-        self.soon: list[tuple[int, int]] = []
+        self.soon: list[tuple[int, int, int]] = []
         self.jumps: list[float] = []
         self._came = threading.Condition()
         self._ticking, self._jumping = ticking, jumping
@@ -112,9 +119,11 @@ class Told:
             self.ticks.append((index, stamp_ns))
             self._came.notify_all()
 
-    def _on_soon(self, index: int, stamp_ns: int) -> None:
-        assert (index, stamp_ns) not in self.ticks
-        self.soon.append((index, stamp_ns))
+    def _on_soon(self, index: int, stamp_ns: int, ahead_ns: int) -> None:
+        with self._came:
+            assert (index, stamp_ns) not in self.ticks
+            self.soon.append((index, stamp_ns, ahead_ns))
+            self._came.notify_all()
 
     def _jumped(self, seconds: float) -> None:
         self._jumping()
@@ -127,12 +136,16 @@ class Told:
             return self._came.wait_for(condition, TIMEOUT_S)
 
 
-def test_a_tick_is_announced_once_shortly_before():
+def test_a_tick_is_announced_twice_shortly_before():
+    def is_twice(soon: list) -> bool:
+        return [ahead_ns for *_, ahead_ns in soon[-2:]] == [FIRST_NS, AGAIN_NS]
+
     with Told(SteppedClock()) as told:
-        assert told.wait_for(lambda: len(told.soon) >= 5)
-    assert set(told.soon[:-1]) <= set(told.ticks)
-    assert len(set(told.soon)) == len(told.soon)
-    assert told.ticks[0] not in told.soon  # it is due at once
+        assert told.wait_for(lambda: len(told.soon) >= 5 and is_twice(told.soon))
+    announced = [(index, stamp_ns) for index, stamp_ns, _ in told.soon]
+    assert set(announced[:-2]) <= set(told.ticks)
+    assert sorted(set(told.soon), key=lambda told: (told[0], -told[2])) == told.soon
+    assert told.ticks[0] not in announced  # it is due at once
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0])

@@ -273,3 +273,18 @@ def test_a_history_is_made_only_of_a_schema_that_the_binding_fits(small_schema, 
     del schema.layout.regions["proprio"]
     with pytest.raises(ValueError, match=r"only in the binding \['proprio'\]"):
         History(schema, widowx)
+
+
+def test_what_was_foreseen_is_what_is_observed_until_its_signal_has_more(small_schema, widowx):
+    history = History(small_schema((1, 1), (1, 1)), widowx)
+    history.push("state", START_NS, state(0.1))
+    history.push("image", START_NS, IMAGE)
+    history.reset(START_NS)
+    history.observe(0, START_NS)
+    tick_ns = START_NS + TICK_NS
+    foreseen = history.foreseen(1, tick_ns).frames
+    history.push("state", START_NS + 1, state(0.2))
+    observed = history.observe(1, tick_ns).frames
+    assert observed["visual"] is foreseen["visual"]  # so that it need not be sent again
+    assert seen(observed["proprio"]) != seen(foreseen["proprio"])
+    assert history.observe(2, tick_ns + 1).frames["visual"] is not foreseen["visual"]
