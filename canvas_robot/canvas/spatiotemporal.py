@@ -40,14 +40,15 @@ class SpatiotemporalCanvas(StaticModule):
     def place(self, canvas: torch.Tensor, embeddings: torch.Tensor, region: str) -> torch.Tensor:
         """A new canvas with embeddings (B, n, d_model) in the region's first n cells.
 
-        The region's other cells are zero. Embeddings beyond the region's size are cut.
+        The region's other cells are zero. Embeddings beyond the region's size are cut. The canvas
+        keeps its precision, whichever that of embeddings and parameters is.
         """
         cells = self._cells(region)
         embeddings = embeddings[:, : len(cells)]
         padded = embeddings.new_zeros(embeddings.shape[0], len(cells), embeddings.shape[2])
         padded[:, : embeddings.shape[1]] = embeddings
         placed = canvas.clone()
-        placed[:, cells] = padded + self.modality[self._order[region]]
+        placed[:, cells] = (padded + self.modality[self._order[region]]).to(placed.dtype)
         return placed
 
     def extract(self, canvas: torch.Tensor, region: str) -> torch.Tensor:

@@ -5,7 +5,6 @@ Each frame stands above its own time in the curves. What is drawn is as stored, 
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from canvas_robot.data.stored import STEP_NS, StoredEpisode
+from canvas_robot.evaluation.lettering import lettering, quiet_fonts
 from canvas_robot.evaluation.schema_picture import INK, LINE, PAPER, QUIET
 
 STEP_S = STEP_NS / 1e9
@@ -60,10 +60,8 @@ def draw_episode(episode: StoredEpisode, path: str | Path, frames: int = 8) -> N
     path = Path(path)
     if path.suffix.lower() not in (".png", ".svg"):
         raise ValueError(f"{path}: expected a file that ends with .png or .svg")
-    figure = episode_figure(episode, frames)
-    with warnings.catch_warnings():  # a letter that the font lacks is drawn as a box
-        warnings.filterwarnings("ignore", r"Glyph \d+", UserWarning)
-        figure.savefig(path, dpi=110)
+    with quiet_fonts():
+        episode_figure(episode, frames).savefig(path, dpi=110)
 
 
 def shown_steps(steps: int, frames: int) -> list[int]:
@@ -134,11 +132,12 @@ def _three(names, rows: np.ndarray, stepped: bool = False) -> tuple[Curve, ...]:
 
 
 def _title(figure: Figure, episode: StoredEpisode, cameras: list[str], height: float) -> None:
-    blank = not episode.instruction.strip()
-    text = "no instruction" if blank else _shortened(episode.instruction.strip(), 90)
+    instruction = " ".join(episode.instruction.split())
+    letters = lettering([instruction], weight="bold")
     figure.text(
-        LEFT / WIDTH, 1 - 0.42 / height, text, size=21, weight="bold", va="center",
-        color=QUIET if blank else INK, style="italic" if blank else "normal",
+        LEFT / WIDTH, 1 - 0.42 / height, letters.shown(instruction, 90) or "no instruction",
+        size=21, weight="bold", va="center", family=letters.families,
+        color=INK if instruction else QUIET, style="normal" if instruction else "italic",
     )  # fmt: skip
     black = [camera for camera in episode.layout.cameras if camera not in cameras]
     seconds = f"{(len(episode) - 1) * STEP_S:.1f} s at {1 / STEP_S:g} Hz"
@@ -148,11 +147,6 @@ def _title(figure: Figure, episode: StoredEpisode, cameras: list[str], height: f
     figure.text(
         LEFT / WIDTH, 1 - 0.82 / height, "   ·   ".join(facts), size=12, color=QUIET, va="center"
     )
-
-
-def _shortened(text: str, most: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _frame_size(images: np.ndarray) -> tuple[float, float]:

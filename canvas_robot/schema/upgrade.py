@@ -81,8 +81,8 @@ def upgrade(data: object, drop_unknown: bool = False) -> Upgrade:
         fills = "spatial_shape" in data["layout"]
         result["topology"] = [
             connection
-            for c in data["topology"]
-            if (connection := _connection(c, layout, regions, fills, notes)) is not None
+            for number, c in enumerate(data["topology"])
+            if (connection := _connection(number, c, layout, regions, fills, notes)) is not None
         ]
     _sort_out(data, _SCHEMA_FIELDS, {}, _SCHEMA_LABELS, "schema", notes)
     if notes.refused and not drop_unknown:
@@ -136,10 +136,10 @@ def _region(name: str, region: object, dimensions: int, notes: _Notes) -> dict:
 
 
 def _connection(
-    connection: object, layout: dict, regions: dict, fills: bool, notes: _Notes
+    number: int, connection: object, layout: dict, regions: dict, fills: bool, notes: _Notes
 ) -> dict | None:
     """The connection, or None where it names a region that the file lacks: there it is ignored."""
-    connection = _object({"connection": connection}, "connection")
+    connection = _object({(name := f"topology[{number}]"): connection}, name)
     src, dst = connection.get("src"), connection.get("dst")
     where = f"connection {shown(src)} -> {shown(dst)}"
     missing = [n for n in (src, dst) if not (isinstance(n, str) and n in regions)]

@@ -70,6 +70,17 @@ def test_placing_leaves_all_other_cells_and_its_arguments_as_they_were(canvas, r
     assert torch.equal(empty, before) and torch.equal(embeddings, given_embeddings)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_canvas_keeps_its_precision_under_embeddings_of_another(canvas, dtype):
+    canvas = canvas.to(dtype)
+    embeddings = torch.randn(1, 4, 12, dtype=dtype)
+    for empty in (canvas.create_empty(1), canvas.create_empty(1).to(dtype)):
+        placed = canvas.place(empty, embeddings, "hand")
+        assert placed.dtype == empty.dtype
+        wanted = (embeddings + modality(canvas, "hand")).to(empty.dtype)
+        assert torch.equal(canvas.extract(placed, "hand"), wanted)
+
+
 def test_fewer_embeddings_are_padded_with_zeros_and_more_are_cut(canvas):
     vector = modality(canvas, "hand")
     fewer, more = torch.randn(1, 3, 12), torch.randn(1, 6, 12)

@@ -89,6 +89,13 @@ def test_the_title_says_what_and_how_long():
     assert "no instruction" in texts(episode_figure(episode(text=" ")))
 
 
+def test_an_instruction_in_letters_that_no_font_has_is_told_all_the_same():
+    unassigned = "\U000e0fff"  # of no script
+    found = texts(episode_figure(episode(text=f"put {unassigned} away\n" * 20)))
+    (title,) = (text for text in found if text.startswith("put "))
+    assert "\\U000e0fff" in title and unassigned not in title and len(title) <= 90
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_any_episode_can_be_drawn(tmp_path, steps, suffix):

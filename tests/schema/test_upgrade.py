@@ -120,6 +120,11 @@ def test_everything_that_is_refused_is_named_at_once():
     refused(changed(change), "write_mode 'replace'")
 
 
+def test_a_connection_that_is_no_object_is_named_by_its_place():
+    with pytest.raises(UpgradeError, match=r"topology\[1\]: expected an object, got 'act'"):
+        upgrade(changed(lambda d: d["topology"].insert(1, "act")))
+
+
 @pytest.mark.parametrize("shape", [[4, 4, 4], [], "6x6", None])
 def test_a_grid_of_another_number_of_dimensions_cannot_be_dropped(shape):
     data = changed(lambda d: d["layout"].update(spatial_shape=shape))
