@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import final
 
-import numpy as np
-
 from canvas_robot.kinematics.limiter import MotionLimits, SetPoint
 from canvas_robot.kinematics.rule import Command
 from canvas_robot.kinematics.stepper import Stepper
@@ -37,14 +35,15 @@ class CommandStream:
     def start(self, measured: Pose, now_s: float) -> None:
         """From rest at a measured pose."""
         self._stepper = Stepper(self._limits, measured, now_s, self._ahead_s)
-        self._from = self._to = coordinates_from_pose(measured)
+        self._from = self._to = coordinates_from_pose(measured).tolist()
         self._since_s = now_s
 
     def follow(self, command: Command, now_s: float) -> None:
         """From now on towards a command's target."""
         self._require_start()
         self._from = self._wanted(now_s)
-        self._to, self._since_s = _nearest(coordinates_from_pose(command.target), self._from), now_s
+        to = coordinates_from_pose(command.target).tolist()
+        self._to, self._since_s = _nearest(to, self._from), now_s
 
     def at(self, now_s: float) -> SetPoint:
         """The set-point to publish now; time that goes back or pauses is no jump, see `Stepper`."""
@@ -64,17 +63,20 @@ class CommandStream:
         self._require_start()
         return self._stepper.brake(now_s)
 
-    def _wanted(self, time_s: float) -> np.ndarray:
+    def _wanted(self, time_s: float) -> list[float]:
         fraction = min(max((time_s - self._since_s) / self._moving_s, 0.0), 1.0)
-        return self._from + fraction * (self._to - self._from)
+        return [
+            start + fraction * (end - start)
+            for start, end in zip(self._from, self._to, strict=True)
+        ]
 
     def _require_start(self) -> None:
         if self._stepper is None:
             raise RuntimeError("CommandStream: expected start() before follow() or at()")
 
 
-def _nearest(coordinates: np.ndarray, to: np.ndarray) -> np.ndarray:
+def _nearest(coordinates: list[float], to: list[float]) -> list[float]:
     """The same pose in coordinates whose angles are within half a turn of others."""
-    nearest = coordinates.copy()
-    nearest[3:] -= 2 * np.pi * np.round((coordinates[3:] - to[3:]) / (2 * np.pi))
-    return nearest
+    angles = zip(coordinates[3:], to[3:], strict=True)
+    nearest = [angle - math.tau * round((angle - other) / math.tau) for angle, other in angles]
+    return [*coordinates[:3], *nearest]

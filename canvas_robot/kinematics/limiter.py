@@ -6,6 +6,7 @@ Plain Python. Poses are six coordinates here: x, y, z (m) and Bridge's roll, pit
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -139,12 +140,12 @@ class MotionLimiter:
         """Whether the last set-point was at rest."""
         return bool(np.abs(self.velocity).max() < _STILL)
 
-    def nearest(self, target: np.ndarray) -> list[float]:
+    def nearest(self, target: Sequence[float]) -> list[float]:
         """Where coordinates (6,) lead from here: within the ends, and round where there are none.
 
         Raises ValueError for a target that is not finite.
         """
-        wanted = np.asarray(target, dtype=np.float64).tolist()
+        wanted = [float(value) for value in target]
         if not all(map(math.isfinite, wanted)):
             raise ValueError(f"target: expected finite numbers, got {wanted}")
         # One by one: with six numbers numpy takes longer to begin than to compute.
@@ -157,7 +158,7 @@ class MotionLimiter:
             )
         ]
 
-    def advance(self, target: np.ndarray, seconds: float) -> SetPoint:
+    def advance(self, target: Sequence[float], seconds: float) -> SetPoint:
         """The set-point `seconds` later, on the way to the nearest of coordinates (6,).
 
         Raises ValueError for a target that is not finite; the state stays as it was.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
@@ -37,11 +38,11 @@ class Stepper:
         """The time that a set-point is for, if it is asked for now."""
         return max(now_s + self._ahead_s, self._reached_s)
 
-    def nearest(self, target: np.ndarray) -> list[float]:
+    def nearest(self, target: Sequence[float]) -> list[float]:
         """As `MotionLimiter.nearest`."""
         return self._limiter.nearest(target)
 
-    def advance(self, wanted: np.ndarray, now_s: float) -> SetPoint:
+    def advance(self, wanted: Sequence[float], now_s: float) -> SetPoint:
         """The set-point to publish now, on the way to coordinates (6,)."""
         return self._limiter.advance(wanted, self._passed_s(now_s))
 

@@ -299,6 +299,7 @@ class ControlLoop:
             ):
                 return None
             try:
+                _ = self._measured.is_outside  # so that it is known
                 return self._intake.foreseen(index - self._first_index, stamp_ns)
             except NotReadyError:
                 return None

@@ -60,6 +60,7 @@ class Measured:
         self.signal = state_signal(binding)
         self._limits, self._intake = limits_of(binding.robot), intake
         self._newest: tuple[int, Pose, float] | None = None
+        self._looked_at: tuple[Pose, bool] | None = None  # the last, and whether it is outside
 
     def forget(self) -> None:
         """The samples are no more."""
@@ -78,7 +79,10 @@ class Measured:
     @property
     def is_outside(self) -> bool:
         """Whether bringing it back within the limits would take more than one step."""
-        return bool(why_outside(self.pose, self._limits))
+        pose = self.pose
+        if self._looked_at is None or self._looked_at[0] is not pose:
+            self._looked_at = pose, bool(why_outside(pose, self._limits))
+        return self._looked_at[1]
 
     def is_old(self, now: Instant) -> bool:
         """Whether it is too old to be acted on, or there is none."""
