@@ -56,8 +56,8 @@ def from_bags(
     console.print(f"data set: {folder}")
     if unstored:
         console.print(
-            f"left out, for a step holds one picture and the arm's state: "
-            f"{', '.join(sorted(unstored))}"
+            f"left out, for a step holds the arm's state, and the pictures that the binding's "
+            f"sources.dataset calls image_0 to image_3: {', '.join(sorted(unstored))}"
         )
     console.print(
         "its actions are motions that were reached: train with data.rules.actions=composed"

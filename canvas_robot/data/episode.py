@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,12 +21,14 @@ class Episode:
 
     name: where it came from, for messages and titles.
     instruction: the goal text; empty when the recording has none.
-    images: (T, H, W, 3) uint8 RGB, one camera.
+    images: (T, H, W, 3) uint8 RGB, of one camera.
     states: (T, 7) float32, Bridge V2 state: x, y, z (m), roll, pitch, yaw (rad), gripper (0 closed,
         1 open).
     actions: (T, 7) float32, Bridge V2 action, as recorded: dx, dy, dz (m), droll, dpitch, dyaw
         (rad), gripper target (absolute, 0 closed, 1 open); None when the recording has no actions.
     stamps_ns: (T,) int64, time of each step in nanoseconds, strictly increasing.
+    camera: whose images they are, by the name that Bridge V2 stores it under.
+    further: images of other cameras at the same steps, by theirs.
 
     Raises EpisodeError when an array has another shape or dtype, is not finite, or T is 0.
     """
@@ -36,16 +39,24 @@ class Episode:
     states: np.ndarray
     actions: np.ndarray | None
     stamps_ns: np.ndarray
+    camera: str = "image_0"
+    further: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         steps = len(self.images)
         if steps == 0:
             raise EpisodeError(f"episode {self.name!r}: expected at least one step, got none")
-        if self.images.ndim != 4 or self.images.shape[3] != 3 or self.images.dtype != np.uint8:
-            raise EpisodeError(
-                f"episode {self.name!r}: images: expected (T, H, W, 3) uint8 RGB, "
-                f"got {self.images.shape} {self.images.dtype}"
-            )
+        for images in self.pictures.values():
+            if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+                raise EpisodeError(
+                    f"episode {self.name!r}: images: expected (T, H, W, 3) uint8 RGB, "
+                    f"got {images.shape} {images.dtype}"
+                )
+            if len(images) != steps:
+                raise EpisodeError(
+                    f"episode {self.name!r}: images: expected {steps} of every camera, got "
+                    f"{len(images)}"
+                )
         self._check_rows("states", self.states, (steps, STATE_SIZE), np.float32)
         if self.actions is not None:
             self._check_rows("actions", self.actions, (steps, ACTION_SIZE), np.float32)
@@ -61,6 +72,11 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def pictures(self) -> dict[str, np.ndarray]:
+        """The images of every camera, by its name."""
+        return {self.camera: self.images, **self.further}
 
     def _check_rows(self, name: str, rows: np.ndarray, shape: tuple, dtype: type) -> None:
         if rows.shape != shape or rows.dtype != dtype:

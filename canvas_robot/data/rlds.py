@@ -23,6 +23,7 @@ EMBEDDING_SIZE = 512
 # Bridge V2 was recorded at 5 Hz and stores no stamps. Source: rail-berkeley/bridge_data_robot,
 # move_duration 0.2.
 STEP_NS = 200_000_000
+_FURTHER = "further."  # before the name of a camera, in a file
 
 
 def bridge_features(height: int = 256, width: int = 256) -> Any:
@@ -91,9 +92,15 @@ def bridge_features(height: int = 256, width: int = 256) -> Any:
 def example_from_episode(episode: Episode, episode_id: int) -> dict:
     """The stored example of a complete demonstration.
 
-    The pictures become `image_0`; the other cameras are black. The stamps are not stored: Bridge
-    V2 has none, a step is 200 ms. Raises ValueError for an episode without actions.
+    Cameras of which it has no pictures are black. The stamps are not stored: Bridge V2 has none, a
+    step is 200 ms. Raises ValueError for an episode without actions, or with a camera of another
+    name.
     """
+    pictures = episode.pictures
+    if unknown := sorted(pictures.keys() - set(CAMERAS)):
+        raise ValueError(
+            f"episode {episode.name!r}: expected cameras of {list(CAMERAS)}, got {unknown}"
+        )
     if episode.actions is None:
         raise ValueError(
             f"episode {episode.name!r}: expected actions (T, 7), got None; "
@@ -106,8 +113,7 @@ def example_from_episode(episode: Episode, episode_id: int) -> dict:
         "steps": [
             {
                 "observation": {
-                    **{camera: black for camera in CAMERAS},
-                    "image_0": episode.images[step],
+                    **{c: pictures[c][step] if c in pictures else black for c in CAMERAS},
                     "state": episode.states[step],
                 },
                 "action": episode.actions[step],
@@ -124,7 +130,7 @@ def example_from_episode(episode: Episode, episode_id: int) -> dict:
         "episode_metadata": {
             "file_path": episode.name,
             "episode_id": episode_id,
-            **{f"has_{camera}": camera == "image_0" for camera in CAMERAS},
+            **{f"has_{camera}": camera in pictures for camera in CAMERAS},
             "has_language": bool(episode.instruction),
         },
     }
@@ -159,7 +165,7 @@ def write_rlds(
     with tempfile.TemporaryDirectory(prefix=".episodes_", dir=data_dir) as spool:
         files, sizes = [], set()
         for episode in episodes:
-            sizes.add(episode.images.shape[1:3])
+            sizes.update(images.shape[1:3] for images in episode.pictures.values())
             files.append(_spooled(episode, Path(spool) / f"{len(files)}.npz"))
             del episode  # before the next one is made
         if len(sizes) != 1:
@@ -175,15 +181,22 @@ def write_rlds(
 def _spooled(episode: Episode, file: Path) -> Path:
     """The inverse of `_read`."""
     fields = {field.name: getattr(episode, field.name) for field in dataclasses.fields(episode)}
-    np.savez(file, **{name: value for name, value in fields.items() if value is not None})
+    further = {f"{_FURTHER}{camera}": images for camera, images in fields.pop("further").items()}
+    kept = {name: value for name, value in fields.items() if value is not None}
+    np.savez(file, **kept, **further)
     return file
 
 
 def _read(file: Path) -> Episode:
     with np.load(file) as fields:
         arrays = {name: fields[name] for name in fields}
-    words = {name: str(arrays.pop(name)) for name in ("name", "instruction")}
-    return Episode(**{"actions": None, **arrays, **words})
+    words = {name: str(arrays.pop(name)) for name in ("name", "instruction", "camera")}
+    further = {
+        name.removeprefix(_FURTHER): arrays.pop(name)
+        for name in list(arrays)
+        if name.startswith(_FURTHER)
+    }
+    return Episode(**{"actions": None, **arrays, **words, "further": further})
 
 
 def _write(

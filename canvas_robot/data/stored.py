@@ -104,6 +104,7 @@ class StoredEpisode:
             states=self.states,
             actions=self.actions,
             stamps_ns=np.arange(len(self), dtype=np.int64) * STEP_NS,
+            camera=camera,
         )
 
     def _picture_places(self, camera: str) -> Iterator[tuple[int, int]]:

@@ -11,6 +11,7 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64, String
 
 from canvas_robot.data.episode import Episode
+from canvas_robot.data.layout import CAMERAS
 from canvas_robot.data.rlds import STEP_NS
 from canvas_robot.data.transitions import composed_change
 from canvas_robot.kinematics.rule import gripper_from_state
@@ -37,9 +38,9 @@ def bag_episode(
     """The demonstration that a bag holds, of whoever led the arm.
 
     A step is a control tick, from the first for which every signal has a sample. It shows of each
-    signal the newest sample at or before it, as the node does; pictures are the first camera's,
-    squashed to Bridge V2's size. Its action is how the measured pose changed until the next tick,
-    and the gripper as it was commanded by then, or as it is measured then where nobody commanded.
+    signal the newest sample at or before it, as the node does; pictures are squashed to Bridge V2's
+    size. Its action is how the measured pose changed until the next tick, and the gripper as it was
+    commanded by then, or as it is measured then where nobody commanded.
 
     Args:
         folder: of the bag.
@@ -49,8 +50,8 @@ def bag_episode(
         instruction: what is shown, in words; empty: as the metadata say, or the last instruction.
         left_out: told the signals that the bag's binding hears and no step has a place for.
     Raises:
-        BagError: it cannot be read, the binding that it holds is none, nobody says what it shows,
-            it holds less than two steps, or a signal pauses in it.
+        BagError: it cannot be read, the binding that it holds is none, or stores two cameras as
+            one, nobody says what it shows, it holds less than two steps, or a signal pauses in it.
     """
     about = about_bag(folder)
     if binding is None:
@@ -62,7 +63,7 @@ def bag_episode(
             f"{folder}: control_rate_hz: expected 5, for the data are stored in steps of 0.2 s "
             f"without stamps, got {binding.control_rate_hz:g}"
         )
-    kept = (_camera(binding), state_signal(binding))
+    kept = (*_cameras(folder, binding), state_signal(binding))
     left_out([signal for signal in binding.sources.ros if signal not in kept])
     inputs = BagInputs(binding, arm_of(binding), image_transport, name, _small)
     commanded, told = Stream(), [""]
@@ -131,13 +132,15 @@ def _episode(
     words: str,
     heard: str,
 ) -> Episode:
-    camera, state = _camera(binding), state_signal(binding)
-    if missing := [s for s in (camera, state) if s is None or not streams[s].stamps_ns]:
+    cameras, state = _cameras(folder, binding), state_signal(binding)
+    signals = [*cameras, state]
+    if missing := [signal for signal in signals if not streams[signal].stamps_ns]:
         raise BagError(
-            f"{folder}: expected samples of {camera!r} and {state!r}, {missing} lack, {heard}; "
-            f"name the node with its namespace (--name), the image transport, or another binding"
+            f"{folder}: expected samples of {' and '.join(map(repr, signals))}, {missing} lack, "
+            f"{heard}; name the node with its namespace (--name), the image transport, or another "
+            f"binding"
         )
-    shown = {signal: streams[signal] for signal in (camera, state)}
+    shown = {signal: streams[signal] for signal in signals}
     first_ns = max(stream.stamps_ns[0] for stream in shown.values())
     last_ns = min(stream.stamps_ns[-1] for stream in shown.values())
     ticks = np.arange(first_ns, last_ns + 1, binding.tick_ns, dtype=np.int64)
@@ -154,14 +157,38 @@ def _episode(
                 gripper[step] = commanded.values[newest]
     gripper = np.clip(gripper, 0.0, 1.0)[:, None]
     actions = np.concatenate([composed_change(states), gripper], axis=1)
-    pictures = np.stack(at[camera][:-1])
-    return Episode(folder.name, words, pictures, states[:-1], np.float32(actions), ticks[:-1])
+    pictures = {stored: np.stack(at[signal][:-1]) for signal, stored in cameras.items()}
+    camera, images = next(iter(pictures.items()))
+    further = {stored: others for stored, others in pictures.items() if stored != camera}
+    return Episode(
+        folder.name,
+        words,
+        images,
+        states[:-1],
+        np.float32(actions),
+        ticks[:-1],
+        camera,
+        further,
+    )
 
 
-def _camera(binding: Binding) -> str | None:
-    """The first."""
-    sources = binding.sources.ros
-    return next((s for s, source in sources.items() if isinstance(source, RosImage)), None)
+def _cameras(folder: Path, binding: Binding) -> dict[str, str]:
+    """Where the pictures of a signal are stored: as the binding reads them from a data set.
+
+    One that reads none from there: the first camera's, as the first. Raises BagError where there is
+    no camera, or two are to be stored as one.
+    """
+    signals = [s for s, source in binding.sources.ros.items() if isinstance(source, RosImage)]
+    if not signals:
+        raise BagError(f"{folder}: expected a camera in the binding's sources.ros, got none")
+    named = {signal: binding.sources.dataset.get(signal) for signal in signals}
+    stored = {signal: camera for signal, camera in named.items() if camera in CAMERAS}
+    if len(set(stored.values())) < len(stored):
+        raise BagError(
+            f"{folder}: sources.dataset: expected a camera of {', '.join(CAMERAS)} of its own for "
+            f"each signal, got {stored}; mend the binding"
+        )
+    return stored or {signals[0]: CAMERAS[0]}
 
 
 def _at_ticks(

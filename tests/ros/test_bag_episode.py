@@ -52,8 +52,22 @@ def write(folder: Path, messages, about=RECORDED) -> Path:
     return folder
 
 
+def seen(ms: int, topic: str, begins: int = 13, first: int = 10, without=range(0)) -> list:
+    """Pictures of 20 Hz for so long; the n-th is grey, by `first` + n."""
+    return [
+        (
+            topic,
+            "sensor_msgs/msg/Image",
+            START_NS + at * MS,
+            image_to_msg(np.full((480, 640, 3), number + first, np.uint8), START_NS + at * MS, "c"),
+        )
+        for number, at in enumerate(range(begins, ms, 50))
+        if at not in without
+    ]
+
+
 def watched(ms: int, namespace: str = "", without=range(0)) -> list:
-    """Joints of 50 Hz and pictures of 20 Hz for so long; the n-th picture is n grey."""
+    """Joints of 50 Hz and pictures of 20 Hz for so long."""
     joints = [
         (
             f"{namespace}/joint_states",
@@ -63,17 +77,7 @@ def watched(ms: int, namespace: str = "", without=range(0)) -> list:
         )
         for stamp_ns in (START_NS + at * MS for at in range(0, ms, 20))
     ]
-    pictures = [
-        (
-            f"{namespace}/camera/image_raw",
-            "sensor_msgs/msg/Image",
-            START_NS + at * MS,
-            image_to_msg(np.full((480, 640, 3), number + 10, np.uint8), START_NS + at * MS, "c"),
-        )
-        for number, at in enumerate(range(13, ms, 50))
-        if at not in without
-    ]
-    return [*joints, *pictures]
+    return [*joints, *seen(ms, f"{namespace}/camera/image_raw", without=without)]
 
 
 def gripper(at_ms: int, share: float, namespace: str = "") -> tuple:
@@ -224,11 +228,48 @@ def test_bags_become_a_data_set_that_training_reads(tmp_path):
     assert BridgeV2(tmp_path / "recorded").achieved and "rules.actions=composed" in done.output
 
 
+TWO = config_path("bindings", "widowx_two_cameras.yaml")
+
+
+def two_cameras(folder: Path) -> Path:
+    return write(folder, [*watched(1200), *seen(1200, "/wrist_camera/image_raw", 31, 100)])
+
+
+def test_every_camera_is_stored_where_the_binding_reads_it_from(tmp_path):
+    bag = two_cameras(tmp_path / "bag")
+    words = ["data", "from-bags", str(bag), "-o", str(tmp_path), "--binding", str(TWO)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and "left out" not in done.output, done.output
+    episode = bag_episode(bag, load_binding(TWO))
+    ticks = (episode.stamps_ns - START_NS) // MS
+    np.testing.assert_array_equal(ticks, 31 + 200 * np.arange(len(ticks)))
+    assert len(ticks) == 5 and episode.pictures.keys() == {"image_0", "image_3"}
+    for camera, (begins, first) in {"image_0": (13, 10), "image_3": (31, 100)}.items():
+        newest = first + (ticks - begins) // 50
+        np.testing.assert_array_equal(episode.pictures[camera][:, 0, 0, 0], newest)
+        stored = BridgeV2(tmp_path / "recorded").read(0)
+        assert stored.has_picture(camera) and not stored.has_picture("image_1")
+        decoded = stored.images(camera, range(len(ticks)))[:, 0, 0, 0]
+        np.testing.assert_allclose(decoded, newest, atol=2)  # JPEG
+    with pytest.raises(BagError, match=r"'wrist_image'.* lack, "):
+        bag_episode(write(tmp_path / "one", watched(800)), load_binding(TWO))
+
+
+def test_two_cameras_that_are_to_be_stored_as_one_are_refused(tmp_path):
+    bag = two_cameras(tmp_path / "bag")
+    same = tmp_path / "same.yaml"
+    same.write_text(TWO.read_text().replace("wrist_image: image_3", "wrist_image: image_0"))
+    with pytest.raises(BagError, match=r"sources\.dataset: expected a camera of image_0, .* own"):
+        bag_episode(bag, load_binding(same))
+
+
 def test_signals_that_a_step_has_no_place_for_are_told(tmp_path):
-    bag = write(tmp_path / "bag", watched(800))
+    bag = two_cameras(tmp_path / "bag")
+    other = tmp_path / "other.yaml"
+    other.write_text(TWO.read_text().replace("wrist_image: image_3", "wrist_image: wrist"))
     words = ["data", "from-bags", str(bag), "-o", str(tmp_path / "out")]
-    told = CliRunner().invoke(app, [*words, "--binding", "widowx_two_cameras.yaml"])
+    told = CliRunner().invoke(app, [*words, "--binding", str(other)])
     assert told.exit_code == 0, told.output
-    assert "left out, for a step holds one picture and the arm's state: wrist_image" in told.output
-    one = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "other")])
+    assert "calls image_0 to image_3: wrist_image" in " ".join(told.output.split())
+    one = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "one")])
     assert one.exit_code == 0 and "left out" not in one.output
