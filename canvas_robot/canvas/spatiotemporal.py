@@ -16,7 +16,8 @@ class SpatiotemporalCanvas(StaticModule):
     """The grid as a tensor (B, N, d_model), N = T * H * W.
 
     Every cell starts as a learned empty token plus a 3D sinusoidal position; placed embeddings get
-    the region's learned modality vector. Region names may hold any characters.
+    the region's learned modality vector. Region names may hold any characters. Positions are
+    float32, and so are an empty canvas and tokens where the parameters have half that precision.
     """
 
     def __init__(self, layout: CanvasLayout) -> None:

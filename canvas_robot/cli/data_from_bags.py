@@ -47,17 +47,22 @@ def from_bags(
     unstored: set[str] = set()
 
     def read(bag: Path) -> Episode:
-        left_out = unstored.update
-        episode = bag_episode(bag, declared, name, image_transport, instruction, left_out)
-        console.print(f"{len(episode):>6} steps  {bag}  {episode.instruction!r}")
+        lines: list[str] = []
+        episode = bag_episode(
+            bag, declared, name, image_transport, instruction, unstored.update, lines.append
+        )
+        cameras = ", ".join(episode.pictures)
+        console.print(f"{len(episode):>6} steps  {bag}  {episode.instruction!r}  {cameras}")
+        for line in lines:
+            console.print(f"{'':>12}  {line}")
         return episode
 
     folder = write_rlds(map(read, bags), out, split, achieved=True)
     console.print(f"data set: {folder}")
     if unstored:
         console.print(
-            f"left out, for a step holds the arm's state, and the pictures that the binding's "
-            f"sources.dataset calls image_0 to image_3: {', '.join(sorted(unstored))}"
+            f"left out, for a step holds the arm's state, and the pictures of cameras that the "
+            f"binding's sources.dataset names: {', '.join(sorted(unstored))}"
         )
     console.print(
         "its actions are motions that were reached: train with data.rules.actions=composed"

@@ -46,16 +46,20 @@ class Episode:
         steps = len(self.images)
         if steps == 0:
             raise EpisodeError(f"episode {self.name!r}: expected at least one step, got none")
-        for images in self.pictures.values():
+        if self.camera in self.further:
+            raise EpisodeError(
+                f"episode {self.name!r}: expected each camera once, got {self.camera} twice"
+            )
+        for camera, images in self.pictures.items():
             if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
                 raise EpisodeError(
-                    f"episode {self.name!r}: images: expected (T, H, W, 3) uint8 RGB, "
+                    f"episode {self.name!r}: {camera} images: expected (T, H, W, 3) uint8 RGB, "
                     f"got {images.shape} {images.dtype}"
                 )
             if len(images) != steps:
                 raise EpisodeError(
-                    f"episode {self.name!r}: images: expected {steps} of every camera, got "
-                    f"{len(images)}"
+                    f"episode {self.name!r}: {camera} images: expected {steps}, as of "
+                    f"{self.camera}, got {len(images)}"
                 )
         self._check_rows("states", self.states, (steps, STATE_SIZE), np.float32)
         if self.actions is not None:

@@ -96,16 +96,8 @@ def example_from_episode(episode: Episode, episode_id: int) -> dict:
     step is 200 ms. Raises ValueError for an episode without actions, or with a camera of another
     name.
     """
+    _require_storable(episode)
     pictures = episode.pictures
-    if unknown := sorted(pictures.keys() - set(CAMERAS)):
-        raise ValueError(
-            f"episode {episode.name!r}: expected cameras of {list(CAMERAS)}, got {unknown}"
-        )
-    if episode.actions is None:
-        raise ValueError(
-            f"episode {episode.name!r}: expected actions (T, 7), got None; "
-            "a recording without actions cannot be stored as demonstrations"
-        )
     black = np.zeros_like(episode.images[0])
     embedding = np.zeros(EMBEDDING_SIZE, dtype=np.float32)
     last = len(episode) - 1
@@ -134,6 +126,18 @@ def example_from_episode(episode: Episode, episode_id: int) -> dict:
             "has_language": bool(episode.instruction),
         },
     }
+
+
+def _require_storable(episode: Episode) -> None:
+    if unknown := sorted(episode.pictures.keys() - set(CAMERAS)):
+        raise ValueError(
+            f"episode {episode.name!r}: expected cameras of {list(CAMERAS)}, got {unknown}"
+        )
+    if episode.actions is None:
+        raise ValueError(
+            f"episode {episode.name!r}: expected actions (T, 7), got None; "
+            "a recording without actions cannot be stored as demonstrations"
+        )
 
 
 def write_rlds(
@@ -165,6 +169,7 @@ def write_rlds(
     with tempfile.TemporaryDirectory(prefix=".episodes_", dir=data_dir) as spool:
         files, sizes = [], set()
         for episode in episodes:
+            _require_storable(episode)
             sizes.update(images.shape[1:3] for images in episode.pictures.values())
             files.append(_spooled(episode, Path(spool) / f"{len(files)}.npz"))
             del episode  # before the next one is made

@@ -24,7 +24,7 @@ from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.status import going_on_from
-from canvas_robot.signals import Binding, History
+from canvas_robot.signals import Binding, History, SignalError
 
 
 class BagError(ValueError):
@@ -58,6 +58,8 @@ class Stream:
 class BagInputs:
     """Stands in for node and control loop of `Inputs`: samples come out of a bag.
 
+    refused: of each signal, why messages were, as the node refuses them.
+
     name: of the node, in whose namespace relative topics are. keep: what is kept of a sample.
     """
 
@@ -70,7 +72,9 @@ class BagInputs:
         keep: Callable[[np.ndarray], np.ndarray] = np.array,
     ) -> None:
         self._namespace, self._keep = absolute(name).rpartition("/")[0], keep
+        self._signals = binding.signals
         self.streams: dict[str, Stream] = defaultdict(Stream)
+        self.refused: dict[str, list[str]] = defaultdict(list)
         self.received = defaultdict(list)  # of each topic: its message's type, and who takes it
         self._now_ns = 0
         Inputs(self, binding, arm, self, image_transport)
@@ -89,6 +93,11 @@ class BagInputs:
             callback(deserialize_message(data, msg_type))
 
     def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> None:
+        try:
+            value = self._signals[signal].checked(signal, value)
+        except SignalError as error:
+            self.fault(signal, str(error))
+            return
         stream = self.streams[signal]
         if not stream.stamps_ns or stamp_ns > stream.stamps_ns[-1]:
             stream.stamps_ns.append(stamp_ns)
@@ -96,7 +105,7 @@ class BagInputs:
             stream.received_ns.append(self._now_ns)
 
     def fault(self, signal: str, detail: str) -> None:
-        """The node refused it too."""
+        self.refused[signal].append(detail)
 
 
 def is_bag(path: Path) -> bool:

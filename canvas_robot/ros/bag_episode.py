@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ def bag_episode(
     image_transport: str = "raw",
     instruction: str = "",
     left_out: Callable[[list[str]], object] = lambda signals: None,
+    tell: Callable[[str], object] = lambda line: None,
 ) -> Episode:
     """The demonstration that a bag holds, of whoever led the arm.
 
@@ -49,9 +50,11 @@ def bag_episode(
         image_transport: as the node's parameter.
         instruction: what is shown, in words; empty: as the metadata say, or the last instruction.
         left_out: told the signals that the bag's binding hears and no step has a place for.
+        tell: told in a line what else of the bag is not in the episode.
     Raises:
-        BagError: it cannot be read, the binding that it holds is none, or stores two cameras as
-            one, nobody says what it shows, it holds less than two steps, or a signal pauses in it.
+        BagError: it cannot be read, the binding that it holds is none, or says not where each
+            camera is stored, nobody says what is shown, it holds less than two steps, or a signal
+            pauses in it.
     """
     about = about_bag(folder)
     if binding is None:
@@ -86,7 +89,51 @@ def bag_episode(
     heard = (
         f"of the topics {', '.join(sorted(inputs.received))}; it has {', '.join(sorted(topics))}"
     )
-    return _episode(folder, binding, inputs.streams, commanded, words, heard)
+    _require_samples(folder, kept, inputs, heard)
+    shown = {signal: inputs.streams[signal] for signal in kept}
+    for line in (*_refusals(kept, inputs), *_cuts(shown, binding)):
+        tell(line)
+    return _episode(folder, binding, shown, commanded, words)
+
+
+def _require_samples(folder: Path, signals: Sequence[str], inputs: BagInputs, heard: str) -> None:
+    missing = [signal for signal in signals if not inputs.streams[signal].stamps_ns]
+    if not missing:
+        return
+    why = "; ".join(_refusals(missing, inputs)) or (
+        f"{heard}; name the node with its namespace (--name), the image transport of all cameras, "
+        f"or another binding"
+    )
+    raise BagError(
+        f"{folder}: expected samples of {' and '.join(map(repr, signals))}, {missing} lack, {why}"
+    )
+
+
+def _refusals(signals: Iterable[str], inputs: BagInputs) -> list[str]:
+    """Of each signal, how many messages are not taken and why the last is not."""
+    return [
+        f"{len(why)} messages of signal {signal!r} are refused, as the node does: {why[-1]}"
+        for signal in signals
+        if (why := inputs.refused.get(signal))
+    ]
+
+
+def _cuts(shown: dict[str, Stream], binding: Binding) -> list[str]:
+    """What begins so late, or ends so early, that it would be a pause anywhere else."""
+    first_ns = min(stream.stamps_ns[0] for stream in shown.values())
+    last_ns = max(stream.stamps_ns[-1] for stream in shown.values())
+    cuts = []
+    for signal, stream in shown.items():
+        late_s, early_s = (
+            (stream.stamps_ns[0] - first_ns) / 1e9,
+            (last_ns - stream.stamps_ns[-1]) / 1e9,
+        )
+        limit_s = binding.signals[signal].max_age_s
+        if late_s > limit_s:
+            cuts.append(f"signal {signal!r} begins {late_s:.1f} s late: the episode begins with it")
+        if early_s > limit_s:
+            cuts.append(f"signal {signal!r} ends {early_s:.1f} s early: the episode ends with it")
+    return cuts
 
 
 def _small(value: np.ndarray) -> np.ndarray:
@@ -127,20 +174,11 @@ def _binding_of(folder: Path, text: str) -> Binding:
 def _episode(
     folder: Path,
     binding: Binding,
-    streams: dict[str, Stream],
+    shown: dict[str, Stream],
     commanded: Stream,
     words: str,
-    heard: str,
 ) -> Episode:
     cameras, state = _cameras(folder, binding), state_signal(binding)
-    signals = [*cameras, state]
-    if missing := [signal for signal in signals if not streams[signal].stamps_ns]:
-        raise BagError(
-            f"{folder}: expected samples of {' and '.join(map(repr, signals))}, {missing} lack, "
-            f"{heard}; name the node with its namespace (--name), the image transport, or another "
-            f"binding"
-        )
-    shown = {signal: streams[signal] for signal in signals}
     first_ns = max(stream.stamps_ns[0] for stream in shown.values())
     last_ns = min(stream.stamps_ns[-1] for stream in shown.values())
     ticks = np.arange(first_ns, last_ns + 1, binding.tick_ns, dtype=np.int64)
@@ -173,20 +211,20 @@ def _episode(
 
 
 def _cameras(folder: Path, binding: Binding) -> dict[str, str]:
-    """Where the pictures of a signal are stored: as the binding reads them from a data set.
+    """The name that each camera's signal is stored under: that which the binding reads it by.
 
-    One that reads none from there: the first camera's, as the first. Raises BagError where there is
-    no camera, or two are to be stored as one.
+    Where it reads no camera from a data set, the first is stored, as `image_0`. Raises BagError
+    where there is no camera, or a name is none, or that of two.
     """
     signals = [s for s, source in binding.sources.ros.items() if isinstance(source, RosImage)]
     if not signals:
         raise BagError(f"{folder}: expected a camera in the binding's sources.ros, got none")
-    named = {signal: binding.sources.dataset.get(signal) for signal in signals}
-    stored = {signal: camera for signal, camera in named.items() if camera in CAMERAS}
-    if len(set(stored.values())) < len(stored):
+    read = binding.sources.dataset
+    stored = {signal: read[signal] for signal in signals if signal in read}
+    if len(set(stored.values()) & set(CAMERAS)) < len(stored):
         raise BagError(
-            f"{folder}: sources.dataset: expected a camera of {', '.join(CAMERAS)} of its own for "
-            f"each signal, got {stored}; mend the binding"
+            f"{folder}: sources.dataset: expected one of {', '.join(CAMERAS)} for each camera, and "
+            f"each once, got {stored}; mend the binding"
         )
     return stored or {signals[0]: CAMERAS[0]}
 

@@ -291,7 +291,7 @@ class ControlLoop:
     def foreseen(self, index: int, stamp_ns: int) -> Observation | None:
         """What a control tick to come would decide on if nothing else came; None where on nothing.
 
-        It changes nothing.
+        It changes nothing that is decided; the tick has the less to do.
         """
         with self._lock:
             if self._follow.target is None or not self._follow.wants_decision(
@@ -299,7 +299,8 @@ class ControlLoop:
             ):
                 return None
             try:
-                _ = self._measured.is_outside  # so that it is known
+                if self._measured.is_outside:
+                    return None
                 return self._intake.foreseen(index - self._first_index, stamp_ns)
             except NotReadyError:
                 return None

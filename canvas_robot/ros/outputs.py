@@ -32,7 +32,7 @@ STATUS_QOS = QoSProfile(
 
 
 class Outputs:
-    """Publishers of one configured period. `close` destroys them.
+    """Publishers of one configured period. `close` destroys them. Commands: one thread at a time.
 
     Args:
         node: owns the publishers.

@@ -504,7 +504,8 @@ class PolicyNode(LifecycleNode):
     def _on_tick_soon(self, index: int, stamp_ns: int, ahead_ns: int) -> None:
         """Takes and squashes what the tick will most likely see: it then decides the sooner.
 
-        Pictures are left where there is no time to squash them.
+        A second time, cameras of which only the newest picture counts are left to the tick: there
+        is no time to squash another.
         """
         running, period = self._running, self._running.period
         if not running.is_active:

@@ -175,7 +175,7 @@ class History:
         return tick, int(frames.stamps_ns[-1])
 
     def foreseen(self, tick: int, stamp_ns: int) -> Observation:
-        """What `observe` would give now; it keeps nothing, so that more samples may come first."""
+        """What `observe` would give now; more samples may come first."""
         return _observation(tick, stamp_ns, self._refreshed(tick, stamp_ns))
 
     def refreshed(self, tick: int) -> list[str]:

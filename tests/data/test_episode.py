@@ -20,6 +20,18 @@ def test_actions_may_be_absent(make_episode):
         ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, "at least one step, got none"),
         ({"images": np.zeros((4, 8, 8), np.uint8)}, r"images: expected \(T, H, W, 3\) uint8 RGB"),
         ({"images": np.zeros((4, 8, 8, 3), np.float32)}, "got .* float32"),
+        (
+            {"further": {"image_3": np.zeros((3, 8, 8, 3), np.uint8)}},
+            "image_3 images: expected 4, as of image_0, got 3",
+        ),
+        (
+            {"further": {"image_3": np.zeros((4, 8, 8), np.uint8)}},
+            r"image_3 images: expected \(T, H, W, 3\)",
+        ),
+        (
+            {"further": {"image_0": np.zeros((4, 8, 8, 3), np.uint8)}},
+            "each camera once, got image_0 twice",
+        ),
         ({"states": np.zeros((4, 6), np.float32)}, r"states: expected \(4, 7\) float32"),
         ({"states": np.zeros((4, 7))}, r"states: .* got \(4, 7\) float64"),
         ({"actions": np.zeros((3, 7), np.float32)}, r"actions: .* got \(3, 7\)"),

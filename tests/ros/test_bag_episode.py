@@ -255,21 +255,60 @@ def test_every_camera_is_stored_where_the_binding_reads_it_from(tmp_path):
         bag_episode(write(tmp_path / "one", watched(800)), load_binding(TWO))
 
 
-def test_two_cameras_that_are_to_be_stored_as_one_are_refused(tmp_path):
-    bag = two_cameras(tmp_path / "bag")
-    same = tmp_path / "same.yaml"
-    same.write_text(TWO.read_text().replace("wrist_image: image_3", "wrist_image: image_0"))
-    with pytest.raises(BagError, match=r"sources\.dataset: expected a camera of image_0, .* own"):
+@pytest.mark.parametrize("name", ["image_0", "image_7", "wrist"])
+def test_a_camera_that_is_to_be_stored_as_another_or_nowhere_is_refused(tmp_path, name):
+    bag, same = two_cameras(tmp_path / "bag"), tmp_path / "same.yaml"
+    same.write_text(TWO.read_text().replace("wrist_image: image_3", f"wrist_image: {name}"))
+    with pytest.raises(BagError, match=rf"sources\.dataset: expected one of .*'{name}'.*; mend"):
         bag_episode(bag, load_binding(same))
+
+
+def test_where_no_camera_is_named_the_first_is_stored_as_the_first(tmp_path):
+    bag, none = two_cameras(tmp_path / "bag"), tmp_path / "none.yaml"
+    none.write_text(TWO.read_text().replace("image: image_0, wrist_image: image_3, ", ""))
+    episode = bag_episode(bag, load_binding(none))
+    assert list(episode.pictures) == ["image_0"] and episode.images.max() < 100
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "steps", "words"),
+    [(2400, 3000, 2, "begins 2.4 s late"), (31, 700, 3, "ends 2.3 s early"), (31, 2900, 14, "")],
+)
+def test_an_episode_that_begins_late_or_ends_early_is_told(tmp_path, begins, ends, steps, words):
+    wrist = seen(ends, "/wrist_camera/image_raw", begins)
+    bag = write(tmp_path / "bag", [*watched(3000), *wrist])
+    words_of = ["data", "from-bags", str(bag), "-o", str(tmp_path), "--binding", str(TWO)]
+    told = " ".join(CliRunner().invoke(app, words_of).output.split())
+    assert f"{steps} steps" in told and "image_0, image_3" in told
+    assert (f"signal 'wrist_image' {words}" in told) if words else ("'wrist_image'" not in told)
+
+
+def test_pictures_of_a_size_that_is_not_declared_are_refused_as_by_the_node(tmp_path):
+    bag, small = write(tmp_path / "bag", watched(800)), tmp_path / "small.yaml"
+    small.write_text(BINDING.read_text().replace("[480, 640], ", ""))
+    with pytest.raises(BagError, match=r"'image'\] lack, 16 messages .* are refused.* 640"):
+        bag_episode(bag, load_binding(small))
+
+
+def test_messages_that_are_refused_are_told_with_the_reason(tmp_path):
+    dark = seen(1200, "/wrist_camera/image_raw", 31, first=0)  # black at first, then less so
+    bag = write(tmp_path / "bag", [*watched(1200), *dark])
+    lines = []
+    bag_episode(bag, load_binding(TWO), tell=lines.append)
+    assert ["messages of signal 'wrist_image' are refused" in line for line in lines] == [True]
+    assert lines[0].startswith("3 ") and "the picture is black" in lines[0]
+    black = write(tmp_path / "black", [*watched(150), *seen(150, "/wrist_camera/image_raw", 31, 0)])
+    with pytest.raises(BagError, match=r"'wrist_image'\] lack, 3 messages .* picture is black"):
+        bag_episode(black, load_binding(TWO))
 
 
 def test_signals_that_a_step_has_no_place_for_are_told(tmp_path):
     bag = two_cameras(tmp_path / "bag")
     other = tmp_path / "other.yaml"
-    other.write_text(TWO.read_text().replace("wrist_image: image_3", "wrist_image: wrist"))
+    other.write_text(TWO.read_text().replace(", wrist_image: image_3", ""))
     words = ["data", "from-bags", str(bag), "-o", str(tmp_path / "out")]
     told = CliRunner().invoke(app, [*words, "--binding", str(other)])
     assert told.exit_code == 0, told.output
-    assert "calls image_0 to image_3: wrist_image" in " ".join(told.output.split())
+    assert "sources.dataset names: wrist_image" in " ".join(told.output.split())
     one = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "one")])
     assert one.exit_code == 0 and "left out" not in one.output
