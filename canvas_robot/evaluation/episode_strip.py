@@ -135,7 +135,7 @@ def _title(figure: Figure, episode: StoredEpisode, cameras: list[str], height: f
     instruction = " ".join(episode.instruction.split())
     letters = lettering([instruction], weight="bold")
     figure.text(
-        LEFT / WIDTH, 1 - 0.42 / height, letters.shown(instruction, 90) or "no instruction",
+        LEFT / WIDTH, 1 - 0.42 / height, letters.shown(instruction, 70) or "no instruction",
         size=21, weight="bold", va="center", family=letters.families,
         color=INK if instruction else QUIET, style="normal" if instruction else "italic",
     )  # fmt: skip

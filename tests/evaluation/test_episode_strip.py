@@ -93,7 +93,7 @@ def test_an_instruction_in_letters_that_no_font_has_is_told_all_the_same():
     unassigned = "\U000e0fff"  # of no script
     found = texts(episode_figure(episode(text=f"put {unassigned} away\n" * 20)))
     (title,) = (text for text in found if text.startswith("put "))
-    assert "\\U000e0fff" in title and unassigned not in title and len(title) <= 90
+    assert "\\U000e0fff" in title and unassigned not in title and len(title) <= 70
 
 
 @pytest.mark.parametrize("steps", [1, 3])
