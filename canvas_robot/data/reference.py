@@ -66,19 +66,19 @@ def _read(
         shuffle_files=False,
     ).map(lambda example: example["steps"].batch(_MOST_STEPS).get_single_element())
     return [
-        _episode(f"{builder.name}/{split}/{number}", steps, layout, shown)
+        _episode(f"{builder.name}/{split}/{number}", steps, layout, camera)
         for number, steps in zip(numbers, tfds.as_numpy(dataset), strict=True)
     ]
 
 
-def _episode(name: str, steps: dict, layout: DatasetLayout, shown: str) -> Episode:
+def _episode(name: str, steps: dict, layout: DatasetLayout, camera: str) -> Episode:
     def value(key: str) -> np.ndarray:
         node = steps
         for part in key.removeprefix("steps/").split("/"):
             node = node[part]
         return node
 
-    images = value(shown)
+    images = value(layout.picture_key(camera))
     action = [value(column.key).reshape(len(images), -1) for column in layout.action]
     return Episode(
         name=name,
@@ -87,4 +87,5 @@ def _episode(name: str, steps: dict, layout: DatasetLayout, shown: str) -> Episo
         states=value(layout.state.key),
         actions=np.concatenate([part.astype(np.float32) for part in action], axis=1),
         stamps_ns=np.arange(len(images), dtype=np.int64) * STEP_NS,
+        camera=camera,
     )

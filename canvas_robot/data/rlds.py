@@ -156,8 +156,8 @@ def write_rlds(
 
     achieved: their actions are motions that were reached, not commands; the data set says so.
 
-    Raises ValueError without episodes or when their pictures differ in size, FileExistsError when
-    the folder exists.
+    Raises ValueError without episodes, for one that `example_from_episode` refuses, or when their
+    pictures differ in size, FileExistsError when the folder exists.
     """
     folder = Path(data_dir) / name / version
     if folder.exists():

@@ -58,7 +58,7 @@ class Stream:
 class BagInputs:
     """Stands in for node and control loop of `Inputs`: samples come out of a bag.
 
-    refused: of each signal, why messages were, as the node refuses them.
+    refused: of each signal, how many messages were, as by the node, and why the last.
 
     name: of the node, in whose namespace relative topics are. keep: what is kept of a sample.
     """
@@ -74,7 +74,7 @@ class BagInputs:
         self._namespace, self._keep = absolute(name).rpartition("/")[0], keep
         self._signals = binding.signals
         self.streams: dict[str, Stream] = defaultdict(Stream)
-        self.refused: dict[str, list[str]] = defaultdict(list)
+        self.refused: dict[str, tuple[int, str]] = {}
         self.received = defaultdict(list)  # of each topic: its message's type, and who takes it
         self._now_ns = 0
         Inputs(self, binding, arm, self, image_transport)
@@ -105,7 +105,8 @@ class BagInputs:
             stream.received_ns.append(self._now_ns)
 
     def fault(self, signal: str, detail: str) -> None:
-        self.refused[signal].append(detail)
+        count, _ = self.refused.get(signal, (0, ""))
+        self.refused[signal] = count + 1, detail
 
 
 def is_bag(path: Path) -> bool:

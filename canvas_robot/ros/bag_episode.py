@@ -66,7 +66,8 @@ def bag_episode(
             f"{folder}: control_rate_hz: expected 5, for the data are stored in steps of 0.2 s "
             f"without stamps, got {binding.control_rate_hz:g}"
         )
-    kept = (*_cameras(folder, binding), state_signal(binding))
+    cameras = _cameras(folder, binding)
+    kept = (*cameras, state_signal(binding))
     left_out([signal for signal in binding.sources.ros if signal not in kept])
     inputs = BagInputs(binding, arm_of(binding), image_transport, name, _small)
     commanded, told = Stream(), [""]
@@ -93,7 +94,7 @@ def bag_episode(
     shown = {signal: inputs.streams[signal] for signal in kept}
     for line in (*_refusals(kept, inputs), *_cuts(shown, binding)):
         tell(line)
-    return _episode(folder, binding, shown, commanded, words)
+    return _episode(folder, binding, cameras, shown, commanded, words)
 
 
 def _require_samples(folder: Path, signals: Sequence[str], inputs: BagInputs, heard: str) -> None:
@@ -111,11 +112,14 @@ def _require_samples(folder: Path, signals: Sequence[str], inputs: BagInputs, he
 
 def _refusals(signals: Iterable[str], inputs: BagInputs) -> list[str]:
     """Of each signal, how many messages are not taken and why the last is not."""
-    return [
-        f"{len(why)} messages of signal {signal!r} are refused, as the node does: {why[-1]}"
-        for signal in signals
-        if (why := inputs.refused.get(signal))
-    ]
+    lines = []
+    for signal in signals:
+        if signal in inputs.refused:
+            count, why = inputs.refused[signal]
+            lines.append(
+                f"{count} messages of signal {signal!r} are refused, as by the node: {why}"
+            )
+    return lines
 
 
 def _cuts(shown: dict[str, Stream], binding: Binding) -> list[str]:
@@ -124,10 +128,8 @@ def _cuts(shown: dict[str, Stream], binding: Binding) -> list[str]:
     last_ns = max(stream.stamps_ns[-1] for stream in shown.values())
     cuts = []
     for signal, stream in shown.items():
-        late_s, early_s = (
-            (stream.stamps_ns[0] - first_ns) / 1e9,
-            (last_ns - stream.stamps_ns[-1]) / 1e9,
-        )
+        late_s = (stream.stamps_ns[0] - first_ns) / 1e9
+        early_s = (last_ns - stream.stamps_ns[-1]) / 1e9
         limit_s = binding.signals[signal].max_age_s
         if late_s > limit_s:
             cuts.append(f"signal {signal!r} begins {late_s:.1f} s late: the episode begins with it")
@@ -174,11 +176,12 @@ def _binding_of(folder: Path, text: str) -> Binding:
 def _episode(
     folder: Path,
     binding: Binding,
+    cameras: dict[str, str],
     shown: dict[str, Stream],
     commanded: Stream,
     words: str,
 ) -> Episode:
-    cameras, state = _cameras(folder, binding), state_signal(binding)
+    state = state_signal(binding)
     first_ns = max(stream.stamps_ns[0] for stream in shown.values())
     last_ns = min(stream.stamps_ns[-1] for stream in shown.values())
     ticks = np.arange(first_ns, last_ns + 1, binding.tick_ns, dtype=np.int64)
@@ -195,9 +198,8 @@ def _episode(
                 gripper[step] = commanded.values[newest]
     gripper = np.clip(gripper, 0.0, 1.0)[:, None]
     actions = np.concatenate([composed_change(states), gripper], axis=1)
-    pictures = {stored: np.stack(at[signal][:-1]) for signal, stored in cameras.items()}
-    camera, images = next(iter(pictures.items()))
-    further = {stored: others for stored, others in pictures.items() if stored != camera}
+    pictures = ((stored, np.stack(at[signal][:-1])) for signal, stored in cameras.items())
+    (camera, images), *further = pictures
     return Episode(
         folder.name,
         words,
@@ -206,7 +208,7 @@ def _episode(
         np.float32(actions),
         ticks[:-1],
         camera,
-        further,
+        dict(further),
     )
 
 

@@ -40,14 +40,10 @@ def said_s_ago(info: Mapping[str, int]) -> float:
 
 def values_to_msg(values: Mapping[str, object]) -> list[KeyValue]:
     """A status's values: words as they are, all else as JSON; the inverse of `values_from_msg`."""
-    return [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    # Most are whole numbers, and there are thousands a second.
-    return str(value) if type(value) is int else json.dumps(value)
+    return [
+        KeyValue(key=key, value=value if isinstance(value, str) else json.dumps(value))
+        for key, value in values.items()
+    ]
 
 
 def values_from_msg(msg: DiagnosticStatus) -> dict[str, object]:
@@ -151,14 +147,10 @@ def pose_to_msg(
     """
     msg = PoseStamped() if into is None else into
     _set_header(msg.header, stamp, frame_id)
-    position, orientation = msg.pose.position, msg.pose.orientation
-    position.x, position.y, position.z = pose.position.tolist()
-    (
-        orientation.x,
-        orientation.y,
-        orientation.z,
-        orientation.w,
-    ) = quaternion_from_matrix(pose.rotation).tolist()
+    msg.pose.position.x, msg.pose.position.y, msg.pose.position.z = pose.position.tolist()
+    x, y, z, w = quaternion_from_matrix(pose.rotation).tolist()
+    msg.pose.orientation.x, msg.pose.orientation.y = x, y
+    msg.pose.orientation.z, msg.pose.orientation.w = z, w
     return msg
 
 
@@ -187,14 +179,13 @@ def twist_to_msg(
     """
     msg = TwistStamped() if into is None else into
     _set_header(msg.header, stamp, frame_id)
-    twist = msg.twist
-    twist.linear.x, twist.linear.y, twist.linear.z = linear.tolist()
-    twist.angular.x, twist.angular.y, twist.angular.z = angular.tolist()
+    msg.twist.linear.x, msg.twist.linear.y, msg.twist.linear.z = linear.tolist()
+    msg.twist.angular.x, msg.twist.angular.y, msg.twist.angular.z = angular.tolist()
     return msg
 
 
 def _set_header(header: Header, stamp: int, frame_id: str) -> None:
-    header.stamp.sec, header.stamp.nanosec = divmod(stamp, 1_000_000_000)
+    header.stamp = stamp_from_ns(stamp)
     header.frame_id = frame_id
 
 

@@ -50,7 +50,7 @@ from canvas_robot.ros.qos import (
 )
 from canvas_robot.ros.running import Period, Running
 from canvas_robot.ros.session import Session, open_session
-from canvas_robot.ros.ticker import FIRST_NS, Ticker
+from canvas_robot.ros.ticker import Ticker
 from canvas_robot.signals import SignalError
 
 RCLError = rclpy_implementation.RCLError
@@ -61,6 +61,8 @@ _SHOWN = 200  # characters of an instruction in the log
 _LINES_KNOWN = 1000  # of the log, that are not repeated
 # So long before a tick pictures are taken: one that is stamped after it must not be all there is.
 PICTURES_AHEAD_NS = 25_000_000
+# So long before a tick there is time to squash pictures, and once more for what came meanwhile.
+PREPARE_NS, PREPARE_AGAIN_NS = 5_000_000, 1_000_000
 _CHANGEABLE = ("instruction", "use_sim_time", *RELOADED)
 
 
@@ -251,7 +253,7 @@ class PolicyNode(LifecycleNode):
                 self.get_clock(),
                 binding.tick_ns,
                 self._on_tick,
-                self._on_tick_soon,
+                {PREPARE_NS: self._on_tick_soon, PREPARE_AGAIN_NS: self._on_tick_at_hand},
                 self._on_clock_stopped,
                 self._on_clock_jumped,
                 lambda: self._take_priority(max(settings.thread_priority - 1, 0)),
@@ -501,16 +503,20 @@ class PolicyNode(LifecycleNode):
             self._warn(refusal)
 
     @_outlived
-    def _on_tick_soon(self, index: int, stamp_ns: int, ahead_ns: int) -> None:
-        """Takes and squashes what the tick will most likely see: it then decides the sooner.
+    def _on_tick_soon(self, index: int, stamp_ns: int) -> None:
+        """Takes and squashes what the tick will most likely see: it then decides the sooner."""
+        self._look_ahead(index, stamp_ns, pictures=True)
 
-        A second time, cameras of which only the newest picture counts are left to the tick: there
-        is no time to squash another.
-        """
+    @_outlived
+    def _on_tick_at_hand(self, index: int, stamp_ns: int) -> None:
+        """The same of what came since, but for pictures: there is no time to squash more."""
+        self._look_ahead(index, stamp_ns, pictures=False)
+
+    def _look_ahead(self, index: int, stamp_ns: int, pictures: bool) -> None:
         running, period = self._running, self._running.period
         if not running.is_active:
             return
-        period.inputs.poll(pictures=ahead_ns >= FIRST_NS)
+        period.inputs.poll(pictures)
         foreseen = running.session.loop.foreseen(index, stamp_ns)
         if foreseen is not None:
             running.session.model.expect(foreseen)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import final
 
 from rclpy.clock import JumpThreshold, ROSClock
@@ -19,8 +19,6 @@ CLOCK_STOPPED_S = 0.5  # a simulation clock that stands still this long is a fau
 # in steps, and may be slow, but never goes back.
 SYSTEM_JUMP_S, SIMULATION_JUMP_S = 0.1, 0.5
 _READ_NS = 10_000_000  # two clocks that are read within so long are read at once
-# So long before it a tick is announced: there is time for pictures, then for what came meanwhile.
-FIRST_NS, AGAIN_NS = 5_000_000, 1_000_000
 _WALL_NAP_S = 0.05  # longest sleep, so that a stepped system clock is noticed
 _NS = 1_000_000_000
 
@@ -67,8 +65,8 @@ class Ticker:
         clock: ROS time: the system's, or /clock where the node uses simulation time.
         period_ns: of the control ticks.
         tick: called with (index, nominal time in ns).
-        soon: called shortly before, with the same, and FIRST_NS or AGAIN_NS; not for a tick that is
-            due at once, nor where a simulation's clock passes over that time.
+        ahead: what is called with the same so many ns before, the most first; not for a tick that
+            is due at once, nor where a simulation's clock passes over that time.
         stopped: called once each time the simulation clock has stood still for CLOCK_STOPPED_S.
         jumped: called with the seconds by which the clock jumped, ahead above 0; the grid starts
             anew.
@@ -80,13 +78,13 @@ class Ticker:
         clock: ROSClock,
         period_ns: int,
         tick: Callable[[int, int], None],
-        soon: Callable[[int, int, int], None],
+        ahead: Mapping[int, Callable[[int, int], None]],
         stopped: Callable[[], None],
         jumped: Callable[[float], None],
         begins: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock, self._period_ns = clock, period_ns
-        self._tick, self._soon = tick, soon
+        self._tick, self._ahead = tick, ahead
         self._stopped, self._jumped, self._begins = stopped, jumped, begins
         self._running = True
         self._awake = threading.Event()
@@ -159,11 +157,11 @@ class Ticker:
 
     def _announce(self, index: int, deadline: int) -> bool:
         """False where the ticker stops or the clock jumped first."""
-        for ahead_ns in (FIRST_NS, AGAIN_NS):
+        for ahead_ns, announce in self._ahead.items():
             if not self._wait_until(deadline - ahead_ns):
                 return False
             if self._now() < deadline:
-                self._soon(index, deadline, ahead_ns)
+                announce(index, deadline)
         return True
 
     def _wait_until(self, deadline: int) -> bool:
