@@ -43,6 +43,12 @@ ARGUMENTS = {
 }
 
 
+def check_is_file(name, path):
+    """Launch itself only warns of a parameters file that is not there, and starts without it."""
+    if not os.path.isfile(path):
+        raise ValueError(f"{name}: expected a parameters file, got {path!r}; nothing was started")
+
+
 def parameters_from_arguments(arguments):
     """The node's parameters that the arguments set; empty arguments set nothing."""
     parameters = {
@@ -54,7 +60,12 @@ def parameters_from_arguments(arguments):
     if binding:
         parameters["binding"] = binding
     if arguments["control_rate"]:
-        parameters["control_rate"] = float(arguments["control_rate"])
+        try:
+            parameters["control_rate"] = float(arguments["control_rate"])
+        except ValueError:
+            raise ValueError(
+                f"control_rate: expected a number, got {arguments['control_rate']!r}"
+            ) from None
     for name in ("use_sim_time", "autostart", "autoconfigure"):
         if arguments[name].lower() not in ("true", "false"):
             raise ValueError(f"{name}: expected true or false, got {arguments[name]!r}")
@@ -65,6 +76,7 @@ def parameters_from_arguments(arguments):
 def make_node(context):
     """The node, once the arguments' values are known."""
     arguments = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    check_is_file("params_file", arguments["params_file"])
     logger = os.path.join(arguments["namespace"].strip("/"), "policy").replace("/", ".")
     return [
         LifecycleNode(

@@ -5,12 +5,14 @@
 
 import os
 
-from ament_index_python.packages import get_package_share_directory
+import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     OpaqueFunction,
     SetEnvironmentVariable,
+    Shutdown,
 )
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
@@ -58,6 +60,12 @@ def switch(arguments, name):
     return arguments[name].lower() == "true"
 
 
+def check_is_file(name, path):
+    """Launch itself only warns of a parameters file that is not there, and starts without it."""
+    if not os.path.isfile(path):
+        raise ValueError(f"{name}: expected a parameters file, got {path!r}; nothing was started")
+
+
 def make_policy(arguments):
     """The policy node, on the bag's clock."""
     parameters = {name: switch(arguments, name) for name in ("dry_run", "autostart")}
@@ -77,10 +85,37 @@ def make_policy(arguments):
     )
 
 
+def policies_of(bag):
+    """Names of the nodes whose decisions are in a bag, by its metadata."""
+    try:
+        with open(os.path.join(bag, "metadata.yaml")) as file:
+            said = yaml.safe_load(file)["rosbag2_bagfile_information"]
+        topics = [one["topic_metadata"] for one in said["topics_with_message_count"]]
+        statuses = [one["name"] for one in topics if one["type"].endswith("/DiagnosticStatus")]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"bag: expected the folder of a bag, with its metadata.yaml, got {bag!r}: {error}"
+        ) from error
+    return sorted(name.rpartition("/")[0] for name in statuses if name.endswith("/status"))
+
+
 def make_player(arguments):
     """What the recorded policy heard, and the clock of that time."""
     policy = os.path.join("/", arguments["namespace"].strip("/"), "policy")
-    said = [f"{policy}/{topic}" for topic in SAID]
+    recorded = policies_of(arguments["bag"])
+    if recorded and policy not in recorded:
+        raise ValueError(
+            f"namespace: expected the recorded node's, which was {', '.join(recorded)}, "
+            f"got {arguments['namespace']!r}; its node is called policy here"
+        )
+    try:
+        get_package_share_directory("ros2bag")
+    except PackageNotFoundError:
+        raise ValueError(
+            "bag: `ros2 bag play` is not there; apt-get install ros-$ROS_DISTRO-ros2bag "
+            "ros-$ROS_DISTRO-rosbag2-storage-mcap"
+        ) from None
+    said = [f"{node}/{topic}" for node in [policy, *recorded] for topic in SAID]
     return ExecuteProcess(
         cmd=[
             *("ros2", "bag", "play", arguments["bag"], "--clock", "100"),
@@ -89,12 +124,14 @@ def make_player(arguments):
             *("/diagnostics", "/clock"),
         ],
         output="screen",
+        on_exit=Shutdown(reason="the bag has been played"),
     )
 
 
 def make_nodes(context):
     """Policy and player, once the arguments' values are known."""
     arguments = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    check_is_file("params_file", arguments["params_file"])
     return [make_policy(arguments), make_player(arguments)]
 
 

@@ -3,11 +3,16 @@
 import os
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, SetEnvironmentVariable
+from launch.actions import (
+    DeclareLaunchArgument,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    SetEnvironmentVariable,
+    Shutdown,
+)
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PythonExpression
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchDescription
 
@@ -42,42 +47,71 @@ PASSED_ON = (
 )
 
 
+def check_is_file(name, path):
+    """Launch itself only warns of a parameters file that is not there, and starts without it."""
+    if not os.path.isfile(path):
+        raise ValueError(f"{name}: expected a parameters file, got {path!r}; nothing was started")
+
+
+def number(arguments, name, kind, said):
+    """An argument that is a number."""
+    try:
+        return kind(arguments[name])
+    except ValueError:
+        raise ValueError(f"{name}: expected {said}, got {arguments[name]!r}") from None
+
+
+def make_policy(arguments):
+    """The policy node, on the robot's clock."""
+    use_sim_time = "true" if arguments["clock"] == "sim" else "false"
+    return IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(os.path.join(SHARE, "launch", "policy.launch.py")),
+        launch_arguments={
+            **{name: arguments[name] for name in PASSED_ON},
+            "use_sim_time": use_sim_time,
+        }.items(),
+    )
+
+
+def make_robot(arguments):
+    """The simulated robot; once it has ended, nothing is left to be driven."""
+    logger = os.path.join(arguments["namespace"].strip("/"), "sim_robot").replace("/", ".")
+    return Node(
+        package="canvas_robot",
+        executable="sim_robot",
+        name="sim_robot",
+        namespace=arguments["namespace"],
+        parameters=[
+            arguments["sim_params_file"],
+            {
+                "clock": arguments["clock"],
+                "real_time_factor": number(arguments, "real_time_factor", float, "a number"),
+                "task": arguments["task"],
+                "episode": number(arguments, "episode", int, "a whole number"),
+            },
+        ],
+        ros_arguments=["--log-level", f"{logger}:={arguments['log_level']}"],
+        output="screen",
+        emulate_tty=True,
+        on_exit=Shutdown(reason="the simulated robot has ended"),
+    )
+
+
+def make_nodes(context):
+    """Robot and policy, once the arguments' values are known to be right."""
+    arguments = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    for name in ("params_file", "sim_params_file"):
+        check_is_file(name, arguments[name])
+    if arguments["control_rate"]:
+        number(arguments, "control_rate", float, "a number")
+    # The included file sets the transport profile for both nodes: it stands before the robot.
+    return [make_policy(arguments), make_robot(arguments)]
+
+
 def generate_launch_description():
-    value = {name: LaunchConfiguration(name) for name in ARGUMENTS}
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
     ]
-    policy = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(os.path.join(SHARE, "launch", "policy.launch.py")),
-        launch_arguments={
-            **{name: value[name] for name in PASSED_ON},
-            "use_sim_time": PythonExpression(
-                ["'true' if '", value["clock"], "' == 'sim' else 'false'"]
-            ),
-        }.items(),
-    )
-    logger = PythonExpression(
-        ["('", value["namespace"], "'.strip('/') + '/sim_robot').strip('/').replace('/', '.')"]
-    )
-    robot = Node(
-        package="canvas_robot",
-        executable="sim_robot",
-        name="sim_robot",
-        namespace=value["namespace"],
-        parameters=[
-            value["sim_params_file"],
-            {
-                "clock": value["clock"],
-                "real_time_factor": ParameterValue(value["real_time_factor"], value_type=float),
-                "task": value["task"],
-                "episode": ParameterValue(value["episode"], value_type=int),
-            },
-        ],
-        ros_arguments=["--log-level", [logger, ":=", value["log_level"]]],
-        output="screen",
-        emulate_tty=True,
-    )
     without_screen = SetEnvironmentVariable("MUJOCO_GL", os.environ.get("MUJOCO_GL", "egl"))
-    # The included file sets the transport profile for both nodes: it stands before the robot.
-    return LaunchDescription([*declared, without_screen, policy, robot])
+    return LaunchDescription([*declared, without_screen, OpaqueFunction(function=make_nodes)])

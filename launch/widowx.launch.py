@@ -106,6 +106,12 @@ def switch(arguments, name):
     return arguments[name].lower() == "true"
 
 
+def check_is_file(name, path):
+    """Launch itself only warns of a parameters file that is not there, and starts without it."""
+    if not os.path.isfile(path):
+        raise ValueError(f"{name}: expected a parameters file, got {path!r}; nothing was started")
+
+
 def make_policy(arguments):
     """The policy node."""
     parameters = {name: switch(arguments, name) for name in SWITCHES}
@@ -150,6 +156,7 @@ def make_driver(package, share, arguments):
 def make_nodes(context):
     """Policy and driver, once the arguments' values are known."""
     arguments = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    check_is_file("params_file", arguments["params_file"])
     if not switch(arguments, "drivers"):
         return [make_policy(arguments)]
     found = installed_driver()

@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import logging
 import multiprocessing
+import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
@@ -97,7 +99,22 @@ class Facts:
 def prepare(device: str) -> None:
     """Lets the libraries load in the background; without it the first ModelProcess waits."""
     if _context(device) is _FORKED:
-        ensure_running()
+        with _without_interrupts():
+            ensure_running()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """What is started meanwhile never hears of Ctrl-C, which is for whoever started it.
+
+    To ignore it there would be late: it may come while libraries load.
+    """
+    resource_tracker.ensure_running()  # where it is started it takes the signal off the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _context(device: str) -> BaseContext:
@@ -339,7 +356,8 @@ class _Worker:
 
         def start() -> None:
             try:
-                self._process.start()
+                with _without_interrupts():
+                    self._process.start()
             except BaseException as error:
                 failed.append(error)
             finally:

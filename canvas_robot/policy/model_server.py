@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import threading
 import traceback
 from multiprocessing.connection import Connection, wait
@@ -39,7 +38,6 @@ def serve(connection: Connection, block: Block, settings: PolicySettings, thread
     Requests are as `_Served` takes them; answers ("done", result), ("refused", text) for
     a ValueError, and ("failed", text) for any other fault.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
     exchange = Exchange(connection, block)

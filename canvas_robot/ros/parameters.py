@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -319,6 +321,31 @@ def parameters_of_file(path: Path, name: str = "/policy") -> dict[str, object]:
         if _means(key, name):
             found |= parameter_dict_from_yaml_file(str(path), target_nodes=[key])
     return {name: Parameter.from_parameter_msg(msg).value for name, msg in found.items()}
+
+
+def check_params_files(node: Node) -> None:
+    """Raises ParameterError for a parameters file of the command line that says nothing to a node.
+
+    ROS passes over it in silence, and with it over a dry run or an emergency stop that it declares.
+    """
+    name, words = node.get_fully_qualified_name(), sys.argv
+    for file in (words[at + 1] for at, word in enumerate(words[:-1]) if word == "--params-file"):
+        meant = list(_entries(yaml.safe_load(Path(file).read_text())))
+        if not any(_means(one, name) for one in meant):
+            raise ParameterError(
+                f"{file}: expected an entry for {name}, got {', '.join(meant) or 'none'}; name it "
+                f"{name}, or /** for any node"
+            )
+
+
+def _entries(tree: object, above: str = "") -> Iterator[str]:
+    """Names, maybe with wildcards, of the nodes that a parameters file has an entry for."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if key == "ros__parameters":
+                yield above
+            else:
+                yield from _entries(value, f"{above}/{str(key).strip('/')}")
 
 
 def _means(key: str, name: str) -> bool:

@@ -35,6 +35,7 @@ from canvas_robot.ros.parameters import (
     RELOADED,
     ParameterError,
     Settings,
+    check_params_files,
     check_value,
     declare_parameters,
     read_settings,
@@ -124,6 +125,7 @@ class PolicyNode(LifecycleNode):
     def __init__(self, **kwargs) -> None:
         super().__init__("policy", **kwargs)
         declare_parameters(self)
+        check_params_files(self)
         for line in unknown_parameters(self):
             self.get_logger().error(f"ignored: {line}")
         prepare(self.get_parameter("device").value)

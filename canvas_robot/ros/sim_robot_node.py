@@ -34,7 +34,12 @@ from canvas_robot.ros.messages import (
     stamp_from_ns,
     values_to_msg,
 )
-from canvas_robot.ros.parameters import check_ros_name, declare, unknown_parameters
+from canvas_robot.ros.parameters import (
+    check_params_files,
+    check_ros_name,
+    declare,
+    unknown_parameters,
+)
 from canvas_robot.sim.physics import WidowXSim
 from canvas_robot.sim.running_episode import RunningEpisode
 from canvas_robot.sim.scene import Scene
@@ -82,6 +87,7 @@ class SimRobotNode(Node):
         for name, (default, description) in PARAMETERS.items():
             descriptor = ParameterDescriptor(description=description, read_only=True)
             declare(self, name, default, descriptor)
+        check_params_files(self)
         for line in unknown_parameters(self):
             self.get_logger().error(f"ignored: {line}")
         self._check_parameters()

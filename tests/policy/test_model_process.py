@@ -294,6 +294,50 @@ def test_a_process_that_hangs_does_not_outlive_the_one_that_asked():
     assert waits_for(lambda: not alive(pid))
 
 
+INTERRUPTED = """
+import multiprocessing, signal, sys
+from canvas_robot.policy.model_process import prepare
+
+signal.signal(signal.SIGINT, lambda number, frame: print("interrupted", flush=True))
+if __name__ == "__main__":
+    prepare(sys.argv[1])
+    print("loading", flush=True)
+    sys.stdin.read(1)
+    forked = multiprocessing.get_context("forkserver").Process(target=print, args=("alive",))
+    forked.start()
+    forked.join()
+"""
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def loads_torch(pid: int) -> bool:
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_ctrl_c_while_libraries_load_is_for_the_process_that_asked(tmp_path):
+    (tmp_path / "asks.py").write_text(INTERRUPTED)
+    with subprocess.Popen(
+        [sys.executable, "asks.py", "cpu"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as asks:
+        try:
+            assert asks.stdout.readline() == "loading\n"
+            assert waits_for(lambda: any(map(loads_torch, children(asks.pid))))
+            os.killpg(asks.pid, signal.SIGINT)
+            said, errors = asks.communicate("\n", timeout=PATIENCE_S)
+        finally:
+            asks.kill()
+    assert (said.split(), errors, asks.returncode) == (["interrupted", "alive"], "", 0)
+
+
 def test_a_stand_in_takes_its_time_and_decides_no_motion(started):
     process = started(PolicySettings(stand_in="constant", stand_in_ms=30.0))
     process.reset("touch the red cube")

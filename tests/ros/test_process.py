@@ -46,6 +46,31 @@ def test_a_parameters_file_that_is_none_is_named_with_what_one_is(tmp_path, text
     assert words in said and said.endswith("; mend the file") and "/project/" not in said
 
 
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("/sim_robt: {ros__parameters: {episode: 3}}", "/sim_robt"),
+        ("sim_robot: {ros__parameters: {episode: 3}}", "/sim_robot"),
+        ("left: {arm: {ros__parameters: {episode: 3}}, b: {ros__parameters: {a: 1}}}", "/left/arm"),
+    ],
+)
+def test_a_parameters_file_that_says_nothing_to_the_node_is_told(tmp_path, text, got):
+    file = tmp_path / "robot.yaml"
+    file.write_text(text)
+    said = refused("--params-file", str(file), "-r", "__ns:=/left")
+    assert said.startswith(f"error: {file}: expected an entry for /left/sim_robot, got {got}")
+    assert said.endswith("; name it /left/sim_robot, or /** for any node")
+
+
+@pytest.mark.parametrize("key", ["/**", "/left/sim_robot", "/*/sim_robot", "left/sim_robot"])
+def test_a_parameters_file_that_says_something_to_the_node_is_read(tmp_path, key):
+    file = tmp_path / "robot.yaml"
+    file.write_text(f"{key}: {{ros__parameters: {{episode: -1}}}}")
+    assert refused("--params-file", str(file), "-r", "__ns:=/left").startswith("error: episode: ")
+    file.write_text("left: {sim_robot: {ros__parameters: {episode: -1}}}")
+    assert refused("--params-file", str(file), "-r", "__ns:=/left").startswith("error: episode: ")
+
+
 def test_arguments_and_environment_that_ros_does_not_take_are_named():
     assert refused("-p", "task:=").startswith("error: ROS could not start: Couldn't parse param")
     said = refused(ROS_DOMAIN_ID="mine")
