@@ -99,6 +99,11 @@ def policies_of(bag):
     return sorted(name.rpartition("/")[0] for name in statuses if name.endswith("/status"))
 
 
+def end_with_bag(event, context):
+    """Nothing more will be heard, if this is not the end already."""
+    return None if context.is_shutdown else [Shutdown(reason="the bag has been played")]
+
+
 def make_player(arguments):
     """What the recorded policy heard, and the clock of that time."""
     policy = os.path.join("/", arguments["namespace"].strip("/"), "policy")
@@ -124,7 +129,7 @@ def make_player(arguments):
             *("/diagnostics", "/clock"),
         ],
         output="screen",
-        on_exit=Shutdown(reason="the bag has been played"),
+        on_exit=end_with_bag,
     )
 
 

@@ -73,8 +73,13 @@ def make_policy(arguments):
     )
 
 
+def end_with_robot(event, context):
+    """Nothing is left to be driven, if this is not the end already."""
+    return None if context.is_shutdown else [Shutdown(reason="the simulated robot has ended")]
+
+
 def make_robot(arguments):
-    """The simulated robot; once it has ended, nothing is left to be driven."""
+    """The simulated robot."""
     logger = os.path.join(arguments["namespace"].strip("/"), "sim_robot").replace("/", ".")
     return Node(
         package="canvas_robot",
@@ -93,7 +98,7 @@ def make_robot(arguments):
         ros_arguments=["--log-level", f"{logger}:={arguments['log_level']}"],
         output="screen",
         emulate_tty=True,
-        on_exit=Shutdown(reason="the simulated robot has ended"),
+        on_exit=end_with_robot,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import yaml
@@ -114,10 +114,16 @@ def test_a_value_that_an_argument_cannot_have_is_named(start, name, argument, go
         start(name, **{argument: got})
 
 
-def test_the_robot_of_a_simulation_ends_it_with_itself(start):
+def test_the_simulation_ends_with_its_robot_and_the_replay_with_its_bag_but_only_once(
+    start, recorded
+):
     robot = start("sim", clock="sim", episode="3")[-1]
     assert robot.named["parameters"][-1]["episode"] == 3
-    assert type(robot.named["on_exit"]).__name__ == "Shutdown"
+    for process in (robot, start("replay", bag=recorded, namespace="arm1")[-1]):
+        ends = process.named["on_exit"]
+        (action,) = ends(None, SimpleNamespace(is_shutdown=False))
+        assert type(action).__name__ == "Shutdown"
+        assert ends(None, SimpleNamespace(is_shutdown=True)) is None
 
 
 def test_what_the_recorded_policy_said_is_not_played_whatever_its_namespace(start, recorded):
