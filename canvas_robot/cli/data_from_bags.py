@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,7 @@ def from_bags(
     declared = load_binding(resolve_config("bindings", binding)) if binding else None
     console = data_console()
     unstored: set[str] = set()
+    stored: Counter[str] = Counter()  # episodes by their cameras
 
     def read(bag: Path) -> Episode:
         lines: list[str] = []
@@ -52,6 +54,7 @@ def from_bags(
             bag, declared, name, image_transport, instruction, unstored.update, lines.append
         )
         cameras = ", ".join(episode.pictures)
+        stored[cameras] += 1
         console.print(f"{len(episode):>6} steps  {bag}  {episode.instruction!r}  {cameras}")
         for line in lines:
             console.print(f"{'':>12}  {line}")
@@ -59,6 +62,12 @@ def from_bags(
 
     folder = write_rlds(map(read, bags), out, split, achieved=True)
     console.print(f"data set: {folder}")
+    if len(stored) > 1:
+        told = "; ".join(f"{count} have {cameras}" for cameras, count in stored.items())
+        console.print(
+            f"episodes differ in their cameras: {told}; training leaves those out that lack a "
+            f"camera which its schema looks at (data.rules.black)"
+        )
     if unstored:
         console.print(
             f"left out, for a step holds the arm's state, and the pictures of cameras that the "

@@ -88,7 +88,7 @@ class Inputs:
         binding: its sources.ros says what to subscribe to.
         arm: forward kinematics for joint states.
         loop: receives samples, faults and silences.
-        image_transport: "raw" or "compressed".
+        image_transport: "raw" or "compressed", of cameras whose source says neither.
         strained: called with what is wrong where a joint's effort is above the binding's limit.
         newest_only: signals of pictures of which no tick looks back at older ones.
     """
@@ -180,7 +180,7 @@ class Inputs:
             sampled(image, stamp_ns(msg.header.stamp), waited_ns)
 
         qos = NEWEST_QOS if signal in self._newest_only else qos_profile_sensor_data
-        if transport == "compressed" and source.depth is None:
+        if (source.transport or transport) == "compressed" and source.depth is None:
             topic = f"{source.topic}/compressed"
             self._add(CompressedImage, topic, signal, compressed, qos)
         else:

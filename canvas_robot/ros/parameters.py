@@ -113,7 +113,8 @@ PARAMETERS = {
     "ee_frame": ("", "frame that the commanded pose places; empty: the binding's ee_frame"),
     "image_transport": (
         "raw",
-        "raw: sensor_msgs/Image; compressed: sensor_msgs/CompressedImage on <topic>/compressed",
+        "raw: sensor_msgs/Image; compressed: sensor_msgs/CompressedImage on <topic>/compressed; of "
+        "cameras for which the binding does not say",
     ),
     "autostart": (False, "configure and activate at start"),
     "autoconfigure": (

@@ -182,6 +182,11 @@ class Replayer:
             raise ReplayError(f"binding: no recording holds the signals {', '.join(others)}")
         for source in binding.sources.ros.values():
             if isinstance(source, RosImage):
+                if source.transport == "compressed":
+                    raise ReplayError(
+                        f"binding: topic {source.topic}: expected transport: raw, as pictures are "
+                        f"replayed, got compressed"
+                    )
                 self._publishers["image"] = node.create_publisher(
                     Image, source.topic, QoSProfile(depth=5)
                 )

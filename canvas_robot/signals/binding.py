@@ -43,6 +43,7 @@ class DepthRange(_Declared):
 class RosImage(_Declared, tag_field="type", tag="image"):
     """sensor_msgs/Image on `topic`, sensor_msgs/CompressedImage on `topic`/compressed.
 
+    transport: which of them; None: as whoever listens is told for all cameras.
     depth: the images are of depth, 16UC1 in mm or 32FC1 in m, not compressed.
     dark_below: pictures of a smaller mean, 0 to 255, are refused; 0: none is.
     frozen_after_s: a picture that has not changed for longer is refused, as of a camera that hangs;
@@ -50,6 +51,7 @@ class RosImage(_Declared, tag_field="type", tag="image"):
     """
 
     topic: str
+    transport: Literal["raw", "compressed"] | None = None
     depth: DepthRange | None = None
     dark_below: float = 0.0
     frozen_after_s: float = 0.0
@@ -59,6 +61,11 @@ class RosImage(_Declared, tag_field="type", tag="image"):
             raise BindingError(
                 f"sources.ros, topic {self.topic}: expected dark_below from 0 to 255 and "
                 f"frozen_after_s of at least 0, got {self.dark_below} and {self.frozen_after_s}"
+            )
+        if self.transport == "compressed" and self.depth is not None:
+            raise BindingError(
+                f"sources.ros, topic {self.topic}: expected transport: raw with depth, for depth "
+                f"images are not read compressed, got {self.transport}"
             )
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from canvas_robot.cli import app
 from canvas_robot.data.bridge import BridgeV2
+from canvas_robot.data.transitions import DataRules, chosen
 from canvas_robot.kinematics.rule import gripper_from_state
 from canvas_robot.resources import config_path
 from canvas_robot.ros.bag import BagError
@@ -253,6 +254,18 @@ def test_every_camera_is_stored_where_the_binding_reads_it_from(tmp_path):
         np.testing.assert_allclose(decoded, newest, atol=2)  # JPEG
     with pytest.raises(BagError, match=r"'wrist_image'.* lack, "):
         bag_episode(write(tmp_path / "one", watched(800)), load_binding(TWO))
+
+
+def test_bags_that_differ_in_their_cameras_are_told(tmp_path):
+    about = RECORDED | {"canvas_robot.binding": TWO.read_text()}
+    wrist = seen(1200, "/wrist_camera/image_raw", 31, 100)
+    two = write(tmp_path / "two", [*watched(1200), *wrist], about)
+    one = write(tmp_path / "one", watched(1200))
+    words = ["data", "from-bags", *map(str, (one, two)), "-o", str(tmp_path)]
+    told = " ".join(CliRunner().invoke(app, words).output.split())
+    assert "in their cameras: 1 have image_0; 1 have image_0, image_3; training leaves" in told
+    kept = chosen(BridgeV2(tmp_path / "recorded"), DataRules(), ["image_0", "image_3"])
+    assert kept.left_out["no picture from image_3"] == 1 and len(kept) == 1
 
 
 @pytest.mark.parametrize("name", ["image_0", "image_7", "wrist"])

@@ -35,8 +35,8 @@ from canvas_robot.ros.decisions import DECISION_STATUS
 from canvas_robot.ros.images import image_from_msg
 from canvas_robot.ros.messages import joints_from_msg, pose_to_msg, stamp_ns, values_from_msg
 from canvas_robot.ros.processes import NodeProcesses, node_environment
-from canvas_robot.ros.replay import Recording, Replayer, SimulationClock
-from canvas_robot.signals.binding import load_binding
+from canvas_robot.ros.replay import Recording, Replayer, ReplayError, SimulationClock
+from canvas_robot.signals.binding import binding_from_yaml, load_binding
 from canvas_robot.signals.pose import Pose
 from canvas_robot.sim.reach import ReachTask
 from tests.ros.conftest import JOINTS, TIMEOUT_S
@@ -251,6 +251,15 @@ def test_real_episodes_get_a_command_a_tick_equal_to_the_policy_called_directly(
 def test_a_real_clip_gets_a_command_a_tick_equal_to_the_policy_called_directly(replay):
     goal = ("--instruction", "put the spoon on the towel")
     check_equal(replay(CLIP, "--fixed-joints", *goal, "--rate", "2", "--verify"))
+
+
+def test_a_camera_that_is_heard_compressed_is_not_replayed(monitor):
+    text = config_path("bindings", "widowx.yaml").read_text()
+    said = text.replace("{type: image,", "{type: image, transport: compressed,")
+    with pytest.raises(
+        ReplayError, match=r"camera/image_raw: expected transport: raw, .* got comp"
+    ):
+        Replayer(monitor, binding_from_yaml(said), SimulationClock(monitor, 6.0))
 
 
 def test_a_recording_in_which_the_machine_came_to_a_halt_is_replayed_again(nodes, monitor):

@@ -32,7 +32,7 @@ from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.monitor import Monitor
 from canvas_robot.ros.record import OUTPUTS, Recorder, RecordError, input_topics
 from canvas_robot.ros.record_run import run_record
-from canvas_robot.signals import load_binding
+from canvas_robot.signals import binding_from_yaml, load_binding
 from tests.ros.conftest import FOLLOWING, TIMEOUT_S, NodeInThread, Robot, new_domain
 
 WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
@@ -280,3 +280,14 @@ def test_a_folder_that_is_no_bag_is_refused(tmp_path):
 def test_the_inputs_of_a_binding_are_those_that_its_node_hears(transport):
     camera = "camera/image_raw" + ("/compressed" if transport == "compressed" else "")
     assert set(input_topics(WIDOWX, transport)) == {camera, "joint_states"}
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_a_camera_whose_source_says_its_transport_keeps_it(transport):
+    text = config_path("bindings", "widowx_two_cameras.yaml").read_text()
+    said = text.replace("topic: camera/image_raw,", "topic: camera/image_raw, transport: raw,")
+    other = "topic: wrist_camera/image_raw,"
+    said = said.replace(other, f"{other} transport: compressed,")
+    assert set(input_topics(binding_from_yaml(said), transport)) == {
+        *("camera/image_raw", "wrist_camera/image_raw/compressed", "joint_states")
+    }

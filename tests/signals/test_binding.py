@@ -242,6 +242,17 @@ def test_a_control_rate_that_no_robot_has_is_refused(widowx, rate):
             "depth: expected 0 <= near < far, got 1.0 and 0.5",
         ),
         (
+            edited(
+                *("sources", "ros", "image"),
+                **{"transport": "compressed", "depth": {"near": 0.5, "far": 1.0}},
+            ),
+            "expected transport: raw with depth, for depth images are not read compressed",
+        ),
+        (
+            edited("sources", "ros", "image", transport="theora"),
+            "Invalid enum value 'theora'",
+        ),
+        (
             edited("sources", "ros", state=FIELDS),
             "sources.ros.state: expected a vector signal and one field for each of its components, "
             "got a VectorSignal and 1 fields",
