@@ -18,6 +18,7 @@ from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64, Float64MultiArray, String
 from trajectory_msgs.msg import JointTrajectory
 
+from canvas_robot.ros.definitions import add_type, kind_of
 from canvas_robot.ros.fields import message_class
 from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.inputs import Inputs
@@ -182,17 +183,11 @@ class Recorder:
         )
 
     def _subscribe(self, topic: str, msg_type: type, typestore) -> None:
-        package, name = msg_type.__module__.split(".")[0], msg_type.__name__
         full_name = self._listener.node.resolve_topic_name(topic, only_expand=True)
-        kind = f"{package}/msg/{name}"
         if full_name in {connection.topic for connection in self._writer.connections}:
             return  # asked for twice
-        if kind not in typestore.fielddefs:
-            self._listener.node.get_logger().warning(
-                f"{full_name}: {kind} is not recorded: unknown type"
-            )
-            return
-        connection = self._writer.add_connection(full_name, kind, typestore=typestore)
+        add_type(typestore, msg_type)
+        connection = self._writer.add_connection(full_name, kind_of(msg_type), typestore=typestore)
 
         def write(data: bytes) -> None:
             self._writer.write(connection, time.time_ns(), data)
