@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.status import going_on_from
 from canvas_robot.signals import Binding, History, SignalError
+
+_FIRST = 20  # messages of a topic: as many as may be black, or early, while a robot starts
 
 
 class BagError(ValueError):
@@ -129,6 +132,21 @@ def opened(folder: Path) -> Iterator[Reader]:
             f"ended by force, `mcap recover` saves what is in its .mcap file, and `ros2 bag "
             f"reindex -s mcap` makes its metadata.yaml anew"
         ) from error
+
+
+def refused_from_the_first(
+    folder: Path, binding: Binding, image_transport: str, name: str
+) -> dict[str, str]:
+    """Why, by signal, a node would take none of the first messages of a bag. Raises BagError."""
+    inputs = BagInputs(binding, arm_of(binding), image_transport, name)
+    with opened(folder) as reader:
+        for connection in reader.connections:
+            if connection.topic in inputs.received:
+                messages = reader.messages(connections=[connection])
+                for _, received_ns, data in itertools.islice(messages, _FIRST):
+                    inputs.take(connection.topic, received_ns, data)
+    refused = {signal: why for signal, (_, why) in inputs.refused.items()}
+    return {s: why for s, why in refused.items() if not inputs.streams[s].stamps_ns}
 
 
 def verify_bag(

@@ -108,8 +108,9 @@ class Recorder:
         self._latched: set[str] = set()  # topics of which what was said before counts
         name = absolute(name)
         arguments = remapping_arguments(remap, name)
+        inputs = input_topics(binding, image_transport)
         types = {
-            **input_topics(binding, image_transport),
+            **inputs,
             **{f"{name}/{topic}": msg_type for topic, msg_type in OUTPUTS.items()},
             "/diagnostics": DiagnosticArray,
             "/clock": Clock,
@@ -131,6 +132,7 @@ class Recorder:
         typestore = get_typestore(Stores.ROS2_JAZZY)
         for topic, msg_type in types.items():
             self._subscribe(topic, msg_type, typestore)
+        self._awaited = sorted({self._full_name(topic) for topic in (*inputs, *topics)})
 
     def __enter__(self) -> Recorder:
         return self
@@ -153,6 +155,14 @@ class Recorder:
             return ""
         shutil.rmtree(self.folder)
         return f"nothing came of {', '.join(self.topics)}, and no bag is left"
+
+    def unheard(self) -> list[str]:
+        """Inputs of the binding, and topics that were asked for beside, of which nothing came."""
+        return [topic for topic in self._awaited if not self.counts[topic]]
+
+    def _full_name(self, topic: str) -> str:
+        """As the binding gives it, whatever it is remapped to."""
+        return self._listener.node.resolve_topic_name(topic, only_expand=True)
 
     def spin_for(self, seconds: float) -> None:
         """Takes messages for so long. Raises RecordError where the disk is full."""
@@ -183,7 +193,7 @@ class Recorder:
         )
 
     def _subscribe(self, topic: str, msg_type: type, typestore) -> None:
-        full_name = self._listener.node.resolve_topic_name(topic, only_expand=True)
+        full_name = self._full_name(topic)
         if full_name in {connection.topic for connection in self._writer.connections}:
             return  # asked for twice
         add_type(typestore, msg_type)

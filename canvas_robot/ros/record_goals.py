@@ -152,6 +152,8 @@ class RecordGoals:
                     if not stopped:
                         episode.outcome = _Result.FAILED
                     episode.message += f"; {nothing}: do robot and node run in this domain?"
+                elif unheard := episode.recorder.unheard():
+                    episode.message += f"; nothing came of {', '.join(unheard)}"
         except OSError as error:  # its end did not fit on the disk
             episode.outcome, episode.message = _Result.FAILED, str(error)
         self._server.end(episode.handle)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
+from canvas_robot.kinematics.arm_model import is_topic
 from canvas_robot.resources import resolve_config
 from canvas_robot.ros.findings import absolute
 from canvas_robot.ros.images import check_transport
 from canvas_robot.ros.processes import user_domain_id
 from canvas_robot.ros.record import Recorder, RecordError
-from canvas_robot.signals import load_binding
+from canvas_robot.signals import Binding, load_binding
 
 
 def run_record(
@@ -29,7 +30,7 @@ def run_record(
     instruction: str = "",
     topics: Sequence[str] = (),
 ) -> bool:
-    """Records for `seconds`, or until Ctrl-C; True where anything came.
+    """Records for `seconds`, or until Ctrl-C; True where all came that a node decides on.
 
     The bag's metadata says the instruction, where there is one, and the whole binding.
 
@@ -66,7 +67,25 @@ def run_record(
     console.print(f"bag: {folder}")
     if not any(topic.endswith("/status") for topic in recorder.counts):
         console.print(f"nothing came of the node {name!r}: is that its name, with its namespace?")
-    return True
+    useless = list(_useless(recorder, declared, image_transport, name))
+    for line in useless:
+        console.print(line)
+    return not useless
+
+
+def _useless(
+    recorder: Recorder, binding: Binding, image_transport: str, name: str
+) -> Iterator[str]:
+    """What no node could decide on, and nothing learn from, in a bag that is closed."""
+    from canvas_robot.ros.bag import refused_from_the_first  # brings torch
+
+    for topic in recorder.unheard():
+        yield f"nothing came of {topic}"
+    if binding.robot is None or is_topic(binding.robot.arm):
+        return  # who the arm is was not recorded: nobody can say what a node would refuse
+    refused = refused_from_the_first(recorder.folder, binding, image_transport, name)
+    for signal, why in refused.items():
+        yield f"signal {signal!r}: a node refuses its messages: {why}"
 
 
 def run_goals(

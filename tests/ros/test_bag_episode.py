@@ -205,6 +205,21 @@ def test_all_bags_are_looked_at_before_the_first_is_read(tmp_path):
     assert "steps" not in done.output
 
 
+def test_bags_that_make_no_episode_are_passed_over_where_that_is_asked_for(tmp_path):
+    good, short = write(tmp_path / "good", watched(800)), write(tmp_path / "short", watched(100))
+    bags = [str(tmp_path / "none"), str(short), str(good)]
+    words = ["data", "from-bags", *bags[1:], "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code and "expected two control ticks at least" in str(done.exception)
+    done = CliRunner().invoke(app, [*words, bags[0], "--skip-unusable"])
+    told = " ".join(done.output.split())
+    assert done.exit_code == 0 and told.count("passed over: ") == 2
+    assert "2 of 3 bags passed over" in told and len(BridgeV2(tmp_path / "out/recorded")) == 1
+    words = ["data", "from-bags", *bags[:2], "-o", str(tmp_path / "no"), "--skip-unusable"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code and all(bag in str(done.exception) for bag in bags[:2])
+
+
 def test_what_cannot_be_asked_for_is_refused_before_a_bag_is_read(tmp_path):
     bag, file = write(tmp_path / "bag", watched(800)), tmp_path / "file"
     file.touch()

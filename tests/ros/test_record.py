@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -231,6 +232,39 @@ def test_where_nothing_comes_no_bag_is_left_and_what_was_awaited_is_told(
         told = console.file.getvalue()
         assert "/camera/image_raw" in told and f"ROS_DOMAIN_ID {domain_id}" in told
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Records a robot by the command; whether the bag is whole, and what is said of it."""
+    domain = new_domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+
+    def of(**changes) -> tuple[bool, str]:
+        console, folder = Console(file=io.StringIO(), width=1000), tmp_path / "bag"
+        with closing(Robot(domain)) as robot:
+            vars(robot).update(changes)
+            whole = run_record(folder, "widowx.yaml", "raw", "policy", 4.0, console)
+        return whole, console.file.getvalue()
+
+    return of
+
+
+def test_a_bag_in_which_all_came_is_whole(run):
+    whole, told = run()
+    assert whole and "nothing came of /" not in told and "refuses" not in told
+
+
+def test_an_input_of_which_nothing_came_is_told_and_the_bag_is_not_whole(run, tmp_path):
+    whole, told = run(picture=None)
+    assert not whole and "nothing came of /camera/image_raw" in told
+    assert is_bag(tmp_path / "bag")
+
+
+def test_an_input_that_no_node_would_take_is_told_and_the_bag_is_not_whole(run):
+    small = np.full((10, 20, 3), 90, np.uint8)
+    whole, told = run(picture=small)
+    assert not whole and "signal 'image': a node refuses its messages: " in told and "20x10" in told
 
 
 def test_a_bag_without_decisions_says_so(tmp_path, domain_id):
