@@ -48,7 +48,6 @@ class FieldReader:
         self._paths = [_parsed(field) for field in source.fields]
         for field, path in zip(source.fields, self._paths, strict=True):
             _check(field, path, self.message)
-        self.has_header = "header" in self.message.get_fields_and_field_types()
 
     def read(self, msg: Any) -> np.ndarray:
         """(n,) float64, in the order of the fields; MessageError where one is not there."""

@@ -173,11 +173,11 @@ class Inputs:
 
         def raw(msg: Image, waited_ns: int) -> None:
             image = image_from_msg(msg, source.depth)
-            sampled(image, stamp_ns(msg.header.stamp), waited_ns)
+            sampled(image, self._stamp_ns(source, msg, waited_ns), waited_ns)
 
         def compressed(msg: CompressedImage, waited_ns: int) -> None:
             image = image_from_compressed_msg(msg, max_pixels)
-            sampled(image, stamp_ns(msg.header.stamp), waited_ns)
+            sampled(image, self._stamp_ns(source, msg, waited_ns), waited_ns)
 
         qos = NEWEST_QOS if signal in self._newest_only else qos_profile_sensor_data
         if (source.transport or transport) == "compressed" and source.depth is None:
@@ -195,7 +195,8 @@ class Inputs:
                 self._look_at_efforts(msg, source.joints)
             self._look_at_limits(source.joints, positions[:-1])
             state = self._arm.measured_state(positions[:-1], float(positions[-1]))
-            if self._loop.sample(signal, stamp_ns(msg.header.stamp), state, waited_ns):
+            stamp = self._stamp_ns(source, msg, waited_ns)
+            if self._loop.sample(signal, stamp, state, waited_ns):
                 self.joints = positions
 
         self._add(JointState, source.topic, signal, receive, VECTOR_QOS)
@@ -228,7 +229,7 @@ class Inputs:
         reader = FieldReader(source)
 
         def receive(msg, waited_ns: int) -> None:
-            stamp = self._stamp_ns(msg, reader)
+            stamp = self._stamp_ns(source, msg, waited_ns)
             self._loop.sample(signal, stamp, np.float32(reader.read(msg)), waited_ns)
 
         self._add(reader.message, source.topic, signal, receive, VECTOR_QOS)
@@ -253,17 +254,19 @@ class Inputs:
         for index, part in enumerate(source.parts):
             reader = FieldReader(part)
 
-            def receive(msg, waited_ns: int, index: int = index, reader=reader) -> None:
+            def receive(msg, waited_ns: int, index=index, part=part, reader=reader) -> None:
                 came_ns = time.monotonic_ns() - waited_ns
-                joining.take(index, self._stamp_ns(msg, reader), (reader.read(msg), came_ns))
+                stamp = self._stamp_ns(part, msg, waited_ns)
+                joining.take(index, stamp, (reader.read(msg), came_ns))
 
             self._add(reader.message, part.topic, signal, receive, VECTOR_QOS)
 
-    def _stamp_ns(self, msg, reader: FieldReader) -> int:
-        """Of a message: its header's, or now."""
-        if reader.has_header:
-            return stamp_ns(msg.header.stamp)
-        return self._node.get_clock().now().nanoseconds
+    def _stamp_ns(self, source: RosImage | RosJoints | RosFields, msg, waited_ns: int) -> int:
+        """Of a message: its header's, or when it came, on the robot's clock."""
+        header = getattr(msg, "header", None)
+        if header is not None and source.stamp == "header":
+            return stamp_ns(header.stamp)
+        return self._node.get_clock().now().nanoseconds - waited_ns
 
     def _subscribe_pose(
         self, signal: str, source: RosPose, base_frame: str, max_age_s: float

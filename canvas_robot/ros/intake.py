@@ -31,7 +31,10 @@ _KEPT = 256  # arrivals of a signal
 def why_unstamped(stamp_ns: int, now_ns: int) -> str:
     """What a message without a stamp lacks; "" where it has one."""
     if stamp_ns == 0 and now_ns > _SURELY_STAMPED_NS:
-        return "expected a stamp, got 0; let its driver set header.stamp"
+        return (
+            "expected a stamp, got 0; let its driver set header.stamp, or say stamp: received in "
+            "the binding's source"
+        )
     return ""
 
 

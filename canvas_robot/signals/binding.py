@@ -40,7 +40,16 @@ class DepthRange(_Declared):
             raise BindingError(f"depth: expected 0 <= near < far, got {self.near} and {self.far}")
 
 
-class RosImage(_Declared, tag_field="type", tag="image"):
+class _Stamped(_Declared):
+    """stamp: when a message counts as taken: as its header says, or when it is received, for a
+    driver that sets no stamps, or those of a clock of its own. What it was late by on the way is
+    not seen then.
+    """
+
+    stamp: Literal["header", "received"] = "header"
+
+
+class RosImage(_Stamped, kw_only=True, tag_field="type", tag="image"):
     """sensor_msgs/Image on `topic`, sensor_msgs/CompressedImage on `topic`/compressed.
 
     transport: which of them; None: as whoever listens is told for all cameras.
@@ -69,7 +78,7 @@ class RosImage(_Declared, tag_field="type", tag="image"):
             )
 
 
-class RosJoints(_Declared, tag_field="type", tag="joint_states"):
+class RosJoints(_Stamped, kw_only=True, tag_field="type", tag="joint_states"):
     """End-effector state by forward kinematics of measured joints.
 
     They come as sensor_msgs/JointState on `topic`, by name.
@@ -93,12 +102,12 @@ class RosPose(_Declared, tag_field="type", tag="pose"):
     gripper: str = "gripper"
 
 
-class RosFields(_Declared, tag_field="type", tag="fields"):
+class RosFields(_Stamped, kw_only=True, tag_field="type", tag="fields"):
     """A vector of numbers out of messages of any type.
 
     message: its type, such as geometry_msgs/msg/WrenchStamped. fields: a path for each component of
     the signal, such as wrench.force.x, data[3], or position[waist] by the message's own names.
-    A message without a header counts as taken when it arrives.
+    A message without a header counts as taken when it is received.
     """
 
     topic: str
@@ -372,6 +381,13 @@ class Binding(_Declared, omit_defaults=True):
     def _check_sizes(self) -> None:
         for name, source in self.sources.ros.items():
             signal = self.signals[name]
+            parts = source.parts if isinstance(source, RosJoined) else (source,)
+            received = any(getattr(part, "stamp", "header") == "received" for part in parts)
+            if received and getattr(signal, "max_skew_s", None) is not None:
+                raise BindingError(
+                    f"sources.ros.{name}: expected stamp: header where the signal has max_skew_s, "
+                    f"which compares when samples were taken, got received"
+                )
             if isinstance(source, RosFields | RosJoined) and (
                 not isinstance(signal, VectorSignal) or signal.size != len(source.fields)
             ):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import rclpy
 import torch
+import yaml
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -24,6 +25,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
+from canvas_robot.resources import config_path
 from canvas_robot.ros.images import image_to_msg
 from canvas_robot.ros.messages import joints_to_msg
 from canvas_robot.ros.monitor import Monitor
@@ -53,6 +55,14 @@ torch.set_num_threads(1)  # as the node does: rounding depends on it
 signal.signal(signal.SIGINT, signal.default_int_handler)
 adopt_node_environment()
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+def received(*signals: str) -> str:
+    """The shipped binding's YAML, where messages of these signals count as taken on receipt."""
+    data = yaml.safe_load(config_path("bindings", "widowx.yaml").read_text())
+    for signal_name in signals:
+        data["sources"]["ros"][signal_name]["stamp"] = "received"
+    return yaml.safe_dump(data)
 
 
 def _claimed() -> Iterator[int]:

@@ -23,7 +23,7 @@ from canvas_robot.ros.messages import joints_to_msg, stamp_from_ns
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import Binding, load_binding
 from canvas_robot.signals.binding import BindingError, RosFields, RosJoined, binding_from_yaml
-from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S
+from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S, received
 
 PICTURE = np.full((64, 64, 3), 90, np.uint8)
 
@@ -149,6 +149,29 @@ def test_a_bag_gives_one_topic_to_all_that_are_made_of_it():
     ):
         inputs.take(topic, stamp, serialize_message(msg))
     assert inputs.streams["state"].stamps_ns == inputs.streams["touch"].stamps_ns == [1]
+
+
+def test_what_counts_as_received_has_no_need_of_stamps_that_mean_anything():
+    binding = binding_from_yaml(received("image", "state"))
+    inputs = BagInputs(binding, Arm.load("wx250s"), "raw", "/policy")
+    picture = image_to_msg(np.full((256, 256, 3), 90, np.uint8), 0, "camera")
+    for stamp in (10**9, 2 * 10**9):
+        inputs.take("/joint_states", stamp, serialize_message(joints_to_msg(JOINTS, RESET, 5)))
+        inputs.take("/camera/image_raw", stamp + 7, serialize_message(picture))
+    assert inputs.streams["state"].stamps_ns == [10**9, 2 * 10**9]
+    assert inputs.streams["image"].stamps_ns == [10**9 + 7, 2 * 10**9 + 7]
+
+
+def test_a_message_counts_from_when_it_came_not_from_when_it_was_taken(domain_id):
+    topic = (JointState, "joint_states")
+    binding = binding_from_yaml(received("state"))
+    with hearing(domain_id, binding, topic) as (inputs, told, joints):
+        before_ns = time.time_ns()
+        joints.publish(joints_to_msg(JOINTS, RESET, 0))
+        time.sleep(0.05)  # it lies there
+        polled(inputs, lambda: told.stamps["state"])
+    (stamp,) = told.stamps["state"]
+    assert told.waited_ns > 0 and before_ns <= stamp <= time.time_ns() - told.waited_ns
 
 
 def test_every_part_of_a_joined_vector_is_checked_before_anything_is_heard():

@@ -39,7 +39,7 @@ from canvas_robot.ros.parameters import unknown_parameters
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import load_binding
 from canvas_robot.signals.pose import bridge_state_from_pose
-from tests.ros.conftest import JOINTS, PATIENCE_S, RESET, TIMEOUT_S
+from tests.ros.conftest import JOINTS, PATIENCE_S, RESET, TIMEOUT_S, received
 
 LIMITS = load_binding(config_path("bindings", "widowx.yaml")).robot
 SECOND_NS = 1_000_000_000
@@ -572,6 +572,18 @@ def test_a_parameter_that_cannot_be_used_fails_configure_and_can_be_mended(
     good = {"image_transport": "raw", "dtype": "float32", "refresh": "inline"}.get(name, "")
     node.set_parameters([Parameter(name, value=good)])
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+def test_messages_without_stamps_are_acted_on_where_they_count_as_received(
+    start_policy, robot, monitor, tmp_path
+):
+    robot.stamp = lambda now_ns: 0
+    binding = tmp_path / "received.yaml"
+    binding.write_text(received("image", "state"))
+    start_policy(autostart=True, instruction="touch the red cube", binding=str(binding))
+    assert monitor.wait_for(lambda: any(s.active for s in monitor.statuses), TIMEOUT_S)
+    assert monitor.wait_for(lambda: monitor.motions, TIMEOUT_S)
+    assert 0 <= monitor.motions[0]["image_age_ms"] < 1e3
 
 
 def test_compressed_pictures_are_read_where_they_are_asked_for(start_policy, robot, monitor):

@@ -61,6 +61,15 @@ def edited(*path, **changes) -> str:
     return yaml.safe_dump(data)
 
 
+def test_what_counts_as_received_has_no_skew_to_look_at():
+    received = edited("sources", "ros", "image", stamp="received")
+    assert binding_from_yaml(received).sources.ros["image"].stamp == "received"
+    data = yaml.safe_load(received)
+    data["signals"]["image"]["max_skew_s"] = 0.05
+    with pytest.raises(BindingError, match=r"sources\.ros\.image: expected stamp: header where"):
+        binding_from_yaml(yaml.safe_dump(data))
+
+
 @shipped
 def test_every_shipped_binding_fits_a_shipped_schema(path):
     name = SCHEMAS.get(path.stem, "widowx_tiny")
