@@ -88,6 +88,7 @@ class Recorder:
     Raises:
         RecordError: the folder exists, or nobody publishes one of `topics`.
         BindingError: the messages of one of `topics` are not installed.
+        DefinitionError: messages of a topic cannot be written.
         ValueError: a rule is none.
     """
 
@@ -119,8 +120,11 @@ class Recorder:
         self._listener = Listener(
             "canvas_robot_recorder", domain_id, namespace=namespace, arguments=arguments
         )
+        typestore = get_typestore(Stores.ROS2_JAZZY)
         try:
             types |= {topic: self._type_of(topic) for topic in topics}
+            for msg_type in types.values():
+                add_type(typestore, msg_type)
         except Exception:
             self._listener.close()
             raise
@@ -129,7 +133,6 @@ class Recorder:
         for key, value in (about or {}).items():
             self._writer.set_custom_data(key, value)
         self._writer.open()
-        typestore = get_typestore(Stores.ROS2_JAZZY)
         for topic, msg_type in types.items():
             self._subscribe(topic, msg_type, typestore)
         self._awaited = sorted({self._full_name(topic) for topic in (*inputs, *topics)})
@@ -196,7 +199,6 @@ class Recorder:
         full_name = self._full_name(topic)
         if full_name in {connection.topic for connection in self._writer.connections}:
             return  # asked for twice
-        add_type(typestore, msg_type)
         connection = self._writer.add_connection(full_name, kind_of(msg_type), typestore=typestore)
 
         def write(data: bytes) -> None:

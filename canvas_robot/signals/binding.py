@@ -304,7 +304,7 @@ class Binding(_Declared, omit_defaults=True):
                     f"sources.{origin}: names signals {unknown}; "
                     f"declared signals: {sorted(self.signals)}"
                 )
-        self._check_sizes()
+        self._check_ros_sources()
         try:
             self._check_environment()
         except SignalError as error:
@@ -378,7 +378,7 @@ class Binding(_Declared, omit_defaults=True):
         for region, bound_region in self.regions.items():
             _check_region(region, bound_region, schema)
 
-    def _check_sizes(self) -> None:
+    def _check_ros_sources(self) -> None:
         for name, source in self.sources.ros.items():
             signal = self.signals[name]
             parts = source.parts if isinstance(source, RosJoined) else (source,)

@@ -29,6 +29,7 @@ from canvas_robot.resources import config_path
 from canvas_robot.ros import record
 from canvas_robot.ros.bag import BagError, is_bag, verify_bag
 from canvas_robot.ros.decisions import COMMAND_STATUS, DECISION_STATUS
+from canvas_robot.ros.definitions import DefinitionError
 from canvas_robot.ros.messages import values_from_msg
 from canvas_robot.ros.monitor import Monitor
 from canvas_robot.ros.record import OUTPUTS, Recorder, RecordError, input_topics
@@ -215,6 +216,15 @@ def test_a_replay_plays_nothing_that_the_recorded_policy_commanded_or_told():
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SAID"
     ]
     assert set(said) == set(OUTPUTS) - {"instruction"}
+
+
+def test_where_messages_of_an_input_cannot_be_written_no_bag_is_begun(tmp_path, domain_id):
+    wide = {"get_fields_and_field_types": lambda: {"data": "wstring"}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "input_topics", lambda *_: {"wide": type("Wide", (), wide)})
+        with pytest.raises(DefinitionError, match="Wide: expected no wide strings"):
+            Recorder(tmp_path / "bag", WIDOWX, "raw", "policy", domain_id)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_exists_is_not_written_over(tmp_path, domain_id):
