@@ -28,6 +28,7 @@ from canvas_robot.sim.workplace import FINGER_RESET, TABLE_RESET
 
 CAMERA_HZ, JOINT_HZ = 20.0, 50.0
 SIZE, OTHER_SIZE = (480, 640), (240, 320)
+TURN_RAD = 0.05  # between two joint states, of an arm that is turned
 COMMAND_TOPIC = "policy/target_pose"
 _LATE = Duration(nanoseconds=100_000_000)  # two periods of the camera
 _CAMERA_QOS = QoSProfile(
@@ -120,7 +121,7 @@ class FaultRobot:
         self.pictures: Sequence[Image] = self._moving
         self.camera_stamp: Callable[[int], int] = _now
         self.joint_stamp: Callable[[int], int] = _now
-        self.joints = np.append(TABLE_RESET, FINGER_RESET)
+        self.joints, self._turning = np.append(TABLE_RESET, FINGER_RESET), 0.0
         self.tell: Callable[[tuple[str, ...], np.ndarray], tuple] | None = _as_they_are
         if self.clock is not None:
             self.clock.go()
@@ -153,10 +154,8 @@ class FaultRobot:
         self.pictures, self.tell = [], None
 
     def turn_waist(self, radians: float) -> None:
-        """The arm is somewhere else at once."""
-        joints = self.joints.copy()
-        joints[0] += radians
-        self.joints = joints
+        """The arm is turned, as fast as somebody's hand turns it."""
+        self._turning += radians
 
     def instruct(self, text: str) -> None:
         self._instruction.publish(String(data=text))
@@ -177,6 +176,7 @@ class FaultRobot:
 
     def _publish(self, index: int) -> None:
         clock, now_ns, tell = self.clock, self.now_ns, self.tell
+        self._turn()
         if clock is not None and not clock.stopped:
             self._clock.publish(Clock(clock=stamp_from_ns(now_ns)))
         if tell is not None:
@@ -184,6 +184,12 @@ class FaultRobot:
             # Every second message may be stamped otherwise: index tells which.
             stamp = self.joint_stamp(now_ns) if index % 2 else now_ns
             self._joints.publish(joints_to_msg(names, positions, stamp))
+
+    def _turn(self) -> None:
+        turned = max(-TURN_RAD, min(self._turning, TURN_RAD))
+        if turned:
+            self._turning -= turned
+            self.joints = self.joints + np.eye(len(self.joints))[0] * turned
 
     def _show(self, index: int) -> None:
         pictures = self.pictures

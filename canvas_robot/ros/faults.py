@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -144,6 +145,16 @@ def _nan_joint(scene: Scene) -> None:
     scene.robot.tell = lambda names, at: (names, np.where(np.arange(len(at)) == 2, np.nan, at))
 
 
+def _joint_jumps(scene: Scene) -> None:
+    """Every seventh message tells the waist half a radian off."""
+    numbers = itertools.count()
+
+    def tell(names: tuple[str, ...], at: np.ndarray) -> tuple:
+        return names, at + np.eye(len(at))[0] * (0.5 if next(numbers) % 7 == 0 else 0.0)
+
+    scene.robot.tell = tell
+
+
 def _missing_joint(scene: Scene) -> None:
     scene.robot.tell = lambda names, at: (names[1:], at[1:])
 
@@ -200,6 +211,7 @@ FAULTS = (
     Fault("joints-out-of-order", _out_of_order, _BAD),
     Fault("joint-nan", _nan_joint, _BAD),
     Fault("joint-missing", _missing_joint, _BAD),
+    Fault("joint-jumps", _joint_jumps, _BAD),
     Fault(
         "instruction-10-mb",
         _instruct("cube " * 2_000_000),

@@ -61,6 +61,7 @@ class Guards:
         self._rivals, self._lacks = rivals, lacks
         self._deadman_topic = deadman_topic
         self._held_at: float | None = None  # when the deadman last said true
+        self._released = False  # it said false since
         self._is_late = ""  # what it said last was said long before
         self._estop_topic = estop_topic
         same = before is not None and before._estop_topic == estop_topic
@@ -76,7 +77,7 @@ class Guards:
             self._destroy.append(functools.partial(node.destroy_service, service))
         for topic, receive, depth in (
             (estop_topic, self._on_estop_message, _EVERY_PRESS),
-            (deadman_topic, self._on_deadman, 1),
+            (deadman_topic, self._on_deadman, _EVERY_PRESS),
         ):
             if topic:
                 heard = node.create_subscription(
@@ -107,11 +108,7 @@ class Guards:
             if self._held_at is not None and now - self._held_at <= DEADMAN_TIMEOUT_S:
                 self._unblock(HoldReason.DEADMAN)
             else:
-                self._block(
-                    HoldReason.DEADMAN,
-                    f"{self._deadman_topic} has not said true for {DEADMAN_TIMEOUT_S} s; "
-                    f"hold the deadman switch{self._is_late}",
-                )
+                self._hold_for_deadman()
         if now - self._looked_at >= _RIVALS_S:
             self._looked_at = now
             if rivals := self._rivals():
@@ -123,6 +120,11 @@ class Guards:
             else:
                 self._unblock(HoldReason.SECOND_PUBLISHER)
             self._look_at_drivers()
+
+    def _hold_for_deadman(self) -> None:
+        says = f"has not said true for {DEADMAN_TIMEOUT_S} s"
+        told = f"{self._deadman_topic} {'says false' if self._released else says}"
+        self._block(HoldReason.DEADMAN, f"{told}; hold the deadman switch{self._is_late}")
 
     def _look_at_drivers(self) -> None:
         """Stops the motion while a driver cannot be commanded."""
@@ -166,3 +168,6 @@ class Guards:
         late = msg.data and ago_s > DEADMAN_TIMEOUT_S  # it lay here while this process was stopped
         self._is_late = f"; it said true {ago_s:.1f} s ago: synchronise the clocks" if late else ""
         self._held_at = now - max(ago_s, 0.0) if msg.data else None
+        self._released = not msg.data
+        if self._released:  # at once: before anybody looks it may say true again
+            self._hold_for_deadman()

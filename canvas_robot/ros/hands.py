@@ -18,7 +18,8 @@ from std_srvs.srv import Trigger
 from canvas_robot.kinematics.guide import TELEOPERATION_TIMEOUT_S
 from canvas_robot.ros.control import ControlLoop
 from canvas_robot.ros.decisions import Decision, HoldReason
-from canvas_robot.ros.messages import MessageError, said_s_ago, twist_from_msg
+from canvas_robot.ros.intake import FUTURE_TOLERANCE_NS
+from canvas_robot.ros.messages import MessageError, said_s_ago, stamp_ns, twist_from_msg
 from canvas_robot.ros.moving import GuideError
 from canvas_robot.ros.qos import OPERATOR_OVERRIDES
 from canvas_robot.signals.binding import Robot
@@ -48,7 +49,7 @@ class Hands:
         warn: Callable[[str], None],
         teleop_topic: str,
     ) -> None:
-        self._loop, self._robot = loop, robot
+        self._loop, self._robot, self._clock = loop, robot, node.get_clock()
         self._publish, self._is_active, self._warn = publish, is_active, warn
         self._destroy: list[Callable[[], None]] = []
         for reason, pose in ((HoldReason.HOME, robot.home), (HoldReason.PARK, robot.park)):
@@ -99,8 +100,8 @@ class Hands:
         if not self._is_active():
             return
         try:
-            ago_s = said_s_ago(info)
-            if ago_s > TELEOPERATION_TIMEOUT_S:  # it lay here while this process was stopped
+            ago_s = self._said_s_ago(msg, info)
+            if not -FUTURE_TOLERANCE_NS / 1e9 <= ago_s <= TELEOPERATION_TIMEOUT_S:
                 raise MessageError(
                     f"TwistStamped: expected speeds of now, got what was said {ago_s:.2f} s ago; "
                     f"synchronise the clocks"
@@ -116,6 +117,17 @@ class Hands:
             return
         if held is not None:
             self._publish(held)
+
+    def _said_s_ago(self, msg: TwistStamped, info: Mapping[str, int]) -> float:
+        """By its stamp, where it has one, and since it was sent, whichever is more.
+
+        It may have lain here while this process was stopped, or with who passed it on.
+        """
+        sent_s_ago, stamp = max(said_s_ago(info), 0.0), stamp_ns(msg.header.stamp)
+        if stamp == 0:
+            return sent_s_ago
+        stamped_s_ago = (self._clock.now().nanoseconds - stamp) / 1e9
+        return stamped_s_ago if stamped_s_ago < 0.0 else max(sent_s_ago, stamped_s_ago)
 
     def _on_gripper(self, msg: Float64) -> None:
         if np.isfinite(msg.data):

@@ -50,6 +50,9 @@ VECTOR_QOS = QoSProfile(depth=50, reliability=qos_profile_sensor_data.reliabilit
 NEWEST_QOS = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)
 _PICTURES_EVERY_S = 0.25  # so often at least, that their age is known
 _OVER_LIMIT_RAD = 0.2
+# Between two messages a joint turns no further than this, and this many times what its limit of
+# speed allows: stamps are not exact, and a hand may lead it.
+_AT_ONCE_RAD, _TIMES_THE_LIMIT = 0.1, 2.0
 _TOLD = 1000  # characters of a fault: a message may hold thousands of names
 _GRIPPER_KEPT_NS = 10_000_000_000  # a gripper may say seldom where it is
 _LONGEST_WAIT_NS = 1_000_000_000  # that a message is believed to have waited
@@ -106,6 +109,7 @@ class Inputs:
         self.joints: np.ndarray | None = None  # newest measured, arm (rad) then finger (m)
         self._node, self._arm, self._loop = node, arm, loop
         self._effort_limit = binding.robot.effort_limit if binding.robot is not None else None
+        self._joint_speed = binding.robot.joint_speed_limit if binding.robot is not None else np.inf
         self._strained, self._newest_only = strained, newest_only
         self._lock = threading.Lock()
         self._group = Polled()
@@ -188,14 +192,19 @@ class Inputs:
 
     def _subscribe_joints(self, signal: str, source: RosJoints) -> None:
         names = (*source.joints, source.finger)
+        said: list[tuple[int, np.ndarray]] = []  # by the message before, believed or not
 
         def receive(msg: JointState, waited_ns: int) -> None:
             positions = joints_from_msg(msg, names)
             if self._effort_limit is not None:
                 self._look_at_efforts(msg, source.joints)
             self._look_at_limits(source.joints, positions[:-1])
-            state = self._arm.measured_state(positions[:-1], float(positions[-1]))
             stamp = self._stamp_ns(source, msg, waited_ns)
+            before, said[:] = said[:], [(stamp, positions)]
+            for then_ns, then in before:
+                seconds = max(stamp - then_ns, 0) / 1e9
+                self._look_at_speeds(source.joints, positions[:-1] - then[:-1], seconds)
+            state = self._arm.measured_state(positions[:-1], float(positions[-1]))
             if self._loop.sample(signal, stamp, state, waited_ns):
                 self.joints = positions
 
@@ -209,7 +218,18 @@ class Inputs:
             raise MessageError(
                 f"JointState: expected {names[worst]} from {self._arm.lower[worst]:.2f} to "
                 f"{self._arm.upper[worst]:.2f} rad, the limits of the arm's model, or "
-                f"{_OVER_LIMIT_RAD} further, got {positions[worst]:.2f}; set the joint's zero anew"
+                f"{_OVER_LIMIT_RAD} further, got {positions[worst]:.3g}; set the joint's zero anew"
+            )
+
+    def _look_at_speeds(self, names: tuple[str, ...], moved: np.ndarray, seconds: float) -> None:
+        """A joint that is elsewhere at once was not there: a wrong reading, or two publishers."""
+        most = _AT_ONCE_RAD + _TIMES_THE_LIMIT * self._joint_speed * seconds
+        worst = int(np.argmax(np.abs(moved)))
+        if abs(moved[worst]) > most:
+            raise MessageError(
+                f"JointState: expected {names[worst]} at most {most:.2f} rad from where it was "
+                f"{seconds:.3f} s before, got {moved[worst]:.2f} rad; see its encoder, and whether "
+                f"two publish"
             )
 
     def _look_at_efforts(self, msg: JointState, names: tuple[str, ...]) -> None:

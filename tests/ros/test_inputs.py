@@ -25,6 +25,8 @@ from canvas_robot.signals import Binding, load_binding
 from canvas_robot.signals.binding import BindingError, RosFields, RosJoined, binding_from_yaml
 from tests.ros.conftest import JOINTS, RESET, TIMEOUT_S, received
 
+WIDOWX = load_binding(config_path("bindings", "widowx.yaml"))
+
 PICTURE = np.full((64, 64, 3), 90, np.uint8)
 
 
@@ -172,6 +174,28 @@ def test_a_message_counts_from_when_it_came_not_from_when_it_was_taken(domain_id
         polled(inputs, lambda: told.stamps["state"])
     (stamp,) = told.stamps["state"]
     assert told.waited_ns > 0 and before_ns <= stamp <= time.time_ns() - told.waited_ns
+
+
+@pytest.mark.parametrize(
+    ("turned", "ms", "believed"),
+    [
+        ([0, 0, 0.5, 0, 0], 20, [0, 1, 4]),  # a wrong reading, and the way back from it
+        ([0, 0, 0.5, 0.5, 0.5], 20, [0, 1, 3, 4]),  # it is there to stay
+        ([0, 0.1, 0.2, 0.3, 0.4], 20, [0, 1, 2, 3, 4]),  # 5 rad/s: somebody's hand
+        ([0, 0, 1.2, 1.2, 2.4], 200, [0, 1, 2, 3, 4]),  # slow joint states
+        ([0, 0.3, 0, 0.3, 0], 20, [0]),  # two publishers that disagree
+    ],
+)
+def test_a_joint_that_is_said_to_be_elsewhere_at_once_is_not_believed(turned, ms, believed):
+    inputs = BagInputs(WIDOWX, Arm.load("wx250s"), "raw", "/policy")
+    stamps = [10**9 + k * ms * 10**6 for k in range(len(turned))]
+    for stamp, angle in zip(stamps, turned, strict=True):
+        msg = joints_to_msg(JOINTS, RESET + np.eye(7)[0] * angle, stamp)
+        inputs.take("/joint_states", stamp, serialize_message(msg))
+    assert inputs.streams["state"].stamps_ns == [stamps[k] for k in believed]
+    refused, why = inputs.refused.get("state", (0, ""))
+    assert refused == len(turned) - len(believed)
+    assert not refused or "expected waist at most 0.23 rad from where it was 0.020 s before" in why
 
 
 def test_every_part_of_a_joined_vector_is_checked_before_anything_is_heard():

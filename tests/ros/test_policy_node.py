@@ -30,6 +30,7 @@ from canvas_robot.ros.images import image_from_msg
 from canvas_robot.ros.messages import (
     chunk_from_msg,
     pose_from_msg,
+    stamp_from_ns,
     stamp_ns,
     trajectory_from_msg,
     twist_from_msg,
@@ -313,6 +314,54 @@ def test_the_arm_moves_only_while_the_deadman_switch_is_held(start_policy, robot
     assert held(monitor, "has not said true for 0.5 s")
 
 
+def test_a_deadman_switch_that_was_released_for_a_moment_stops_the_arm(
+    start_policy, robot, monitor
+):
+    deadman = monitor.node.create_publisher(Bool, "deadman", 10)
+    start_policy(**CONSTANT, deadman_topic="deadman")
+
+    def moves() -> bool:
+        deadman.publish(Bool(data=True))
+        return sum(s.active for s in monitor.statuses) >= 2
+
+    assert monitor.wait_for(moves, TIMEOUT_S)
+    monitor.statuses.clear()
+    deadman.publish(Bool(data=False))
+    deadman.publish(Bool(data=True))
+    assert held(monitor, "deadman says false; hold the deadman switch")
+    monitor.statuses.clear()
+    assert monitor.wait_for(moves, TIMEOUT_S)
+
+
+@pytest.mark.parametrize("seconds", [-2.0, 2.0])
+def test_speeds_that_are_stamped_long_before_or_after_now_lead_nothing(
+    start_policy, robot, monitor, capfd, seconds
+):
+    start_policy(**CONSTANT, teleop_topic="teleop")
+    assert commands_again(monitor)
+    hand, said = monitor.node.create_publisher(TwistStamped, "teleop", 1), ""
+    msg = TwistStamped()
+    msg.twist.linear.z = 0.05
+
+    def refused() -> bool:
+        nonlocal said
+        stamp = monitor.node.get_clock().now().nanoseconds + round(seconds * 1e9)
+        msg.header.stamp = stamp_from_ns(stamp)
+        hand.publish(msg)
+        said += capfd.readouterr().err
+        return "teleoperation refused: TwistStamped: expected speeds of now" in said
+
+    assert monitor.wait_for(refused, TIMEOUT_S)
+    assert not any(s.values["reason"] == "teleoperated" for s in monitor.statuses)
+    msg.header.stamp = stamp_from_ns(0)  # of who sets none
+
+    def led() -> bool:
+        hand.publish(msg)
+        return any(s.values["reason"] == "teleoperated" for s in monitor.statuses)
+
+    assert monitor.wait_for(led, TIMEOUT_S)
+
+
 def test_a_second_publisher_of_a_command_topic_holds_until_it_is_gone(active_policy, monitor):
     rival = monitor.node.create_publisher(PoseStamped, "policy/target_pose", 1)
     assert held(monitor, "somebody else publishes /policy/target_pose")
@@ -430,10 +479,18 @@ def test_stamps_that_cannot_be_are_faults(active_policy, robot, monitor, stamp, 
 
 
 def test_an_arm_that_does_not_follow_is_held(active_policy, robot, monitor):
-    away = RESET.copy()
-    away[0] += 0.5
-    robot.positions = away
+    for turned in np.linspace(0.0, 0.5, 20):  # by somebody's hand
+        robot.positions = RESET + np.eye(7)[0] * turned
+        monitor.spin_once(0.05)
     assert held(monitor, "the arm does not follow")
+
+
+def test_a_joint_that_is_said_to_be_elsewhere_at_once_is_not_believed(
+    active_policy, robot, monitor
+):
+    robot.positions = RESET + np.eye(7)[0] * 0.5
+    assert held(monitor, "expected waist at most")
+    assert commands_again(monitor)  # it is there to stay
 
 
 def test_a_new_instruction_starts_from_the_measured_pose(active_policy, robot, monitor):
