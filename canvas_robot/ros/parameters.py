@@ -331,7 +331,11 @@ def check_params_files(node: Node) -> None:
     """
     name, words = node.get_fully_qualified_name(), sys.argv
     for file in (words[at + 1] for at, word in enumerate(words[:-1]) if word == "--params-file"):
-        meant = list(_entries(yaml.safe_load(Path(file).read_text())))
+        try:
+            meant = list(_entries(yaml.safe_load(Path(file).read_text())))
+        except (OSError, yaml.YAMLError) as error:
+            told = " ".join(str(error).split())
+            raise ParameterError(f"{file}: expected a ROS parameters file, got {told}") from error
         if not any(_means(one, name) for one in meant):
             raise ParameterError(
                 f"{file}: expected an entry for {name}, got {', '.join(meant) or 'none'}; name it "

@@ -179,7 +179,8 @@ class Robot(_Declared):
     tilt_limit: largest angle between the gripper and straight down, rad; left out: none of its own.
     speed_limits, acceleration_limits: of the commanded motion, (6,): m/s and rad/s, m/s^2 and
         rad/s^2, by x, y, z, roll, pitch, yaw; left out: the node refuses to move the arm.
-    joint_speed_limit: of every joint of a commanded joint trajectory, rad/s.
+    joint_speed_limit: of every joint of a commanded joint trajectory, rad/s; measured joints that
+        turn more than twice as fast are not believed.
     effort_limit: of every arm joint that a joint state tells the effort of, N m; above it the node
         holds until ~/start; left out: efforts are not looked at.
     anchor: what an action's delta acts on: the previous "target" (Bridge's rule) or the "measured"

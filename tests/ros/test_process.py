@@ -71,6 +71,12 @@ def test_a_parameters_file_that_says_something_to_the_node_is_read(tmp_path, key
     assert refused("--params-file", str(file), "-r", "__ns:=/left").startswith("error: episode: ")
 
 
+def test_a_parameters_file_that_only_ros_can_read_is_told_in_one_line(tmp_path):
+    file = tmp_path / "robot.yaml"
+    file.write_text("/**: {ros__parameters: {task: !mine reach}}")
+    assert refused("--params-file", str(file)).startswith(f"error: {file}: expected a ROS param")
+
+
 def test_arguments_and_environment_that_ros_does_not_take_are_named():
     assert refused("-p", "task:=").startswith("error: ROS could not start: Couldn't parse param")
     said = refused(ROS_DOMAIN_ID="mine")
