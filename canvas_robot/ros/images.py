@@ -73,11 +73,11 @@ def _grey_of_depth(msg: Image, depth: DepthRange) -> np.ndarray:
 def _rows(msg: Image, pixel_bytes: int) -> np.ndarray:
     """(H, W * pixel_bytes) uint8, the padding of rows left out."""
     row = msg.width * pixel_bytes
-    if (
-        not (0 < msg.width * msg.height <= MAX_PIXELS)
-        or msg.step < row
-        or len(msg.data) < msg.step * msg.height
-    ):
+    if not 0 < msg.width * msg.height <= MAX_PIXELS:
+        raise MessageError(
+            f"Image: expected from 1 to {MAX_PIXELS:,} pixels, got {msg.width}x{msg.height}"
+        )
+    if msg.step < row or len(msg.data) < msg.step * msg.height:
         raise MessageError(
             f"Image: expected {msg.height} rows of at least {row} bytes, got step {msg.step} and "
             f"{len(msg.data)} bytes in all"
