@@ -49,7 +49,7 @@ class Hands:
         warn: Callable[[str], None],
         teleop_topic: str,
     ) -> None:
-        self._loop, self._robot, self._clock = loop, robot, node.get_clock()
+        self._node, self._loop, self._robot = node, loop, robot
         self._publish, self._is_active, self._warn = publish, is_active, warn
         self._destroy: list[Callable[[], None]] = []
         for reason, pose in ((HoldReason.HOME, robot.home), (HoldReason.PARK, robot.park)):
@@ -126,7 +126,7 @@ class Hands:
         sent_s_ago, stamp = max(said_s_ago(info), 0.0), stamp_ns(msg.header.stamp)
         if stamp == 0:
             return sent_s_ago
-        stamped_s_ago = (self._clock.now().nanoseconds - stamp) / 1e9
+        stamped_s_ago = (self._node.get_clock().now().nanoseconds - stamp) / 1e9
         return stamped_s_ago if stamped_s_ago < 0.0 else max(sent_s_ago, stamped_s_ago)
 
     def _on_gripper(self, msg: Float64) -> None:
