@@ -262,7 +262,9 @@ def test_two_that_say_whether_it_may_move_are_a_fault(parameter, examine, monito
 def test_a_message_without_a_stamp_is_told_what_it_lacks(examine, robot):
     robot.stamp = lambda now: 0
     found, remedy = faults(examine())["signal state"]
-    assert "expected a stamp, got 0" in found and remedy == "let its driver set header.stamp"
+    assert "expected a stamp, got 0" in found and remedy.startswith(
+        "let its driver set header.stamp, or "
+    )
 
 
 REFUSED = {
