@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Protocol
 
 PARENT_VARIABLE = "CANVAS_ROBOT_PARENT_PID"  # set by a parent whose end ends the node
 SWITCH_INTERVAL_S = 5e-4  # how long one thread may keep another from its deadline; Python: 5 ms
-_ORPHAN_S = 0.1  # between two looks whether the parent lives
+_POLL_S = 0.1  # how long a signal may wait for the executor
 
 
 _stopping: list[int] = []  # signals that asked this process to end
@@ -71,11 +68,9 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
         node = node_class()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        wakes = node.create_guard_condition(lambda: None)
         try:
-            with _woken_to_end(wakes.trigger):
-                while not is_stopping() and rclpy.ok() and not orphaned():
-                    executor.spin_once()
+            while not is_stopping() and rclpy.ok() and not orphaned():
+                executor.spin_once(timeout_sec=_POLL_S)
         finally:
             node.shut_down()
             executor.shutdown()
@@ -109,39 +104,6 @@ def orphaned() -> bool:
     """Whether the process that started this one, and asked to be outlived by nobody, has ended."""
     parent = os.environ.get(PARENT_VARIABLE)
     return parent is not None and parent != str(os.getppid())
-
-
-@contextmanager
-def _woken_to_end(wake: Callable[[], None]) -> Iterator[None]:
-    """Meanwhile a signal wakes the executor, and so does the end of the parent.
-
-    The executor waits through both, and one that wakes by itself to look keeps Python from the
-    threads that command, for as long as it takes to gather all that it waits for anew.
-    """
-    heard, said = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    look_ms = round(_ORPHAN_S * 1e3) if os.environ.get(PARENT_VARIABLE) else None
-
-    def listen() -> None:
-        signalled = select.poll()
-        signalled.register(heard, select.POLLIN)
-        while True:
-            if signalled.poll(look_ms):
-                if not os.read(heard, 64):  # it is over
-                    return
-                wake()
-            elif orphaned():
-                wake()
-
-    before = signal.set_wakeup_fd(said, warn_on_full_buffer=False)
-    listener = threading.Thread(target=listen, name="signals", daemon=True)
-    listener.start()
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(said)
-        listener.join()
-        os.close(heard)
 
 
 def _handle_signals(handler: Callable) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from canvas_robot.ros.process import PARENT_VARIABLE
 from canvas_robot.ros.processes import node_environment
 
 RUN = "import sys; from canvas_robot.ros.sim_robot import main; raise SystemExit(main(sys.argv))"
@@ -87,68 +83,3 @@ def test_a_parameter_that_the_node_refuses_is_named():
     assert refused("-p", "episode:=-1") == (
         "error: episode: expected the first episode's number, from 0, got -1"
     )
-
-
-IDLE = """
-import sys, threading, time
-from rclpy.node import Node
-from canvas_robot.ros.process import run_node
-
-def naps():
-    status = open("/proc/self/status").read()  # of the thread that spins
-    return int(status.split("\\nvoluntary_ctxt_switches:")[1].split()[0])
-
-class Idle(Node):
-    def __init__(self):
-        super().__init__("idle", start_parameter_services=False)
-        threading.Thread(target=self.look, daemon=True).start()
-
-    def look(self):
-        for _ in range(20):
-            before = naps()
-            time.sleep(1.0)
-            if naps() == before:
-                print("rests", flush=True)
-                return
-        print("wakes again and again", flush=True)
-
-    def shut_down(self):
-        print("shut down", flush=True)
-
-raise SystemExit(run_node(lambda: Idle))
-"""
-PARENT = f"""
-import os, subprocess, sys
-os.environ["{PARENT_VARIABLE}"] = str(os.getpid())
-subprocess.run([sys.executable, "-c", sys.argv[1]])
-"""
-
-
-@contextmanager
-def idle(domain_id: int, *parent: str) -> Iterator[subprocess.Popen]:
-    """A node that has nothing to do, and whose thread was not once awake for a second."""
-    with subprocess.Popen(
-        [sys.executable, "-c", *parent, IDLE],
-        env=node_environment(domain_id),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout.readline() == "rests\n"
-            yield process
-        finally:
-            process.kill()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_node_that_has_nothing_to_do_sleeps_until_a_signal_ends_it(domain_id, number):
-    with idle(domain_id) as process:
-        process.send_signal(number)
-        assert process.communicate(timeout=10)[0] == "shut down\n"
-    assert process.returncode == 0
-
-
-def test_a_node_that_has_nothing_to_do_sleeps_until_its_parent_has_ended(domain_id):
-    with idle(domain_id, PARENT) as parent:
-        parent.kill()
-        assert parent.communicate(timeout=10)[0] == "shut down\n"
