@@ -120,7 +120,7 @@ def make_player(arguments):
             "bag: `ros2 bag play` is not there; apt-get install ros-$ROS_DISTRO-ros2bag "
             "ros-$ROS_DISTRO-rosbag2-storage-mcap"
         ) from None
-    said = [f"{node}/{topic}" for node in [policy, *recorded] for topic in SAID]
+    said = [f"{node}/{topic}" for node in sorted({policy, *recorded}) for topic in SAID]
     return ExecuteProcess(
         cmd=[
             *("ros2", "bag", "play", arguments["bag"], "--clock", "100"),

@@ -192,18 +192,19 @@ class Inputs:
 
     def _subscribe_joints(self, signal: str, source: RosJoints) -> None:
         names = (*source.joints, source.finger)
-        said: list[tuple[int, np.ndarray]] = []  # by the message before, believed or not
+        said: tuple[int, np.ndarray] | None = None  # by the message before, believed or not
 
         def receive(msg: JointState, waited_ns: int) -> None:
+            nonlocal said
             positions = joints_from_msg(msg, names)
             if self._effort_limit is not None:
                 self._look_at_efforts(msg, source.joints)
             self._look_at_limits(source.joints, positions[:-1])
             stamp = self._stamp_ns(source, msg, waited_ns)
-            before, said[:] = said[:], [(stamp, positions)]
-            for then_ns, then in before:
-                seconds = max(stamp - then_ns, 0) / 1e9
-                self._look_at_speeds(source.joints, positions[:-1] - then[:-1], seconds)
+            before, said = said, (stamp, positions)
+            if before is not None:
+                seconds = max(stamp - before[0], 0) / 1e9
+                self._look_at_speeds(source.joints, (positions - before[1])[:-1], seconds)
             state = self._arm.measured_state(positions[:-1], float(positions[-1]))
             if self._loop.sample(signal, stamp, state, waited_ns):
                 self.joints = positions

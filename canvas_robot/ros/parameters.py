@@ -305,7 +305,7 @@ def parameters_of_file(path: Path, name: str = "/policy") -> dict[str, object]:
     """What a parameters file gives the policy node of an absolute name, by the parameter's name.
 
     Of several entries that mean the node, later ones win, as in ROS. Raises ParameterError where
-    the node would not start with the file.
+    the node would not start with the file, as with one that has no entry for it.
     """
     if path.is_dir() or not path.exists():
         found = "a folder" if path.is_dir() else "none there"
@@ -317,8 +317,8 @@ def parameters_of_file(path: Path, name: str = "/policy") -> dict[str, object]:
         raise ParameterError(why_no_ros(error)) from error
     finally:
         rclpy.try_shutdown(context=context)
-    found = {}
-    for key in yaml.safe_load(path.read_text()) or {}:
+    found, tree = {}, _tree_for(path, name)
+    for key in tree:
         if _means(key, name):
             found |= parameter_dict_from_yaml_file(str(path), target_nodes=[key])
     return {name: Parameter.from_parameter_msg(msg).value for name, msg in found.items()}
@@ -329,18 +329,26 @@ def check_params_files(node: Node) -> None:
 
     ROS passes over it in silence, and with it over a dry run or an emergency stop that it declares.
     """
-    name, words = node.get_fully_qualified_name(), sys.argv
-    for file in (words[at + 1] for at, word in enumerate(words[:-1]) if word == "--params-file"):
-        try:
-            meant = list(_entries(yaml.safe_load(Path(file).read_text())))
-        except (OSError, yaml.YAMLError) as error:
-            told = " ".join(str(error).split())
-            raise ParameterError(f"{file}: expected a ROS parameters file, got {told}") from error
-        if not any(_means(one, name) for one in meant):
-            raise ParameterError(
-                f"{file}: expected an entry for {name}, got {', '.join(meant) or 'none'}; name it "
-                f"{name}, or /** for any node"
-            )
+    words = sys.argv
+    for at, word in enumerate(words[:-1]):
+        if word == "--params-file":
+            _tree_for(Path(words[at + 1]), node.get_fully_qualified_name())
+
+
+def _tree_for(file: Path, name: str) -> dict:
+    """What is in a parameters file; ParameterError where no entry means the node of that name."""
+    try:
+        tree = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split())
+        raise ParameterError(f"{file}: expected a ROS parameters file, got {told}") from error
+    meant = list(_entries(tree))
+    if not any(_means(one, name) for one in meant):
+        raise ParameterError(
+            f"{file}: expected an entry for {name}, got {', '.join(meant) or 'none'}; name it "
+            f"{name}, or /** for any node"
+        )
+    return tree
 
 
 def _entries(tree: object, above: str = "") -> Iterator[str]:

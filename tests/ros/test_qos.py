@@ -174,7 +174,11 @@ def test_the_overrides_of_a_parameters_file_are_found_under_any_node(tmp_path):
 def test_an_entry_of_a_file_is_about_the_nodes_that_it_means(tmp_path, key, name, means):
     file = tmp_path / "nodes.yaml"
     file.write_text(f"{key}: {{ros__parameters: {{dry_run: true}}}}")
-    assert parameters_of_file(file, name) == ({"dry_run": True} if means else {})
+    if means:
+        assert parameters_of_file(file, name) == {"dry_run": True}
+    else:
+        with pytest.raises(ParameterError, match=f"expected an entry for {name}, got /"):
+            parameters_of_file(file, name)
 
 
 def test_of_entries_about_one_node_the_later_wins(tmp_path):
