@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import logging
 import multiprocessing
+import pickle
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,8 +22,25 @@ from multiprocessing.context import BaseContext
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
-from canvas_robot.policy.exchange import Block, Exchange
+from canvas_robot.policy.exchange import Block, Exchange, ends
 from canvas_robot.policy.protocol import Imagined
+from canvas_robot.policy.requests import (
+    Act,
+    Answer,
+    Decided,
+    Done,
+    Expect,
+    Failed,
+    Forget,
+    Imagine,
+    Log,
+    Pictured,
+    Ready,
+    Refused,
+    Request,
+    Reset,
+    Work,
+)
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.policy.squashing import Squashing
 from canvas_robot.schema import CanvasSchema
@@ -37,6 +56,7 @@ DECISION_TIMEOUT_S = 10.0  # a model that takes longer hangs
 DEATHS, SOON_S = 3, 60.0  # so many within so short a time: it is not started again
 _JOIN_S = 5.0
 _LOOK_S = 0.1  # between two looks whether a load is given up
+_SHORTEST_S = 1e-3  # a time-out of 0 would be none
 
 
 class ModelError(RuntimeError):
@@ -188,13 +208,14 @@ class ModelProcess:
     @_alone
     def reset(self, instruction: str) -> None:
         """Starts an episode; ModelRefusedError for an instruction that it cannot take."""
-        self._ask("reset", instruction)
+        self._ask(Reset(instruction))
         self._squashing.reset()
 
     @_alone
     def act(self, observation: Observation, going_on: GoingOn | None = None) -> ActionChunk:
         """Decides on one observation. Pictures are squashed here, so that less crosses over."""
-        chunk = self._ask_about("act", self._squashing.observation(observation), going_on)
+        squashed = self._squashing.observation(observation)
+        chunk = self._ask_about(Act, squashed, going_on).chunk
         for stage in ("squash", "codec"):
             spent = chunk.timings_ms.get(stage, 0.0)
             chunk.timings_ms[stage] = spent + self._squashing.milliseconds
@@ -214,17 +235,17 @@ class ModelProcess:
     @_alone
     def work(self) -> None:
         """Between ticks: this tick's share of what no tick waits for."""
-        self._ask("work")
+        self._ask(Work())
 
     @_alone
     def forget(self) -> None:
         """Ends the episode."""
-        self._ask("forget")
+        self._ask(Forget())
 
     @_alone
     def imagined(self, seconds: float) -> Imagined | None:
         """Goes on for about so long with the pictures that it predicts; those once done."""
-        return self._ask("imagined", seconds)
+        return self._ask(Imagine(seconds)).imagined
 
     @property
     def memory_bytes(self) -> int:
@@ -247,9 +268,11 @@ class ModelProcess:
 
     @_alone
     def _show(self, observation: Observation) -> None:
-        self._ask_about("expect", observation)
+        self._ask_about(Expect, observation)
 
-    def _ask_about(self, method: str, observation: Observation, *others: object) -> object:
+    def _ask_about(
+        self, kind: type[Expect | Act], observation: Observation, *others: GoingOn | None
+    ) -> Answer:
         """Frames that the process has are not sent again: None stands for those."""
         worker, (shown_to, shown) = self._worker, self._shown
         known = shown if shown_to is worker else {}
@@ -258,11 +281,11 @@ class ModelProcess:
         frames = {
             region: None if known.get(region) is one else one for region, one in given.items()
         }
-        answer = self._ask(method, observation.tick, observation.stamp_ns, frames, *others)
+        answer = self._ask(kind(observation.tick, observation.stamp_ns, frames, *others))
         self._shown = (worker, given)
         return answer
 
-    def _ask(self, *request: object) -> object:
+    def _ask(self, request: Request) -> Answer:
         worker = self._worker
         if worker is None:
             raise ModelError(self._why)
@@ -321,7 +344,8 @@ class _Worker:
         self, settings: PolicySettings, threads: int, log: Callable[[int, str], None]
     ) -> None:
         context = _context(settings.device)
-        self._ours, self._theirs = context.Pipe()
+        self._ours, self._theirs = ends()
+        weakref.finalize(self, self._ours.close)  # and not before: somebody may wait for it
         self._block, self._log = Block(), log
         self._process = context.Process(
             target=_serve, args=(self._theirs, self._block, settings, threads), daemon=True
@@ -344,11 +368,12 @@ class _Worker:
     def load(self, is_given_up: Callable[[], bool]) -> Facts:
         """Starts the process, and waits for what it loads, or for nothing once that is given up."""
         self._start(is_given_up)
-        self._exchange = Exchange(self._ours, self._block)
-        while not self._exchange.wait(_LOOK_S):
+        self._exchange = Exchange(self._ours, self._block, Answer)
+        while True:
+            with suppress(TimeoutError):
+                return pickle.loads(self._answer(_LOOK_S).facts)
             if is_given_up():
                 raise GivenUpError("loading was given up")
-        return self._answer(None)
 
     def _start(self, is_given_up: Callable[[], bool]) -> None:
         """The first process of all waits while libraries load, which takes seconds."""
@@ -372,12 +397,15 @@ class _Worker:
         if failed:
             raise failed[0]
 
-    def ask(self, request: tuple, timeout_s: float) -> object:
+    def ask(self, request: Request, timeout_s: float) -> Answer:
         try:
             self._exchange.send(request)
         except OSError as error:
             raise _Lost(self._ended()) from error
-        return self._answer(timeout_s)
+        try:
+            return self._answer(timeout_s)
+        except TimeoutError as error:
+            raise _Lost(f"the model has not answered within {timeout_s:g} s") from error
 
     def end(self) -> None:
         with self._ending:
@@ -386,24 +414,24 @@ class _Worker:
             self._process.kill()
             self._process.join(_JOIN_S)
 
-    def _answer(self, timeout_s: float | None) -> object:
-        until = None if timeout_s is None else time.monotonic() + timeout_s
+    def _answer(self, timeout_s: float) -> Ready | Done | Decided | Pictured:
+        """TimeoutError where none comes within so long."""
+        until = time.monotonic() + timeout_s
         while True:
-            left = None if until is None else max(until - time.monotonic(), 0.0)
             try:
-                if not self._exchange.wait(left):
-                    raise _Lost(f"the model has not answered within {timeout_s:g} s")
-                kind, *values = self._exchange.receive()
+                answer = self._exchange.receive(max(until - time.monotonic(), _SHORTEST_S))
+            except TimeoutError:
+                raise
             except (EOFError, OSError) as error:
                 raise _Lost(self._ended()) from error
-            if kind == "log":
-                self._log(*values)
-            elif kind == "refused":
-                raise ModelRefusedError(*values)
-            elif kind == "failed":
-                raise ModelError(*values)
+            if isinstance(answer, Log):
+                self._log(answer.level, answer.line)
+            elif isinstance(answer, Refused):
+                raise ModelRefusedError(answer.why)
+            elif isinstance(answer, Failed):
+                raise ModelError(answer.why)
             else:
-                return values[0]
+                return answer
 
     def _ended(self) -> str:
         self._process.join(_JOIN_S)

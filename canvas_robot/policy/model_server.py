@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import pickle
+import socket
 import threading
 import traceback
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.process import parent_process
 
 import torch
@@ -16,9 +18,28 @@ from canvas_robot.allocator import keep_freed_memory
 from canvas_robot.policy.assemble import assemble_policy, warm_up
 from canvas_robot.policy.exchange import Block, Exchange
 from canvas_robot.policy.model_process import Facts
+from canvas_robot.policy.requests import (
+    Act,
+    Answer,
+    Decided,
+    Done,
+    Expect,
+    Failed,
+    Forget,
+    Imagine,
+    Log,
+    Pictured,
+    Ready,
+    Refused,
+    Request,
+    Reset,
+    Work,
+)
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.policy.stand_in import StandIn
 from canvas_robot.signals import Frames, Observation
+
+_LINE_LENGTH = 10_000  # of what is logged: more than a packet would lie where the next one does
 
 
 class _Log(logging.Handler):
@@ -29,18 +50,20 @@ class _Log(logging.Handler):
         self._exchange = exchange
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._exchange.send(("log", record.levelno, record.getMessage()))
+        line = record.getMessage()
+        if len(line) > _LINE_LENGTH:
+            line = f"{line[:_LINE_LENGTH]}... ({len(line):,} characters)"
+        self._exchange.send(Log(record.levelno, _sendable(line)))
 
 
-def serve(connection: Connection, block: Block, settings: PolicySettings, threads: int) -> None:
-    """Runs in a process of its own: ("ready", Facts), then an answer to each request.
+def serve(end: socket.socket, block: Block, settings: PolicySettings, threads: int) -> None:
+    """Runs in a process of its own: Ready, then an answer to each request.
 
-    Requests are as `_Served` takes them; answers ("done", result), ("refused", text) for
-    a ValueError, and ("failed", text) for any other fault.
+    Refused for a ValueError, Failed for any other fault.
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
-    exchange = Exchange(connection, block)
+    exchange = Exchange(end, block, Request)
     package = logging.getLogger("canvas_robot")
     package.setLevel(logging.INFO)
     package.addHandler(_Log(exchange))
@@ -48,12 +71,12 @@ def serve(connection: Connection, block: Block, settings: PolicySettings, thread
         try:
             policy, facts = _load(settings, threads)
         except Exception as error:
-            exchange.send(("failed", _said(error)))
+            exchange.send(Failed(_said(error)))
             return
         gc.collect()
         gc.freeze()  # a search for garbage among all that was loaded takes longer than a decision
         served = _Served(policy)
-        exchange.send(("ready", facts))
+        exchange.send(Ready(pickle.dumps(facts)))
         while True:
             exchange.send(_answer(served, exchange.receive()))
     except (EOFError, OSError):
@@ -83,45 +106,54 @@ def _load(settings: PolicySettings, threads: int) -> tuple[object, Facts]:
 
 
 class _Served:
-    """A policy that is asked by (method, *arguments).
-
-    Of an observation, for `expect` and `act`, come tick, stamp and frames by region: None where
-    they are the same as the last time.
-    """
+    """A policy that is asked by messages, and the frames that it was shown last."""
 
     def __init__(self, policy: object) -> None:
         self._policy = policy
         self._frames: dict[str, Frames] = {}
 
-    def asked(self, method: str, *arguments: object) -> object:
-        if method == "expect":
-            self._observed(*arguments)
-            return None
-        if method == "act":
-            *seen, going_on = arguments
-            return self._policy.act(self._observed(*seen), going_on)
-        return getattr(self._policy, method)(*arguments)
+    def answer(self, request: Request) -> Answer:
+        policy = self._policy
+        match request:
+            case Act():
+                return Decided(policy.act(self._observed(request), request.going_on))
+            case Expect():
+                self._observed(request)
+            case Work():
+                policy.work()
+            case Imagine():
+                return Pictured(policy.imagined(request.seconds))
+            case Reset():
+                policy.reset(request.instruction)
+            case Forget():
+                policy.forget()
+        return Done()
 
-    def _observed(self, tick: int, stamp_ns: int, frames: dict[str, Frames | None]) -> Observation:
+    def _observed(self, request: Expect | Act) -> Observation:
         self._frames = {
             region: self._frames[region] if given is None else given
-            for region, given in frames.items()
+            for region, given in request.frames.items()
         }
-        return Observation(tick, stamp_ns, dict(self._frames))
+        return Observation(request.tick, request.stamp_ns, dict(self._frames))
 
 
-def _answer(served: _Served, request: tuple) -> tuple[str, object]:
+def _answer(served: _Served, request: Request) -> Answer:
     try:
-        return "done", served.asked(*request)
+        return served.answer(request)
     except ValueError as error:
-        return "refused", _said(error)
+        return Refused(_said(error))
     except Exception as error:
         logging.getLogger(__name__).error(traceback.format_exc())
-        return "failed", _said(error)
+        return Failed(_said(error))
 
 
 def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return _sendable(f"{type(error).__name__}: {error}")
+
+
+def _sendable(text: str) -> str:
+    """Text without what is no character, such as of a file's name that is no UTF-8."""
+    return text.encode(errors="replace").decode()
 
 
 def _end_with_parent() -> None:

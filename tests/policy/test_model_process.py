@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as arrays
 
 from canvas_robot.policy.assemble import assemble_policy
 from canvas_robot.policy.codecs.squash import squash
-from canvas_robot.policy.exchange import BLOCK_BYTES, Block, Exchange, ExchangeError
+from canvas_robot.policy.exchange import BLOCK_BYTES, Block, Exchange, ExchangeError, Message, ends
 from canvas_robot.policy.model_process import (
     DEATHS,
     GivenUpError,
@@ -25,6 +25,7 @@ from canvas_robot.policy.model_process import (
     ModelProcess,
     ModelRefusedError,
 )
+from canvas_robot.policy.requests import Act, Expect
 from canvas_robot.policy.settings import STAND_INS, PolicySettings, default_declarations
 from canvas_robot.policy.squashing import Squashing
 from canvas_robot.policy.stand_in import FAULT_EVERY
@@ -355,15 +356,23 @@ def test_an_unknown_stand_in_is_refused():
 # ---------------------------------------------------------------- the exchange
 
 
-@pytest.fixture(scope="module")
-def ends():
-    """Two ends in one process."""
-    from multiprocessing import Pipe
+class Values(Message):
+    arrays: list[np.ndarray]
 
-    here, there = Pipe()
+
+class Words(Message):
+    text: str
+    number: float
+
+
+@pytest.fixture(scope="module")
+def both():
+    """Two ends in one process."""
+    here, there = ends()
     block = Block()
     other = Block(os.dup(block.fd))
-    return Exchange(here, block), Exchange(there, other)
+    with here, there:
+        yield Exchange(here, block, Values | Words), Exchange(there, other, Values | Words)
 
 
 @settings(deadline=None, max_examples=50)
@@ -376,56 +385,65 @@ def ends():
         max_size=5,
     )
 )
-def test_what_arrives_is_what_was_sent_and_stays_so(ends, values):
-    first, second = ends
-    first.send({"values": values})
-    got = second.receive()["values"]
-    first.send([np.full(4096, 255, np.uint8)])  # over the same memory
+def test_what_arrives_is_what_was_sent_and_stays_so(both, values):
+    first, second = both
+    first.send(Values(values))
+    got = second.receive().arrays
+    first.send(Values([np.full(8192, 255, np.uint8)]))  # over the same memory
     second.receive()
     for ours, theirs in zip(values, got, strict=True):
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_large_and_small_arrays_arrive_in_one_value(ends):
+def test_large_and_small_arrays_arrive_in_one_message(both):
     """A large one goes by the shared memory, a small one with all else; both may be written to."""
-    first, second = ends
+    first, second = both
     picture, stamps = np.arange(640 * 480, dtype=np.uint8), np.array([1, 2])
-    sent = {"picture": picture, "stamps": stamps, "word": "x"}
-    first.send(sent)
-    got = second.receive()
-    for name in ("picture", "stamps"):
-        np.testing.assert_array_equal(got[name], sent[name])
-        got[name][0] = 7  # the receiver's own
-    assert got["word"] == "x" and sent["picture"][0] == 0
+    turned = np.arange(10_000.0).reshape(100, 100).T  # not in one piece
+    first.send(Values([picture, stamps, turned]))
+    got = second.receive().arrays
+    for ours, theirs in zip((picture, stamps, turned), got, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        theirs[0] = 7  # the receiver's own
+    assert picture[0] == 0
 
 
-def test_an_end_waits_for_a_value_and_no_longer_than_it_should(ends):
-    first, second = ends
-    assert not second.wait(0.0)
-    first.send("something")
-    assert second.wait(None)
-    assert second.receive() == "something"
-    assert not second.wait(0.001)
+@pytest.mark.parametrize("length", [10, 65_000, 70_000, 3_000_000])
+def test_words_arrive_however_long(both, length):
+    first, second = both
+    text = "aé中"[: length % 4] + "x" * length
+    first.send(Words(text, np.float32(0.5)))
+    assert second.receive(1.0) == Words(text, 0.5)
+
+
+def test_an_end_waits_for_a_message_and_no_longer_than_it_should(both):
+    first, second = both
+    for timeout_s in (0.001, 0.02):
+        with pytest.raises(TimeoutError):
+            second.receive(timeout_s)
+    first.send(Words("something", 1.0))
+    assert second.receive().text == "something"
 
 
 def test_an_end_learns_that_the_other_ended():
-    from multiprocessing import Pipe
-
-    here, there = Pipe()
-    end = Exchange(here, Block())
+    here, there = ends()
+    end = Exchange(here, Block(), Words)
     there.close()
-    assert end.wait(None)
     with pytest.raises(EOFError):
         end.receive()
+    with here, pytest.raises(OSError):
+        end.send(Words("nobody hears", 0.0))
 
 
-def test_more_than_the_memory_holds_is_refused(ends):
-    first, second = ends
+def test_more_than_the_memory_holds_is_refused(both):
+    first, second = both
     with pytest.raises(ExchangeError, match=f"{BLOCK_BYTES:,} bytes"):
-        first.send(np.zeros(BLOCK_BYTES + 1, np.uint8))
-    first.send("still there")
-    assert second.receive() == "still there"
+        first.send(Values([np.zeros(BLOCK_BYTES + 1, np.uint8)]))
+    with pytest.raises(TypeError, match="got a object"):
+        first.send(Values([object()]))
+    first.send(Words("still there", 0.0))
+    assert second.receive().text == "still there"
 
 
 @given(st.data())
@@ -515,11 +533,9 @@ def test_frames_cross_over_once(started, monkeypatch):
     monkeypatch.setattr(Exchange, "send", lambda end, value: (sent.append(value), send(end, value)))
 
     def crossed() -> list[tuple[str, list[str]]]:
-        asked = [(method, more[2]) for method, *more in sent if method in ("expect", "act")]
+        asked = [one for one in sent if isinstance(one, Expect | Act)]
         sent.clear()
-        return [
-            (method, sorted(r for r in given if given[r] is not None)) for method, given in asked
-        ]
+        return [(type(one), sorted(r for r in one.frames if one.frames[r])) for one in asked]
 
     process.reset("touch the red cube")
     (first, other), tick_ns = observations(2), 200_000_000
@@ -529,12 +545,12 @@ def test_frames_cross_over_once(started, monkeypatch):
 
     both = sorted(first.frames)
     process.act(at(0, first.frames))
-    assert crossed() == [("act", both)]
+    assert crossed() == [(Act, both)]
     process.act(at(1, first.frames))
-    assert crossed() == [("act", [])]
+    assert crossed() == [(Act, [])]
     process.expect(at(2, {**other.frames, "visual": first.frames["visual"]}))
     process.act(at(2, other.frames))
-    assert crossed() == [("expect", [r for r in both if r != "visual"]), ("act", ["visual"])]
+    assert crossed() == [(Expect, [r for r in both if r != "visual"]), (Act, ["visual"])]
 
 
 def test_a_process_that_took_the_place_of_another_is_sent_all_frames(started):
