@@ -20,6 +20,7 @@ from canvas_robot.signals.pose import (
     coordinates_from_pose,
     pose_from_coordinates,
     rotation_vector,
+    turn_between,
 )
 
 CATCH_UP = 2.0  # 1/s: an arm that obeys speeds makes good what it is away within half a second
@@ -100,7 +101,7 @@ def catching_up(set_point: SetPoint, measured: Pose, limits: MotionLimits) -> Se
 
     An arm that integrates speeds drifts away from where it is led without that.
     """
-    turn = rotation_vector(set_point.pose.rotation @ measured.rotation.T)
+    turn = rotation_vector(turn_between(measured.rotation, set_point.pose.rotation))
     away = (*(set_point.pose.position - measured.position).tolist(), *turn.tolist())
     speeds = (*set_point.linear.tolist(), *set_point.angular.tolist())
     caught_up = [
@@ -127,18 +128,28 @@ class MotionLimiter:
         places, paces = (self._round, limits.low, limits.high), (limits.speed, limits.acceleration)
         self._places = list(zip(*(values.tolist() for values in places), strict=True))
         self._paces = list(zip(*(values.tolist() for values in paces), strict=True))
-        self.position, self.velocity = np.zeros(6), np.zeros(6)
+        self._position, self._velocity = [0.0] * 6, [0.0] * 6
+
+    @property
+    def position(self) -> np.ndarray:
+        """Coordinates (6,) of the last set-point."""
+        return np.array(self._position)
+
+    @property
+    def velocity(self) -> np.ndarray:
+        """Their speeds (6,)."""
+        return np.array(self._velocity)
 
     def reset(self, pose: Pose) -> None:
         """At rest at a pose; raises ValueError for one that is not finite."""
         if not pose.is_finite:
             raise ValueError(f"pose: expected finite numbers, got {pose}")
-        self.position, self.velocity = coordinates_from_pose(pose), np.zeros(6)
+        self._position, self._velocity = coordinates_from_pose(pose).tolist(), [0.0] * 6
 
     @property
     def is_still(self) -> bool:
         """Whether the last set-point was at rest."""
-        return bool(np.abs(self.velocity).max() < _STILL)
+        return all(abs(speed) < _STILL for speed in self._velocity)
 
     def nearest(self, target: Sequence[float]) -> list[float]:
         """Where coordinates (6,) lead from here: within the ends, and round where there are none.
@@ -154,7 +165,7 @@ class MotionLimiter:
             if is_round
             else min(max(to, low), high)
             for position, to, (is_round, low, high) in zip(
-                self.position.tolist(), wanted, self._places, strict=True
+                self._position, wanted, self._places, strict=True
             )
         ]
 
@@ -164,8 +175,8 @@ class MotionLimiter:
         Raises ValueError for a target that is not finite; the state stays as it was.
         """
         states = zip(
-            self.position.tolist(),
-            self.velocity.tolist(),
+            self._position,
+            self._velocity,
             self.nearest(target),
             self._paces,
             strict=True,
@@ -174,7 +185,7 @@ class MotionLimiter:
             course_to_rest(position, velocity, to, *pace, seconds)
             for position, velocity, to, pace in states
         ]
-        self.position, self.velocity = np.array(reached).T
+        self._position, self._velocity = map(list, zip(*reached, strict=True))
         return self._set_point()
 
     def drift(self, speed: np.ndarray, seconds: float) -> SetPoint:
@@ -184,15 +195,15 @@ class MotionLimiter:
         """
         if not np.isfinite(speed).all():
             raise ValueError(f"speed: expected finite numbers, got {np.asarray(speed).tolist()}")
-        limits = self.limits
+        limits, position, velocity = self.limits, self.position, self.velocity
         change = limits.acceleration * seconds
         wanted = np.clip(speed, -limits.speed, limits.speed)
-        wanted = np.clip(wanted, self.velocity - change, self.velocity + change)
-        up = _stoppable(limits.high - self.position, self.velocity, limits.acceleration, seconds)
-        down = _stoppable(self.position - limits.low, -self.velocity, limits.acceleration, seconds)
+        wanted = np.clip(wanted, velocity - change, velocity + change)
+        up = _stoppable(limits.high - position, velocity, limits.acceleration, seconds)
+        down = _stoppable(position - limits.low, -velocity, limits.acceleration, seconds)
         wanted = np.where(self._round, wanted, np.clip(wanted, -down, up))
-        self.position = self.position + (self.velocity + wanted) / 2 * seconds
-        self.velocity = wanted
+        self._position = (position + (velocity + wanted) / 2 * seconds).tolist()
+        self._velocity = wanted.tolist()
         return self._set_point()
 
     def brake(self, seconds: float) -> SetPoint:
@@ -200,10 +211,11 @@ class MotionLimiter:
         return self.drift(np.zeros(6), seconds)
 
     def _set_point(self) -> SetPoint:
+        position, velocity = self.position, self.velocity
         return SetPoint(
-            pose_from_coordinates(self.position),
-            self.velocity[:3],
-            angular_velocity(self.position[3:], self.velocity[3:]),
+            pose_from_coordinates(position),
+            velocity[:3],
+            angular_velocity(position[3:], velocity[3:]),
         )
 
 

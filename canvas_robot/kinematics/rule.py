@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -9,11 +10,13 @@ import numpy as np
 
 from canvas_robot.signals.binding import Robot
 from canvas_robot.signals.pose import (
-    BRIDGE_DEFAULT_ROTATION,
     Pose,
     angle_between,
-    matrix_from_rpy,
+    bridge_angles,
+    rotation_from_bridge_angles,
     rpy_from_matrix,
+    turn_between,
+    turned,
 )
 
 
@@ -52,10 +55,25 @@ class Limits:
                     f"coordinate, got {low.tolist()}"
                 )
 
-    @property
+    @functools.cached_property
     def bounds_rotation(self) -> bool:
         """Whether some rotation is out of bounds."""
-        return max(self.rpy_low.tolist()) > -math.pi or min(self.rpy_high.tolist()) < math.pi
+        return any(low > -math.pi or high < math.pi for low, high in self.rpy)
+
+    @functools.cached_property
+    def steps(self) -> list[float]:
+        """`step`, as Python's numbers."""
+        return self.step.tolist()
+
+    @functools.cached_property
+    def box(self) -> list[tuple[float, float]]:
+        """`box_low` and `box_high` by coordinate, as Python's numbers."""
+        return list(zip(self.box_low.tolist(), self.box_high.tolist(), strict=True))
+
+    @functools.cached_property
+    def rpy(self) -> list[tuple[float, float]]:
+        """`rpy_low` and `rpy_high` by angle, as Python's numbers."""
+        return list(zip(self.rpy_low.tolist(), self.rpy_high.tolist(), strict=True))
 
 
 _SIZES = {"step": 6, "box_low": 3, "box_high": 3, "rpy_low": 3, "rpy_high": 3}
@@ -119,26 +137,25 @@ def compose(previous: Pose, action: np.ndarray, limits: Limits) -> Command:
     trusted is not clipped. Raises OutsideError where `previous` is further outside the limits than
     one step.
     """
+    # Number by number: of so few, NumPy takes longer to begin than to compute.
     action = np.asarray(action, dtype=np.float64)
     if action.shape != (7,):
         raise ValueError(f"action: expected shape (7,), got {action.shape}")
-    if not all(map(math.isfinite, action.tolist())):
+    *deltas, gripper = values = action.tolist()
+    if not all(map(math.isfinite, values)):
         raise ValueError(
-            f"action: expected finite numbers, got {action.tolist()}; hold the robot and "
-            "check the policy"
+            f"action: expected finite numbers, got {values}; hold the robot and check the policy"
         )
-    # Number by number: of so few, NumPy takes longer to begin than to compute.
-    *deltas, gripper = action.tolist()
-    steps, places = limits.step.tolist(), previous.position.tolist()
-    deltas = [_within(delta, -step, step) for delta, step in zip(deltas, steps, strict=True)]
-    box = zip(places, deltas[:3], limits.box_low.tolist(), limits.box_high.tolist(), strict=True)
-    position = [_within(place + delta, low, high) for place, delta, low, high in box]
-    if not _are_near(position, places, steps[:3]):
+    places = previous.position.tolist()
+    deltas = [_within(delta, -step, step) for delta, step in zip(deltas, limits.steps, strict=True)]
+    moves = zip(places, deltas[:3], limits.box, strict=True)
+    position = [_within(place + delta, low, high) for place, delta, (low, high) in moves]
+    if not _are_near(position, places, limits.steps[:3]):
         raise OutsideError(f"position {places} m: further outside the box than a step")
-    turned = previous.rotation
+    to = previous.rotation
     if any(deltas[3:]):
-        turned = matrix_from_rpy(deltas[3:]) @ turned
-    rotation = _rotation_in_reach(previous.rotation, turned, limits)
+        to = turned(to, deltas[3:])
+    rotation = _rotation_in_reach(previous.rotation, to, limits)
     return Command(Pose(position, rotation), _within(gripper, 0.0, 1.0))
 
 
@@ -152,28 +169,23 @@ def _are_near(values: list[float], others: list[float], steps: list[float]) -> b
     return all(abs(value - other) <= step + _ROUNDING for value, other, step in each)
 
 
-def _rotation_in_reach(previous: np.ndarray, turned: np.ndarray, limits: Limits) -> np.ndarray:
-    """The turned rotation within its bounds, or the previous one where that is out of reach."""
+def _rotation_in_reach(previous: np.ndarray, to: np.ndarray, limits: Limits) -> np.ndarray:
+    """The rotation within its bounds, or the previous one where that is out of reach."""
     if not limits.bounds_rotation:
-        return turned
-    before = _bridge_angles(previous)
-    for rotation in (turned, previous):
-        rpy = before if rotation is previous else _bridge_angles(rotation)
+        return to
+    before = bridge_angles(previous)
+    for rotation in (to, previous):
+        rpy = before if rotation is previous else bridge_angles(rotation)
         bounded = _bounded_angles(rpy, before, limits)
         if bounded is None:
             continue
         if rpy == bounded:  # nothing was clipped: it is a step away, or none
             return rotation
-        clipped = matrix_from_rpy(bounded) @ BRIDGE_DEFAULT_ROTATION
-        moved = rpy_from_matrix(clipped @ previous.T).tolist()
-        if _are_near(moved, [0.0, 0.0, 0.0], limits.step[3:].tolist()):
+        clipped = rotation_from_bridge_angles(bounded)
+        moved = rpy_from_matrix(turn_between(previous, clipped)).tolist()
+        if _are_near(moved, [0.0, 0.0, 0.0], limits.steps[3:]):
             return clipped
     raise OutsideError(f"orientation {before} rad: further outside its bounds than a step")
-
-
-def _bridge_angles(rotation: np.ndarray) -> list[float]:
-    """Roll, pitch, yaw of a rotation in Bridge's convention."""
-    return rpy_from_matrix(rotation @ BRIDGE_DEFAULT_ROTATION.T).tolist()
 
 
 def _bounded_angles(rpy: list[float], before: list[float], limits: Limits) -> list[float] | None:
@@ -182,8 +194,7 @@ def _bounded_angles(rpy: list[float], before: list[float], limits: Limits) -> li
     An angle that was within its bounds is clipped at the end by which it leaves.
     """
     bounded = []
-    bounds = zip(limits.rpy_low.tolist(), limits.rpy_high.tolist(), strict=True)
-    for angle, was, (low, high) in zip(rpy, before, bounds, strict=True):
+    for angle, was, (low, high) in zip(rpy, before, limits.rpy, strict=True):
         went_on = angle - math.tau * round((angle - was) / math.tau)
         if abs(went_on - was) > math.pi / 2:
             return None

@@ -6,6 +6,7 @@ which set-point. Not thread-safe: the control loop's lock guards it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import final
 
@@ -98,7 +99,7 @@ class Following:
         begun: of when it was observed. Raises ValueError for an action that is not finite or leads
         outside; the caller holds then.
         """
-        if not np.isfinite(chunk.values).all():
+        if not all(map(math.isfinite, chunk.values.ravel().tolist())):
             raise ValueError(
                 f"action: expected finite numbers, got {chunk.values.tolist()}; "
                 f"hold the robot and check the policy"

@@ -2,8 +2,8 @@
 
 Bridge's angles are roll, pitch and yaw. Every conversion stands beside its inverse. Rotations are
 (3, 3) matrices inside the package; quaternions and Euler angles exist only at the edges. What works
-on one rotation computes with Python's numbers: of so few, NumPy takes longer to begin than to
-compute, the more so where it was last called long ago.
+on one rotation computes with Python's numbers, rows of three: of so few, NumPy takes longer to
+begin than to compute, the more so where it was last called long ago.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation
 # Source: rail-berkeley/bridge_data_robot, widowx_controller.py (DEFAULT_ROTATION).
 BRIDGE_DEFAULT_ROTATION = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
+_BRIDGE, _BRIDGE_INVERSE = BRIDGE_DEFAULT_ROTATION.tolist(), BRIDGE_DEFAULT_ROTATION.T.tolist()
 _GIMBAL_LOCK = 1e-7  # cosine of pitch below which roll and yaw cannot be told apart
 
 
@@ -52,10 +53,22 @@ def matrix_from_rpy(rpy: np.ndarray) -> np.ndarray:
     """
     rpy = np.asarray(rpy, dtype=np.float64)
     if rpy.ndim == 1:
-        angles = rpy.tolist()
-        return np.array(_rows(*map(math.sin, angles), *map(math.cos, angles)))
+        return np.array(_turned(rpy.tolist()))
     rows = _rows(*np.sin(rpy).T, *np.cos(rpy).T)
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def _turned(rpy: list[float]) -> list[list[float]]:
+    return _rows(*map(math.sin, rpy), *map(math.cos, rpy))
+
+
+def _times(first: list[list[float]], second: list[list[float]]) -> list[list[float]]:
+    """The product of two (3, 3) matrices."""
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = second
+    return [
+        [x * ax + y * bx + z * cx, x * ay + y * by + z * cy, x * az + y * bz + z * cz]
+        for x, y, z in first
+    ]
 
 
 def _rows(sr, sp, sy, cr, cp, cy) -> list[list]:
@@ -74,10 +87,7 @@ def rpy_from_matrix(rotation: np.ndarray) -> np.ndarray:
     and yaw turn about one axis; yaw is then 0.
     """
     if rotation.ndim == 2:
-        (xx, _, _), (yx, yy, yz), (zx, zy, zz) = rotation.tolist()
-        cos_pitch = math.hypot(xx, yx)
-        roll, yaw = ((-yz, yy), (0.0, 1.0)) if cos_pitch < _GIMBAL_LOCK else ((zy, zz), (yx, xx))
-        return np.array([math.atan2(*roll), math.atan2(-zx, cos_pitch), math.atan2(*yaw)])
+        return np.array(_rpy(rotation.tolist()))
     cos_pitch = np.hypot(rotation[..., 0, 0], rotation[..., 1, 0])
     xx, yx, zx = rotation[..., 0, 0], rotation[..., 1, 0], rotation[..., 2, 0]
     yy, zy, yz, zz = (rotation[..., i, j] for i, j in ((1, 1), (2, 1), (1, 2), (2, 2)))
@@ -85,6 +95,23 @@ def rpy_from_matrix(rotation: np.ndarray) -> np.ndarray:
     roll = np.arctan2(np.where(locked, -yz, zy), np.where(locked, yy, zz))
     yaw = np.where(locked, 0.0, np.arctan2(yx, xx))
     return np.stack([roll, np.arctan2(-zx, cos_pitch), yaw], axis=-1)
+
+
+def _rpy(rows: list[list[float]]) -> list[float]:
+    (xx, _, _), (yx, yy, yz), (zx, zy, zz) = rows
+    cos_pitch = math.hypot(xx, yx)
+    roll, yaw = ((-yz, yy), (0.0, 1.0)) if cos_pitch < _GIMBAL_LOCK else ((zy, zz), (yx, xx))
+    return [math.atan2(*roll), math.atan2(-zx, cos_pitch), math.atan2(*yaw)]
+
+
+def turned(rotation: np.ndarray, rpy: list[float]) -> np.ndarray:
+    """A rotation (3, 3), turned by roll, pitch, yaw (rad) about the parent's axes."""
+    return np.array(_times(_turned(rpy), rotation.tolist()))
+
+
+def turn_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The rotation (3, 3) about the parent's axes that takes the first to the second."""
+    return np.array(_times(second.tolist(), first.T.tolist()))
 
 
 def matrix_from_quaternion(xyzw: np.ndarray) -> np.ndarray:
@@ -129,7 +156,7 @@ def rotation_vector(rotation: np.ndarray) -> np.ndarray:
 
 def angle_between(first: np.ndarray, second: np.ndarray) -> float:
     """Smallest angle in radians, in [0, pi], that takes one (3, 3) rotation to the other."""
-    return math.hypot(*rotation_vector(first.T @ second).tolist())
+    return math.hypot(*rotation_vector(turn_between(first, second)).tolist())
 
 
 def bridge_state_from_pose(pose: Pose, gripper: float) -> np.ndarray:
@@ -154,13 +181,22 @@ def pose_from_bridge_state(state: np.ndarray) -> tuple[Pose, float]:
 
 def coordinates_from_pose(pose: Pose) -> np.ndarray:
     """The first six numbers of Bridge V2's state, (6,) float64: x, y, z, roll, pitch, yaw."""
-    rpy = rpy_from_matrix(pose.rotation @ BRIDGE_DEFAULT_ROTATION.T)
-    return np.concatenate([pose.position, rpy])
+    return np.array([*pose.position.tolist(), *bridge_angles(pose.rotation)])
+
+
+def bridge_angles(rotation: np.ndarray) -> list[float]:
+    """Roll, pitch, yaw (rad) of a rotation (3, 3) in Bridge's convention."""
+    return _rpy(_times(rotation.tolist(), _BRIDGE_INVERSE))
+
+
+def rotation_from_bridge_angles(rpy: list[float]) -> np.ndarray:
+    """The inverse of `bridge_angles`."""
+    return np.array(_times(_turned(rpy), _BRIDGE))
 
 
 def pose_from_coordinates(coordinates: np.ndarray) -> Pose:
     """The inverse of `coordinates_from_pose`."""
-    return Pose(coordinates[:3], matrix_from_rpy(coordinates[3:]) @ BRIDGE_DEFAULT_ROTATION)
+    return Pose(coordinates[:3], rotation_from_bridge_angles(coordinates[3:].tolist()))
 
 
 def angular_velocity(rpy: np.ndarray, rates: np.ndarray) -> np.ndarray:
