@@ -39,6 +39,7 @@ from canvas_robot.policy.requests import (
     Refused,
     Request,
     Reset,
+    Soon,
     Work,
 )
 from canvas_robot.policy.settings import PolicySettings
@@ -144,6 +145,9 @@ def _context(device: str) -> BaseContext:
 class ModelProcess:
     """The policy that settings name. For any thread; a request beside another raises ModelError.
 
+    about_to_decide: called, by the thread that asks `act`, shortly before its answer comes, where
+    the policy can tell; must not raise.
+
     If its process dies or hangs, another is started in the background; until it is ready every
     request raises ModelError.
 
@@ -171,6 +175,7 @@ class ModelProcess:
         self._closed = False
         self._asking = threading.Lock()  # held by the request that is under way
         self.restarts = 0  # since it was made
+        self.about_to_decide: Callable[[], None] = _nothing
         self._deaths: list[float] = []
         self._why = ""
         self._worker: _Worker | None = _Worker(settings, threads, log)
@@ -290,7 +295,7 @@ class ModelProcess:
         if worker is None:
             raise ModelError(self._why)
         try:
-            return worker.ask(request, self._timeout_s)
+            return worker.ask(request, self._timeout_s, self.about_to_decide)
         except _Lost as error:
             self._lose(worker, str(error))
             raise ModelError(self._why) from error
@@ -335,6 +340,10 @@ class ModelProcess:
         else:
             self.restarts += 1
             self._log(logging.WARNING, "model: its process has been started again")
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Worker:
@@ -397,13 +406,14 @@ class _Worker:
         if failed:
             raise failed[0]
 
-    def ask(self, request: Request, timeout_s: float) -> Answer:
+    def ask(self, request: Request, timeout_s: float, soon: Callable[[], None]) -> Answer:
+        """soon: called where the process says that its answer is about to come; must not raise."""
         try:
             self._exchange.send(request)
         except OSError as error:
             raise _Lost(self._ended()) from error
         try:
-            return self._answer(timeout_s)
+            return self._answer(timeout_s, soon)
         except TimeoutError as error:
             raise _Lost(f"the model has not answered within {timeout_s:g} s") from error
 
@@ -414,7 +424,9 @@ class _Worker:
             self._process.kill()
             self._process.join(_JOIN_S)
 
-    def _answer(self, timeout_s: float) -> Ready | Done | Decided | Pictured:
+    def _answer(
+        self, timeout_s: float, soon: Callable[[], None] = _nothing
+    ) -> Ready | Done | Decided | Pictured:
         """TimeoutError where none comes within so long."""
         until = time.monotonic() + timeout_s
         while True:
@@ -424,7 +436,9 @@ class _Worker:
                 raise
             except (EOFError, OSError) as error:
                 raise _Lost(self._ended()) from error
-            if isinstance(answer, Log):
+            if isinstance(answer, Soon):
+                soon()
+            elif isinstance(answer, Log):
                 self._log(answer.level, answer.line)
             elif isinstance(answer, Refused):
                 raise ModelRefusedError(answer.why)

@@ -33,6 +33,7 @@ from canvas_robot.policy.requests import (
     Refused,
     Request,
     Reset,
+    Soon,
     Work,
 )
 from canvas_robot.policy.settings import PolicySettings
@@ -76,6 +77,8 @@ def serve(end: socket.socket, block: Block, settings: PolicySettings, threads: i
         gc.collect()
         gc.freeze()  # a search for garbage among all that was loaded takes longer than a decision
         served = _Served(policy)
+        if hasattr(policy, "about_to_decide"):  # it can tell
+            policy.about_to_decide = lambda: exchange.send(Soon())
         exchange.send(Ready(pickle.dumps(facts)))
         while True:
             exchange.send(_answer(served, exchange.receive()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class NoInstructionError(RuntimeError):
 
 class CanvasPolicy:
     """One robot's policy: a model, the instruction it follows and what it has seen and computed.
+
+    about_to_decide: called by `act` when only the head is left to compute; must not raise.
 
     Args:
         model: the weights; it is put into evaluation mode, and they must not change while it acts.
@@ -79,6 +81,7 @@ class CanvasPolicy:
         self._frames: dict[str, Frames] = {}  # by region, what its tokens were made of
         self._goal: str | None = None  # the instruction that the goal's tokens were made of
         self._own_history = TickHistory(schema, binding)
+        self.about_to_decide: Callable[[], None] = _nothing
         self._observation: Observation | None = None  # of the last decision
         self._imagining: Iterator[Imagined | None] | None = None
 
@@ -234,6 +237,7 @@ class CanvasPolicy:
                 {region: (observation.tick, frames) for region, frames in self._frames.items()},
                 observation.tick,
             )
+            self.about_to_decide()
             region, modulator = self.model.action_region, self._ticks.modulator
             tokens = self.model.output_tokens(rows, region, modulator)
             head = self.model.action
@@ -308,6 +312,10 @@ class CanvasPolicy:
         checked = self.binding.signals[signal].checked(signal, instruction)
         self.model.text.encode(checked)
         return checked
+
+
+def _nothing() -> None:
+    pass
 
 
 def _same(first: Frames, second: Frames) -> bool:

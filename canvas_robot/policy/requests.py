@@ -67,6 +67,10 @@ class Log(Message):
     line: str
 
 
+class Soon(Message):
+    """The answer to Act is about to come; it answers nothing."""
+
+
 class Done(Message):
     """It was done, and there is nothing to tell."""
 
@@ -95,4 +99,4 @@ class Failed(Message):
     why: str
 
 
-Answer = Ready | Log | Done | Decided | Pictured | Refused | Failed
+Answer = Ready | Log | Soon | Done | Decided | Pictured | Refused | Failed

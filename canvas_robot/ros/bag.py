@@ -78,22 +78,24 @@ class BagInputs:
         self._signals = binding.signals
         self.streams: dict[str, Stream] = defaultdict(Stream)
         self.refused: dict[str, tuple[int, str]] = {}
-        self.received = defaultdict(list)  # of each topic: its message's type, and who takes it
+        self.received = defaultdict(list)  # by topic: its type, who takes it, and how
         self._now_ns = 0
         Inputs(self, binding, arm, self, image_transport)
 
-    def create_subscription(self, msg_type: type, topic: str, callback, qos, **options) -> None:
+    def create_subscription(
+        self, msg_type: type, topic: str, callback, qos, raw: bool, **options
+    ) -> None:
         full = topic if topic.startswith("/") else f"{self._namespace}/{topic}"
-        self.received[full].append((msg_type, callback))
+        self.received[full].append((msg_type, callback, raw))
 
     def get_clock(self):
         return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self._now_ns))
 
     def take(self, topic: str, received_ns: int, data: bytes) -> None:
         """A message of the bag; one of another topic is passed over."""
-        for msg_type, callback in self.received.get(topic, ()):
+        for msg_type, callback, raw in self.received.get(topic, ()):
             self._now_ns = received_ns
-            callback(deserialize_message(data, msg_type))
+            callback(data if raw else deserialize_message(data, msg_type))
 
     def sample(self, signal: str, stamp_ns: int, value: np.ndarray, waited_ns: int = 0) -> None:
         try:

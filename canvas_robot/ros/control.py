@@ -33,6 +33,7 @@ from canvas_robot.ros.intake import Intake
 from canvas_robot.ros.measured import Measured
 from canvas_robot.ros.moving import Moving
 from canvas_robot.signals import ActionChunk, NotReadyError, Observation
+from canvas_robot.signals.pose import Pose
 
 
 def _told(error: Exception) -> str:
@@ -304,6 +305,14 @@ class ControlLoop:
                 return self._intake.foreseen(index - self._first_index, stamp_ns)
             except NotReadyError:
                 return None
+
+    def present(self) -> tuple[Pose, Instant] | None:
+        """The measured pose and the moment, where a decision that came now could be followed."""
+        with self._lock:
+            now = self._now()
+            if self._moving.standing or self._intake.silence or self._intake.stale(now):
+                return None
+            return None if self._measured.is_outside else (self._measured.pose, now)
 
     def tick(self, index: int, stamp_ns: int) -> Decision:
         """Decides for control tick `index` of the grid at `stamp_ns`."""

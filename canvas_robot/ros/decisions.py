@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from canvas_robot.kinematics.limiter import SetPoint
 from canvas_robot.kinematics.rule import Command
@@ -58,8 +59,7 @@ class Reaction(StrEnum):
     DEACTIVATE = "deactivate"
 
 
-@dataclass(frozen=True)
-class Instant:
+class Instant(NamedTuple):
     """One moment on the robot's clock and on the steady clock, nanoseconds."""
 
     ros_ns: int

@@ -32,6 +32,7 @@ from canvas_robot.ros.picture_watch import PictureWatch
 from canvas_robot.ros.polled import Polled
 from canvas_robot.ros.qos import INPUT_OVERRIDES
 from canvas_robot.ros.qos_watch import QosWatch
+from canvas_robot.ros.serialized import JointsReader, ReadJoints, read_image
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals.binding import (
     Binding,
@@ -144,7 +145,8 @@ class Inputs:
                     continue
                 subscription, came = receiver.subscription, False
                 with subscription.handle:
-                    while taken := subscription.handle.take_message(subscription.msg_type, False):
+                    kind, raw = subscription.msg_type, subscription.raw
+                    while taken := subscription.handle.take_message(kind, raw):
                         msg, info = taken
                         if passed := receiver.skipped(info):
                             self._loop.skipped(receiver.signal, passed)
@@ -175,7 +177,8 @@ class Inputs:
             watch.look(image, stamp)
             self._loop.sample(signal, stamp, image, waited_ns)
 
-        def raw(msg: Image, waited_ns: int) -> None:
+        def raw(serialized: bytes, waited_ns: int) -> None:
+            msg = read_image(serialized)
             image = image_from_msg(msg, source.depth)
             sampled(image, self._stamp_ns(source, msg, waited_ns), waited_ns)
 
@@ -188,14 +191,15 @@ class Inputs:
             topic = f"{source.topic}/compressed"
             self._add(CompressedImage, topic, signal, compressed, qos)
         else:
-            self._add(Image, source.topic, signal, raw, qos)
+            self._add(Image, source.topic, signal, raw, qos, serialized=True)
 
     def _subscribe_joints(self, signal: str, source: RosJoints) -> None:
-        names = (*source.joints, source.finger)
+        names, reader = (*source.joints, source.finger), JointsReader()
         said: tuple[int, np.ndarray] | None = None  # by the message before, believed or not
 
-        def receive(msg: JointState, waited_ns: int) -> None:
+        def receive(serialized: bytes, waited_ns: int) -> None:
             nonlocal said
+            msg = reader.read(serialized)
             positions = joints_from_msg(msg, names)
             if self._effort_limit is not None:
                 self._look_at_efforts(msg, source.joints)
@@ -209,7 +213,7 @@ class Inputs:
             if self._loop.sample(signal, stamp, state, waited_ns):
                 self.joints = positions
 
-        self._add(JointState, source.topic, signal, receive, VECTOR_QOS)
+        self._add(JointState, source.topic, signal, receive, VECTOR_QOS, serialized=True)
 
     def _look_at_limits(self, names: tuple[str, ...], positions: np.ndarray) -> None:
         """A joint far outside its limits is one whose zero was lost, by a whole turn perhaps."""
@@ -233,7 +237,7 @@ class Inputs:
                 f"two publish"
             )
 
-    def _look_at_efforts(self, msg: JointState, names: tuple[str, ...]) -> None:
+    def _look_at_efforts(self, msg: JointState | ReadJoints, names: tuple[str, ...]) -> None:
         above = {
             name: effort
             for name, effort in zip(msg.name, msg.effort, strict=False)
@@ -312,7 +316,11 @@ class Inputs:
         self._add(PoseStamped, source.topic, signal, receive_pose, VECTOR_QOS)
         self._add(JointState, source.gripper_topic, signal, receive_gripper, VECTOR_QOS)
 
-    def _add(self, msg_type, topic: str, signal: str, receive: Callable, qos) -> None:
+    def _add(
+        self, msg_type, topic: str, signal: str, receive: Callable, qos, serialized: bool = False
+    ) -> None:
+        """serialized: `receive` is given the bytes of the message."""
+
         def guarded(msg, waited_ns: int) -> None:
             try:
                 receive(msg, waited_ns)
@@ -327,6 +335,7 @@ class Inputs:
             callback_group=self._group,
             event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),  # see QosWatch
             qos_overriding_options=INPUT_OVERRIDES,
+            raw=serialized,
         )
         watch = QosWatch(subscription, signal, self._loop)
         newest_only = signal in self._newest_only

@@ -138,14 +138,9 @@ def pose_from_msg(msg: PoseStamped) -> Pose:
     return Pose(np.array([p.x, p.y, p.z]), matrix_from_quaternion(quaternion))
 
 
-def pose_to_msg(
-    pose: Pose, stamp: int, frame_id: str, into: PoseStamped | None = None
-) -> PoseStamped:
-    """A PoseStamped of a pose in `frame_id`; the inverse of `pose_from_msg`.
-
-    into: a message to be written over: a new one takes three times as long.
-    """
-    msg = PoseStamped() if into is None else into
+def pose_to_msg(pose: Pose, stamp: int, frame_id: str) -> PoseStamped:
+    """A PoseStamped of a pose in `frame_id`; the inverse of `pose_from_msg`."""
+    msg = PoseStamped()
     _set_header(msg.header, stamp, frame_id)
     msg.pose.position.x, msg.pose.position.y, msg.pose.position.z = pose.position.tolist()
     x, y, z, w = quaternion_from_matrix(pose.rotation).tolist()
@@ -167,17 +162,10 @@ def twist_from_msg(msg: TwistStamped) -> tuple[np.ndarray, np.ndarray]:
 
 
 def twist_to_msg(
-    linear: np.ndarray,
-    angular: np.ndarray,
-    stamp: int,
-    frame_id: str,
-    into: TwistStamped | None = None,
+    linear: np.ndarray, angular: np.ndarray, stamp: int, frame_id: str
 ) -> TwistStamped:
-    """A TwistStamped of speeds about the axes of `frame_id`; the inverse of `twist_from_msg`.
-
-    into: as of `pose_to_msg`.
-    """
-    msg = TwistStamped() if into is None else into
+    """A TwistStamped of speeds about the axes of `frame_id`; the inverse of `twist_from_msg`."""
+    msg = TwistStamped()
     _set_header(msg.header, stamp, frame_id)
     msg.twist.linear.x, msg.twist.linear.y, msg.twist.linear.z = linear.tolist()
     msg.twist.angular.x, msg.twist.angular.y, msg.twist.angular.z = angular.tolist()

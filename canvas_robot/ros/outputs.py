@@ -19,8 +19,9 @@ from canvas_robot.kinematics.limiter import SetPoint
 from canvas_robot.kinematics.rule import Command
 from canvas_robot.ros.drivers import Drivers
 from canvas_robot.ros.images import image_to_msg
-from canvas_robot.ros.messages import chunk_to_msg, pose_to_msg, trajectory_to_msg, twist_to_msg
+from canvas_robot.ros.messages import chunk_to_msg, trajectory_to_msg
 from canvas_robot.ros.qos import OUTPUT_OVERRIDES
+from canvas_robot.ros.serialized import CommandMessages
 
 COMMAND_QOS = QoSProfile(depth=1)  # reliable, volatile
 BEAT_S, LEASE_S = 0.25, 1.0  # who asks for the lease knows within it of a node that has stopped
@@ -55,9 +56,7 @@ class Outputs:
     ) -> None:
         self._node, self._frame_id, self._drivers = node, frame_id, drivers
         self._beat_s = 0.0  # when the last one was
-        # Of what goes out at the command rate the same messages, written over each time.
-        self._pose_msg, self._twist_msg = PoseStamped(), TwistStamped()
-        self._gripper_msg = Float64()
+        self._messages = CommandMessages(frame_id)
 
         def make(msg_type: type, topic: str, qos: QoSProfile):
             return node.create_lifecycle_publisher(
@@ -160,13 +159,10 @@ class Outputs:
         """Commands a set-point on its way."""
         self._drivers.open_to(gripper, stamp_ns)
         if self._gripper is not None:
-            self._gripper_msg.data = gripper
-            self._gripper.publish(self._gripper_msg)
-        pose = pose_to_msg(set_point.pose, stamp_ns, self._frame_id, self._pose_msg)
-        self._pose.publish(pose)
+            self._gripper.publish(self._messages.gripper(gripper))
+        self._pose.publish(self._messages.pose(set_point.pose, stamp_ns))
         self._speed(set_point.linear, set_point.angular, stamp_ns)
 
     def _speed(self, linear: np.ndarray, angular: np.ndarray, stamp_ns: int) -> None:
         if self._twist is not None:
-            twist = twist_to_msg(linear, angular, stamp_ns, self._frame_id, self._twist_msg)
-            self._twist.publish(twist)
+            self._twist.publish(self._messages.twist(linear, angular, stamp_ns))

@@ -23,6 +23,7 @@ from canvas_robot.ros.hands import Hands
 from canvas_robot.ros.inputs import Inputs
 from canvas_robot.ros.messages import stamp_from_ns
 from canvas_robot.ros.outputs import Outputs
+from canvas_robot.ros.rehearsal import Rehearsal
 from canvas_robot.ros.session import Session
 from canvas_robot.ros.status import (
     command_status,
@@ -98,6 +99,10 @@ class Running:
                 self.drivers,
             )
             made.callback(self.outputs.close)
+            self._rehearsal = Rehearsal(
+                binding, settings.command_rate_hz, settings.unsafe, session.base_frame
+            )
+            session.model.about_to_decide = self._rehearse
             hands = Hands(
                 node,
                 session.loop,
@@ -161,6 +166,14 @@ class Running:
                 self.publish(motion)
             elif motion is not None:
                 self.outputs.status(command_status(self.session.identity, motion, now, late_ms))
+
+    def _rehearse(self) -> None:
+        """It is no part of acting: a fault here is told and no more."""
+        try:
+            if present := self.session.loop.present():
+                self._rehearsal.run(*present)
+        except Exception as error:
+            self._warn(f"no rehearsal of a decision: {type(error).__name__}: {error}")
 
     def show(self, decision: Decision) -> None:
         """Draws a decision for who subscribes; of holds for one reason, the first.

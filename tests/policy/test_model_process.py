@@ -95,6 +95,16 @@ def test_it_decides_what_the_policy_decides_in_this_process(started):
     assert process.facts.rows == policy.model.plan.n_rows and process.memory_bytes > 0
 
 
+def test_whoever_waits_is_told_once_that_a_decision_is_about_to_come(started):
+    """While the decision is not there yet; what is done then changes none."""
+    process, policy = started(PolicySettings()), assemble_policy(PolicySettings())
+    told = []
+    process.about_to_decide = lambda: told.append(process._asking.locked())
+    for ours, theirs in zip(decided(process, 2), decided(policy, 2), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert told == [True, True]
+
+
 def test_a_process_for_an_accelerator_is_no_fork(started):
     """CUDA works in none."""
     chosen = PolicySettings(stand_in="constant", device="cuda")

@@ -26,6 +26,7 @@ from canvas_robot.ros.decisions import (
     Reaction,
 )
 from canvas_robot.ros.moving import GuideError
+from canvas_robot.ros.rehearsal import Rehearsal
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ActionChunk, BindingError, load_binding, load_statistics
 from canvas_robot.signals.pose import (
@@ -1757,3 +1758,66 @@ def test_what_was_seen_as_a_step_began_shows_nothing_of_it(policy, monkeypatch, 
     bench.sample()
     seen = bench.loop._follow.begun(bench.steady_ns)
     assert begun - seen == first_row
+
+
+# ---------------------------------------------------------------- rehearsals
+
+
+def test_a_rehearsal_before_each_decision_changes_nothing(policy):
+    def moved(rehearses: bool) -> list[np.ndarray]:
+        policy.forget()
+        bench, seen, runs = Bench(policy), [], 0
+        rehearsal = Rehearsal(WIDOWX, 50.0, False, "base")
+
+        def rehearse() -> None:
+            nonlocal runs
+            rehearsal.run(*bench.loop.present())
+            runs += 1
+
+        policy.about_to_decide = rehearse if rehearses else lambda: None
+        bench.loop.instruct("touch the red cube")
+        for _ in range(4):
+            seen.append(at(bench.step()))
+            for _ in range(9):
+                bench.wait(TICK // 10)
+                motion = bench.loop.motion()
+                point = motion.set_point
+                seen += [point.pose.position, point.pose.rotation, point.linear, point.angular]
+                seen.append(np.array([motion.gripper, motion.decision, motion.computed_ns]))
+            bench.state = np.append(at_rest(motion), np.float32(1.0))
+            bench.wait(-9 * (TICK // 10))
+        assert runs == (4 if rehearses else 0)
+        return seen
+
+    try:
+        for ours, theirs in zip(moved(True), moved(False), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    finally:
+        policy.about_to_decide = lambda: None
+
+
+def at_rest(motion) -> np.ndarray:
+    return bridge_state_from_pose(motion.set_point.pose, 1.0)[:6]
+
+
+def test_it_is_rehearsed_only_where_a_decision_could_be_followed(moving):
+    measured, now = moving.loop.present()
+    assert now == Instant(moving.ros_ns, moving.steady_ns)
+    np.testing.assert_array_equal(bridge_state_from_pose(measured, 1.0), HOME)
+    moving.loop.block(-1, moving.ros_ns, HoldReason.STOPPED, "stopped")
+    assert moving.loop.present() is None
+    moving.unblock(HoldReason.STOPPED)
+    assert moving.loop.present() is not None
+    moving.loop.silent("image", "deadline", "no message")
+    assert moving.loop.present() is None
+    moving.loop.heard("deadline")
+    moving.measure((0, 0.8))
+    moving.wait()
+    moving.sample()
+    assert moving.loop.present() is None  # outside
+    moving.wait(10 * SECOND)
+    assert moving.loop.present() is None  # stale
+
+
+def test_nothing_is_rehearsed_before_anything_was_measured(bench):
+    assert bench.loop.present() is None
