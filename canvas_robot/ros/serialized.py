@@ -19,8 +19,10 @@ from std_msgs.msg import Float64
 from canvas_robot.ros.messages import MessageError, pose_to_msg, stamp_ns, twist_to_msg
 from canvas_robot.signals.pose import BRIDGE_DEFAULT_ROTATION, Pose, quaternion_from_matrix
 
-_HEAD = b"\x00\x01\x00\x00"  # of plain little-endian CDR; all else is read as rclpy reads it
+_HEAD_BYTES = 4
+_PLAIN = b"\x00\x01"  # how the head of little-endian CDR begins; all else is read as rclpy reads it
 _STAMP = struct.Struct("<iI")
+_STAMPED = 4_000_000_005  # ns, of an example
 _SIZE, _COUNT = struct.Struct("<II"), struct.Struct("<I")
 
 
@@ -31,7 +33,8 @@ class Template:
     The numbers are float64 and the last fields of the message.
 
     Args:
-        example: such a message; where it has a header, its stamp comes first.
+        example: such a message; where it has a header, its stamp comes first. What it holds must
+            not be 0, so that it is seen where that lies.
         numbers: those of the example, in the order of the message's fields.
     Raises:
         ValueError: the middleware lays the message out in another way.
@@ -44,16 +47,16 @@ class Template:
         self._start = len(serialized) - self._numbers.size
         self._is_stamped = hasattr(example, "header")
         stamp = stamp_ns(example.header.stamp) if self._is_stamped else 0
-        if serialized[:4] != _HEAD or self.filled(stamp, *numbers) != serialized:
+        if self._start < _HEAD_BYTES or self.filled(stamp, *numbers) != serialized:
             raise ValueError(
-                f"{type(example).__name__}: expected the middleware to serialize it as CDR with "
-                f"its {len(numbers)} numbers last, got {serialized.hex()}"
+                f"{type(example).__name__}: expected the middleware to serialize it as little-"
+                f"endian CDR with its {len(numbers)} numbers last, got {serialized.hex()}"
             )
 
     def filled(self, stamp: int, *numbers: float) -> bytes:
         """The message, serialized, with this stamp (ns) and these numbers."""
         if self._is_stamped:
-            _STAMP.pack_into(self._bytes, len(_HEAD), *divmod(stamp, 1_000_000_000))
+            _STAMP.pack_into(self._bytes, _HEAD_BYTES, *divmod(stamp, 1_000_000_000))
         self._numbers.pack_into(self._bytes, self._start, *numbers)
         return bytes(self._bytes)
 
@@ -64,9 +67,9 @@ class CommandMessages:
 
     def __init__(self, frame_id: str) -> None:
         place, turn = np.array([1.0, 2.0, 3.0]), BRIDGE_DEFAULT_ROTATION
-        pose = pose_to_msg(Pose(place, turn), 0, frame_id)
+        pose = pose_to_msg(Pose(place, turn), _STAMPED, frame_id)
         self._pose = Template(pose, (*place, *quaternion_from_matrix(turn)))
-        twist = twist_to_msg(place, -place, 0, frame_id)
+        twist = twist_to_msg(place, -place, _STAMPED, frame_id)
         self._twist = Template(twist, (*place, *-place))
         self._gripper = Template(Float64(data=0.5), (0.5,))
 
@@ -120,7 +123,7 @@ class ReadJoints(NamedTuple):
 
 def read_image(serialized: bytes) -> ReadImage | Image:
     """An image; raises MessageError for what is none."""
-    if serialized[:4] != _HEAD:
+    if serialized[:2] != _PLAIN:
         return _read_otherwise(serialized, Image)
     try:
         header, at = _header(serialized)
@@ -147,15 +150,15 @@ class JointsReader:
 
     def read(self, serialized: bytes) -> ReadJoints | JointState:
         """A joint state; raises MessageError for what is none."""
-        if serialized[:4] != _HEAD:
+        if serialized[:2] != _PLAIN:
             return _read_otherwise(serialized, JointState)
-        start = len(_HEAD) + _STAMP.size
+        start = _HEAD_BYTES + _STAMP.size
         end = start + len(self._known)
         try:
             if not self._known or serialized[start:end] != self._known:
                 self._names, end = _texts(serialized, _header(serialized)[1])
                 self._known = serialized[start:end]
-            stamp = ReadStamp(*_STAMP.unpack_from(serialized, len(_HEAD)))
+            stamp = ReadStamp(*_STAMP.unpack_from(serialized, _HEAD_BYTES))
             position, at = _numbers(serialized, end)
             _, at = _numbers(serialized, at)
             effort, at = _numbers(serialized, at)
@@ -178,9 +181,9 @@ def _read_otherwise(serialized: bytes, kind: type) -> object:
 
 def _header(serialized: bytes) -> tuple[ReadHeader, int]:
     """The header, and where it ends."""
-    stamp = ReadStamp(*_STAMP.unpack_from(serialized, len(_HEAD)))
-    (length,) = _COUNT.unpack_from(serialized, len(_HEAD) + _STAMP.size)
-    return ReadHeader(stamp), len(_HEAD) + _STAMP.size + _COUNT.size + length
+    stamp = ReadStamp(*_STAMP.unpack_from(serialized, _HEAD_BYTES))
+    (length,) = _COUNT.unpack_from(serialized, _HEAD_BYTES + _STAMP.size)
+    return ReadHeader(stamp), _HEAD_BYTES + _STAMP.size + _COUNT.size + length
 
 
 def _text(serialized: bytes, at: int) -> tuple[str, int]:
