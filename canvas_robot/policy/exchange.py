@@ -1,8 +1,8 @@
 """Exchange: typed messages between two processes, their large arrays by shared memory.
 
-A message is one packet, encoded by msgspec and decoded to the types that are declared: that is a
-third of the work of pickling it and sending it through a pipe. A picture through a socket is
-written and read in small pieces; through shared memory it is copied in and out at once.
+A message is one packet, a long one in shared memory too, encoded by msgspec and decoded to the
+types that are declared: half of the work of pickling it and sending it through a pipe. A picture
+through a socket is written and read in small pieces; through shared memory it is copied at once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import socket
+import threading
 from multiprocessing.reduction import DupFd
 
 import msgspec
@@ -18,7 +19,7 @@ import numpy as np
 BLOCK_BYTES = 256 << 20  # address space; only what is written to takes memory
 _ALIGNMENT = 64
 _IN_LINE_BYTES = 4096  # an array up to so large goes the way of all else
-_PACKET_BYTES = 65_536  # well below what a socket takes at once, net.core.wmem_default
+_PACKET_BYTES = 65_536
 
 
 class ExchangeError(ValueError):
@@ -62,7 +63,10 @@ def _lent(fd) -> Block:
 
 def ends() -> tuple[socket.socket, socket.socket]:
     """The two ends of a way for messages, for an Exchange each."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    both = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in both:  # which may have room for less by the machine's settings
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _PACKET_BYTES)
+    return both
 
 
 class Exchange:
@@ -77,18 +81,22 @@ class Exchange:
     def __init__(self, end: socket.socket, block: Block, reads: object) -> None:
         self._socket = end
         self._memory = np.frombuffer(block.mapped(), np.uint8)
-        self._used = 0  # of it, by the message that is being sent
+        self._sending, self._used = threading.Lock(), 0  # of it, by the message that is being sent
         self._encoder = msgspec.msgpack.Encoder(enc_hook=self._packed)
         self._decoder = msgspec.msgpack.Decoder(reads | _Long, dec_hook=self._unpacked)
 
     def send(self, message: Message) -> None:
-        """Raises ExchangeError for more than BLOCK_BYTES, OSError where nobody hears."""
-        self._used = 0
-        packet = self._encoder.encode(message)
-        if len(packet) > _PACKET_BYTES:
-            span = self._laid_down(np.frombuffer(packet, np.uint8))
-            packet = self._encoder.encode(_Long(*span))
-        self._socket.send(packet)
+        """Raises ExchangeError for more than BLOCK_BYTES, OSError where nobody hears.
+
+        And TypeError for what cannot be sent.
+        """
+        with self._sending:
+            self._used = 0
+            packet = self._encoder.encode(message)
+            if len(packet) > _PACKET_BYTES:
+                span = self._laid_down(np.frombuffer(packet, np.uint8))
+                packet = self._encoder.encode(_Long(*span))
+            self._socket.send(packet)
 
     def receive(self, timeout_s: float | None = None) -> Message:
         """The next message; its arrays are the receiver's own.
@@ -107,7 +115,7 @@ class Exchange:
 
     def _packed(self, value: object) -> object:
         """What msgspec does not know: an array is its type, shape, and bytes or their place."""
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and value.dtype.kind not in "OV":
             in_line = value.nbytes <= _IN_LINE_BYTES
             data = value.tobytes() if in_line else self._laid_down(value)[0]
             return value.dtype.str, value.shape, data

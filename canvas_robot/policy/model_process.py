@@ -57,7 +57,7 @@ DECISION_TIMEOUT_S = 10.0  # a model that takes longer hangs
 DEATHS, SOON_S = 3, 60.0  # so many within so short a time: it is not started again
 _JOIN_S = 5.0
 _LOOK_S = 0.1  # between two looks whether a load is given up
-_SHORTEST_S = 1e-3  # a time-out of 0 would be none
+_SHORTEST_S = 1e-3  # a time-out of 0 would not wait at all
 
 
 class ModelError(RuntimeError):
@@ -268,6 +268,7 @@ class ModelProcess:
         """Ends the process, whatever it does."""
         self._closed, self._why = True, "the model's process has been closed"
         worker, self._worker = self._worker, None
+        self._shown, self.about_to_decide = (None, {}), _nothing
         if worker is not None:
             worker.end()
 
@@ -346,6 +347,10 @@ def _nothing() -> None:
     pass
 
 
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 class _Worker:
     """One process and the way to it."""
 
@@ -416,6 +421,10 @@ class _Worker:
             return self._answer(timeout_s, soon)
         except TimeoutError as error:
             raise _Lost(f"the model has not answered within {timeout_s:g} s") from error
+        except (_Lost, ModelError, ModelRefusedError):
+            raise
+        except Exception as error:  # an answer that was not read would be taken for the next one
+            raise _Lost(f"its answer could not be read: {_told(error)}") from error
 
     def end(self) -> None:
         with self._ending:

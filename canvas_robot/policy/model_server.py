@@ -12,6 +12,7 @@ import traceback
 from multiprocessing.connection import wait
 from multiprocessing.process import parent_process
 
+import msgspec
 import torch
 
 from canvas_robot.allocator import keep_freed_memory
@@ -40,7 +41,7 @@ from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.policy.stand_in import StandIn
 from canvas_robot.signals import Frames, Observation
 
-_LINE_LENGTH = 10_000  # of what is logged: more than a packet would lie where the next one does
+_LINE_PART = 5_000  # of what is logged, first and last: more would lie where the next one does
 
 
 class _Log(logging.Handler):
@@ -52,8 +53,8 @@ class _Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage()
-        if len(line) > _LINE_LENGTH:
-            line = f"{line[:_LINE_LENGTH]}... ({len(line):,} characters)"
+        if len(line) > 2 * _LINE_PART:
+            line = f"{line[:_LINE_PART]}\n...\n{line[-_LINE_PART:]}"
         self._exchange.send(Log(record.levelno, _sendable(line)))
 
 
@@ -81,7 +82,7 @@ def serve(end: socket.socket, block: Block, settings: PolicySettings, threads: i
             policy.about_to_decide = lambda: exchange.send(Soon())
         exchange.send(Ready(pickle.dumps(facts)))
         while True:
-            exchange.send(_answer(served, exchange.receive()))
+            _answer(exchange, served)
     except (EOFError, OSError):
         return  # nobody asks any more
 
@@ -140,14 +141,27 @@ class _Served:
         return Observation(request.tick, request.stamp_ns, dict(self._frames))
 
 
-def _answer(served: _Served, request: Request) -> Answer:
+def _answer(exchange: Exchange, served: _Served) -> None:
+    """Waits for one request, and answers it whatever happens: who asks waits for one answer each.
+
+    Raises EOFError or OSError where nobody asks any more.
+    """
     try:
-        return served.answer(request)
+        request = exchange.receive()
+    except msgspec.ValidationError as error:
+        exchange.send(Refused(_said(error)))
+        return
+    try:
+        answer = served.answer(request)
     except ValueError as error:
-        return Refused(_said(error))
+        answer = Refused(_said(error))
     except Exception as error:
         logging.getLogger(__name__).error(traceback.format_exc())
-        return Failed(_said(error))
+        answer = Failed(_said(error))
+    try:
+        exchange.send(answer)
+    except (TypeError, ValueError) as error:
+        exchange.send(Failed(_said(error)))
 
 
 def _said(error: Exception) -> str:

@@ -42,7 +42,8 @@ class NoInstructionError(RuntimeError):
 class CanvasPolicy:
     """One robot's policy: a model, the instruction it follows and what it has seen and computed.
 
-    about_to_decide: called by `act` when only the head is left to compute; must not raise.
+    about_to_decide: called by `act` when only the head is left to compute, or, on an accelerator,
+        to queue; must not raise.
 
     Args:
         model: the weights; it is put into evaluation mode, and they must not change while it acts.

@@ -307,7 +307,10 @@ class ControlLoop:
                 return None
 
     def present(self) -> tuple[Pose, Instant] | None:
-        """The measured pose and the moment, where a decision that came now could be followed."""
+        """The measured pose and the moment.
+
+        None where the policy is stopped, an input silent or stale, or the arm outside.
+        """
         with self._lock:
             now = self._now()
             if self._moving.standing or self._intake.silence or self._intake.stale(now):

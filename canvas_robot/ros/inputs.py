@@ -84,7 +84,7 @@ class _Receiver:
 class Inputs:
     """Subscriptions of one active period. `poll` takes what has come; `close` destroys them.
 
-    Taking a picture costs about a millisecond. Where only the newest counts, most of those that no
+    Taking a picture costs half a millisecond. Where only the newest counts, most of those that no
     tick will see are not taken.
 
     Args:

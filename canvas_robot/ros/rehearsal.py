@@ -1,4 +1,4 @@
-"""Rehearsal: what follows a decision, done once just before it comes, and without effect.
+"""Rehearsal: what follows a decision, up to the messages, just before it comes; without effect.
 
 A model that computes on the processor leaves nothing else in its caches, and what runs first after
 it takes twice as long. Done once while the model is at its head, it is at hand when it counts.

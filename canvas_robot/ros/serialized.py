@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64
 
 from canvas_robot.ros.messages import MessageError, pose_to_msg, stamp_ns, twist_to_msg
-from canvas_robot.signals.pose import BRIDGE_DEFAULT_ROTATION, Pose, quaternion_from_matrix
+from canvas_robot.signals.pose import Pose, matrix_from_rpy, quaternion_from_matrix
 
 _HEAD_BYTES = 4
 _PLAIN = b"\x00\x01"  # how the head of little-endian CDR begins; all else is read as rclpy reads it
@@ -66,7 +66,7 @@ class CommandMessages:
     """Poses and speeds in one frame, and the gripper's opening, serialized. For one thread."""
 
     def __init__(self, frame_id: str) -> None:
-        place, turn = np.array([1.0, 2.0, 3.0]), BRIDGE_DEFAULT_ROTATION
+        place, turn = np.array([1.0, 2.0, 3.0]), matrix_from_rpy(np.array([0.1, 0.2, 0.3]))
         pose = pose_to_msg(Pose(place, turn), _STAMPED, frame_id)
         self._pose = Template(pose, (*place, *quaternion_from_matrix(turn)))
         twist = twist_to_msg(place, -place, _STAMPED, frame_id)
@@ -134,7 +134,7 @@ def read_image(serialized: bytes) -> ReadImage | Image:
         at += 1 + -(at + 1) % 4
         step, count = _SIZE.unpack_from(serialized, at)
         data = memoryview(serialized)[at + 8 : at + 8 + count]
-    except (struct.error, IndexError, UnicodeDecodeError) as error:
+    except (struct.error, IndexError) as error:
         raise MessageError(f"Image: expected a whole message, got {error}") from error
     if len(data) != count:
         raise MessageError(f"Image: expected {count} bytes of data, the message has {len(data)}")
@@ -162,7 +162,7 @@ class JointsReader:
             position, at = _numbers(serialized, end)
             _, at = _numbers(serialized, at)
             effort, at = _numbers(serialized, at)
-        except (struct.error, UnicodeDecodeError) as error:
+        except struct.error as error:
             self._known = b""
             raise MessageError(f"JointState: expected a whole message, got {error}") from error
         return ReadJoints(ReadHeader(stamp), self._names, position, effort)
@@ -187,13 +187,13 @@ def _header(serialized: bytes) -> tuple[ReadHeader, int]:
 
 
 def _text(serialized: bytes, at: int) -> tuple[str, int]:
-    """The text at a place, and where it ends; a zero byte is the last of it."""
+    """The text at a place, up to its zero byte as rclpy reads it, and where it ends."""
     at += -at % 4
     (length,) = _COUNT.unpack_from(serialized, at)
     start, end = at + 4, at + 4 + length
     if end > len(serialized):
         raise struct.error(f"a text of {length:,} bytes that ends beyond it")
-    return serialized[start : end - 1].decode(), end
+    return serialized[start:end].partition(b"\0")[0].decode(errors="replace"), end
 
 
 def _texts(serialized: bytes, at: int) -> tuple[tuple[str, ...], int]:

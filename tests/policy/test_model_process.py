@@ -95,14 +95,38 @@ def test_it_decides_what_the_policy_decides_in_this_process(started):
     assert process.facts.rows == policy.model.plan.n_rows and process.memory_bytes > 0
 
 
-def test_whoever_waits_is_told_once_that_a_decision_is_about_to_come(started):
-    """While the decision is not there yet; what is done then changes none."""
-    process, policy = started(PolicySettings()), assemble_policy(PolicySettings())
-    told = []
-    process.about_to_decide = lambda: told.append(process._asking.locked())
-    for ours, theirs in zip(decided(process, 2), decided(policy, 2), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert told == [True, True]
+def test_whoever_waits_is_told_once_that_a_decision_is_about_to_come(started, monkeypatch):
+    """Before its head is computed."""
+    process, policy, told = started(PolicySettings()), assemble_policy(PolicySettings()), []
+    decode = policy.model.action.decode
+    monkeypatch.setattr(
+        policy.model.action, "decode", lambda tokens: (told.append("head"), decode(tokens))[1]
+    )
+    policy.about_to_decide = lambda: told.append("soon")
+    theirs = decided(policy, 2)
+    assert told == ["soon", "head"] * 2
+    told.clear()
+    process.about_to_decide = lambda: told.append("soon")
+    for one, other in zip(decided(process, 2), theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert told == ["soon"] * 2
+
+
+def test_an_answer_that_was_not_read_is_not_taken_for_the_next_one(started):
+    """Where whoever is told raises, the process is exchanged for another."""
+    process = started(PolicySettings())
+    process.reset("touch the red cube")
+
+    def raises() -> None:
+        raise RuntimeError("on purpose")
+
+    process.about_to_decide = raises
+    with pytest.raises(ModelError, match="answer could not be read: RuntimeError: on purpose"):
+        process.act(seen(0))
+    process.about_to_decide = lambda: None
+    assert waits_for(lambda: process.restarts == 1)
+    process.reset("touch the red cube")
+    assert process.act(seen(1)).tick == 1
 
 
 def test_a_process_for_an_accelerator_is_no_fork(started):
@@ -422,7 +446,7 @@ def test_large_and_small_arrays_arrive_in_one_message(both):
 @pytest.mark.parametrize("length", [10, 65_000, 70_000, 3_000_000])
 def test_words_arrive_however_long(both, length):
     first, second = both
-    text = "aé中"[: length % 4] + "x" * length
+    text = "aé中" + "x" * length
     first.send(Words(text, np.float32(0.5)))
     assert second.receive(1.0) == Words(text, 0.5)
 
@@ -450,8 +474,9 @@ def test_more_than_the_memory_holds_is_refused(both):
     first, second = both
     with pytest.raises(ExchangeError, match=f"{BLOCK_BYTES:,} bytes"):
         first.send(Values([np.zeros(BLOCK_BYTES + 1, np.uint8)]))
-    with pytest.raises(TypeError, match="got a object"):
-        first.send(Values([object()]))
+    for value in (object(), np.array([None]), np.zeros(3, "i4,f4")):
+        with pytest.raises(TypeError, match="expected what can be exchanged"):
+            first.send(Values([value]))
     first.send(Words("still there", 0.0))
     assert second.receive().text == "still there"
 

@@ -53,7 +53,7 @@ def test_the_figures_of_a_stand_in_add_up():
     figures = measure_node(STAND_IN, 5.0)
     check(figures, 5.0)
     assert 0 < figures["squash_ms"] == figures["codec_ms"]  # it has no other codec
-    assert figures["squash_ahead_ms"] > figures["squash_ms"]  # most pictures were there before
+    assert figures["squash_ahead_ms"] > 0  # a picture of before, though a newer one may come
     assert 5.0 <= figures["forward_ms"]
 
 
