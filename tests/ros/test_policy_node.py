@@ -37,6 +37,7 @@ from canvas_robot.ros.messages import (
     values_from_msg,
 )
 from canvas_robot.ros.parameters import unknown_parameters
+from canvas_robot.ros.rehearsal import Rehearsal
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import load_binding
 from canvas_robot.signals.pose import bridge_state_from_pose
@@ -105,6 +106,30 @@ def test_each_tick_adds_its_delta_to_the_previous_target(active_policy, monitor)
             target + np.array(values["action_chunk"][0][:3]), LIMITS.box_low, LIMITS.box_high
         )
         np.testing.assert_allclose(values["target"], target, atol=1e-6)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_decisions_are_rehearsed_before_they_come_and_come_whatever_becomes_of_that(
+    active_policy, monitor, monkeypatch, fails
+):
+    running, told, rehearsed = active_policy.node._running, [], []
+    run = Rehearsal.run
+
+    def spied(rehearsal, measured, now) -> None:
+        rehearsed.append(now)
+        run(rehearsal, measured, now)
+        if fails:
+            raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(Rehearsal, "run", spied)
+    monkeypatch.setattr(running, "_warn", told.append)
+    before = sum(s.active for s in monitor.statuses)
+    assert monitor.wait_for(
+        lambda: len(rehearsed) >= 3 and sum(s.active for s in monitor.statuses) >= before + 3,
+        TIMEOUT_S,
+    )
+    assert all(("no rehearsal of a decision: RuntimeError: on purpose" in t) for t in told)
+    assert bool(told) == fails
 
 
 def test_command_topics_are_reliable_and_volatile(active_policy, monitor):
