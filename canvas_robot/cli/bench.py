@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from canvas_robot.destinations import ready_file
 
-app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
+STDOUT = "/dev/stdout"
+
+
+class _Bench(TyperGroup):
+    """Benchmarks. `--json` without a file prints the figures, and all else as errors are."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        named = []
+        for arg, following in zip(args, [*args[1:], "-"], strict=True):
+            named.append(arg)
+            if arg == "--json" and following.startswith("-"):
+                named.append(STDOUT)
+        ctx.meta[STDOUT] = STDOUT in named
+        return super().parse_args(ctx, named)
+
+    def invoke(self, ctx: typer.Context) -> object:
+        with redirect_stdout(sys.stderr) if ctx.meta[STDOUT] else nullcontext():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(help="Measure on this machine.", no_args_is_help=True, cls=_Bench)
 TRAIN_EPISODES = 60  # synthetic ones, 100 MB
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", callback=ready_file, help="Write the figures here.")
+    Path | None,
+    typer.Option(
+        "--json",
+        callback=ready_file,
+        help="Write the figures here; without a file, print them, and all else to stderr.",
+    ),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Width = Annotated[int, typer.Option(min=16, help="Token width.")]
