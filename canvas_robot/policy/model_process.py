@@ -22,26 +22,9 @@ from multiprocessing.context import BaseContext
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
+from canvas_robot.policy import dialogue
 from canvas_robot.policy.exchange import Block, Exchange, ends
-from canvas_robot.policy.protocol import Imagined
-from canvas_robot.policy.requests import (
-    Act,
-    Answer,
-    Decided,
-    Done,
-    Expect,
-    Failed,
-    Forget,
-    Imagine,
-    Log,
-    Pictured,
-    Ready,
-    Refused,
-    Request,
-    Reset,
-    Soon,
-    Work,
-)
+from canvas_robot.policy.protocol import Imagined, nothing
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.policy.squashing import Squashing
 from canvas_robot.schema import CanvasSchema
@@ -175,7 +158,7 @@ class ModelProcess:
         self._closed = False
         self._asking = threading.Lock()  # held by the request that is under way
         self.restarts = 0  # since it was made
-        self.about_to_decide: Callable[[], None] = _nothing
+        self.about_to_decide: Callable[[], None] = nothing
         self._deaths: list[float] = []
         self._why = ""
         self._worker: _Worker | None = _Worker(settings, threads, log)
@@ -213,14 +196,14 @@ class ModelProcess:
     @_alone
     def reset(self, instruction: str) -> None:
         """Starts an episode; ModelRefusedError for an instruction that it cannot take."""
-        self._ask(Reset(instruction))
+        self._ask(dialogue.Reset(instruction))
         self._squashing.reset()
 
     @_alone
     def act(self, observation: Observation, going_on: GoingOn | None = None) -> ActionChunk:
         """Decides on one observation. Pictures are squashed here, so that less crosses over."""
         squashed = self._squashing.observation(observation)
-        chunk = self._ask_about(Act, squashed, going_on).chunk
+        chunk = self._ask_about(dialogue.Act, squashed, going_on).chunk
         for stage in ("squash", "codec"):
             spent = chunk.timings_ms.get(stage, 0.0)
             chunk.timings_ms[stage] = spent + self._squashing.milliseconds
@@ -240,17 +223,17 @@ class ModelProcess:
     @_alone
     def work(self) -> None:
         """Between ticks: this tick's share of what no tick waits for."""
-        self._ask(Work())
+        self._ask(dialogue.Work())
 
     @_alone
     def forget(self) -> None:
         """Ends the episode."""
-        self._ask(Forget())
+        self._ask(dialogue.Forget())
 
     @_alone
     def imagined(self, seconds: float) -> Imagined | None:
         """Goes on for about so long with the pictures that it predicts; those once done."""
-        return self._ask(Imagine(seconds)).imagined
+        return self._ask(dialogue.Imagine(seconds)).imagined
 
     @property
     def memory_bytes(self) -> int:
@@ -268,17 +251,20 @@ class ModelProcess:
         """Ends the process, whatever it does."""
         self._closed, self._why = True, "the model's process has been closed"
         worker, self._worker = self._worker, None
-        self._shown, self.about_to_decide = (None, {}), _nothing
+        self._shown, self.about_to_decide = (None, {}), nothing
         if worker is not None:
             worker.end()
 
     @_alone
     def _show(self, observation: Observation) -> None:
-        self._ask_about(Expect, observation)
+        self._ask_about(dialogue.Expect, observation)
 
     def _ask_about(
-        self, kind: type[Expect | Act], observation: Observation, *others: GoingOn | None
-    ) -> Answer:
+        self,
+        kind: type[dialogue.Expect | dialogue.Act],
+        observation: Observation,
+        *others: GoingOn | None,
+    ) -> dialogue.Answer:
         """Frames that the process has are not sent again: None stands for those."""
         worker, (shown_to, shown) = self._worker, self._shown
         known = shown if shown_to is worker else {}
@@ -291,7 +277,7 @@ class ModelProcess:
         self._shown = (worker, given)
         return answer
 
-    def _ask(self, request: Request) -> Answer:
+    def _ask(self, request: dialogue.Request) -> dialogue.Answer:
         worker = self._worker
         if worker is None:
             raise ModelError(self._why)
@@ -343,14 +329,6 @@ class ModelProcess:
             self._log(logging.WARNING, "model: its process has been started again")
 
 
-def _nothing() -> None:
-    pass
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
 class _Worker:
     """One process and the way to it."""
 
@@ -382,7 +360,7 @@ class _Worker:
     def load(self, is_given_up: Callable[[], bool]) -> Facts:
         """Starts the process, and waits for what it loads, or for nothing once that is given up."""
         self._start(is_given_up)
-        self._exchange = Exchange(self._ours, self._block, Answer)
+        self._exchange = Exchange(self._ours, self._block, dialogue.Answer)
         while True:
             with suppress(TimeoutError):
                 return pickle.loads(self._answer(_LOOK_S).facts)
@@ -411,7 +389,9 @@ class _Worker:
         if failed:
             raise failed[0]
 
-    def ask(self, request: Request, timeout_s: float, soon: Callable[[], None]) -> Answer:
+    def ask(
+        self, request: dialogue.Request, timeout_s: float, soon: Callable[[], None]
+    ) -> dialogue.Answer:
         """soon: called where the process says that its answer is about to come; must not raise."""
         try:
             self._exchange.send(request)
@@ -424,7 +404,8 @@ class _Worker:
         except (_Lost, ModelError, ModelRefusedError):
             raise
         except Exception as error:  # an answer that was not read would be taken for the next one
-            raise _Lost(f"its answer could not be read: {_told(error)}") from error
+            why = f"{type(error).__name__}: {error}"
+            raise _Lost(f"its answer could not be read: {why}") from error
 
     def end(self) -> None:
         with self._ending:
@@ -434,8 +415,8 @@ class _Worker:
             self._process.join(_JOIN_S)
 
     def _answer(
-        self, timeout_s: float, soon: Callable[[], None] = _nothing
-    ) -> Ready | Done | Decided | Pictured:
+        self, timeout_s: float, soon: Callable[[], None] = nothing
+    ) -> dialogue.Ready | dialogue.Done | dialogue.Decided | dialogue.Pictured:
         """TimeoutError where none comes within so long."""
         until = time.monotonic() + timeout_s
         while True:
@@ -445,13 +426,13 @@ class _Worker:
                 raise
             except (EOFError, OSError) as error:
                 raise _Lost(self._ended()) from error
-            if isinstance(answer, Soon):
+            if isinstance(answer, dialogue.Soon):
                 soon()
-            elif isinstance(answer, Log):
+            elif isinstance(answer, dialogue.Log):
                 self._log(answer.level, answer.line)
-            elif isinstance(answer, Refused):
+            elif isinstance(answer, dialogue.Refused):
                 raise ModelRefusedError(answer.why)
-            elif isinstance(answer, Failed):
+            elif isinstance(answer, dialogue.Failed):
                 raise ModelError(answer.why)
             else:
                 return answer

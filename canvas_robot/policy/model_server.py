@@ -16,27 +16,10 @@ import msgspec
 import torch
 
 from canvas_robot.allocator import keep_freed_memory
+from canvas_robot.policy import dialogue
 from canvas_robot.policy.assemble import assemble_policy, warm_up
 from canvas_robot.policy.exchange import Block, Exchange
 from canvas_robot.policy.model_process import Facts
-from canvas_robot.policy.requests import (
-    Act,
-    Answer,
-    Decided,
-    Done,
-    Expect,
-    Failed,
-    Forget,
-    Imagine,
-    Log,
-    Pictured,
-    Ready,
-    Refused,
-    Request,
-    Reset,
-    Soon,
-    Work,
-)
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.policy.stand_in import StandIn
 from canvas_robot.signals import Frames, Observation
@@ -55,7 +38,7 @@ class _Log(logging.Handler):
         line = record.getMessage()
         if len(line) > 2 * _LINE_PART:
             line = f"{line[:_LINE_PART]}\n...\n{line[-_LINE_PART:]}"
-        self._exchange.send(Log(record.levelno, _sendable(line)))
+        self._exchange.send(dialogue.Log(record.levelno, _sendable(line)))
 
 
 def serve(end: socket.socket, block: Block, settings: PolicySettings, threads: int) -> None:
@@ -65,7 +48,7 @@ def serve(end: socket.socket, block: Block, settings: PolicySettings, threads: i
     """
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
-    exchange = Exchange(end, block, Request)
+    exchange = Exchange(end, block, dialogue.Request)
     package = logging.getLogger("canvas_robot")
     package.setLevel(logging.INFO)
     package.addHandler(_Log(exchange))
@@ -73,14 +56,14 @@ def serve(end: socket.socket, block: Block, settings: PolicySettings, threads: i
         try:
             policy, facts = _load(settings, threads)
         except Exception as error:
-            exchange.send(Failed(_said(error)))
+            exchange.send(dialogue.Failed(_said(error)))
             return
         gc.collect()
         gc.freeze()  # a search for garbage among all that was loaded takes longer than a decision
         served = _Served(policy)
         if hasattr(policy, "about_to_decide"):  # it can tell
-            policy.about_to_decide = lambda: exchange.send(Soon())
-        exchange.send(Ready(pickle.dumps(facts)))
+            policy.about_to_decide = lambda: exchange.send(dialogue.Soon())
+        exchange.send(dialogue.Ready(pickle.dumps(facts)))
         while True:
             _answer(exchange, served)
     except (EOFError, OSError):
@@ -116,24 +99,24 @@ class _Served:
         self._policy = policy
         self._frames: dict[str, Frames] = {}
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: dialogue.Request) -> dialogue.Answer:
         policy = self._policy
         match request:
-            case Act():
-                return Decided(policy.act(self._observed(request), request.going_on))
-            case Expect():
+            case dialogue.Act():
+                return dialogue.Decided(policy.act(self._observed(request), request.going_on))
+            case dialogue.Expect():
                 self._observed(request)
-            case Work():
+            case dialogue.Work():
                 policy.work()
-            case Imagine():
-                return Pictured(policy.imagined(request.seconds))
-            case Reset():
+            case dialogue.Imagine():
+                return dialogue.Pictured(policy.imagined(request.seconds))
+            case dialogue.Reset():
                 policy.reset(request.instruction)
-            case Forget():
+            case dialogue.Forget():
                 policy.forget()
-        return Done()
+        return dialogue.Done()
 
-    def _observed(self, request: Expect | Act) -> Observation:
+    def _observed(self, request: dialogue.Expect | dialogue.Act) -> Observation:
         self._frames = {
             region: self._frames[region] if given is None else given
             for region, given in request.frames.items()
@@ -149,19 +132,19 @@ def _answer(exchange: Exchange, served: _Served) -> None:
     try:
         request = exchange.receive()
     except msgspec.ValidationError as error:
-        exchange.send(Refused(_said(error)))
+        exchange.send(dialogue.Refused(_said(error)))
         return
     try:
         answer = served.answer(request)
     except ValueError as error:
-        answer = Refused(_said(error))
+        answer = dialogue.Refused(_said(error))
     except Exception as error:
         logging.getLogger(__name__).error(traceback.format_exc())
-        answer = Failed(_said(error))
+        answer = dialogue.Failed(_said(error))
     try:
         exchange.send(answer)
     except (TypeError, ValueError) as error:
-        exchange.send(Failed(_said(error)))
+        exchange.send(dialogue.Failed(_said(error)))
 
 
 def _said(error: Exception) -> str:

@@ -18,7 +18,7 @@ from canvas_robot.policy.codecs.frame_cache import FrameCache
 from canvas_robot.policy.imagination import Imagination
 from canvas_robot.policy.model import CanvasModel, ModelInputs
 from canvas_robot.policy.prompts import PromptFolder
-from canvas_robot.policy.protocol import Imagined
+from canvas_robot.policy.protocol import Imagined, nothing
 from canvas_robot.policy.ticks import TickRunner
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.schema.advice import wasted_periods
@@ -82,7 +82,7 @@ class CanvasPolicy:
         self._frames: dict[str, Frames] = {}  # by region, what its tokens were made of
         self._goal: str | None = None  # the instruction that the goal's tokens were made of
         self._own_history = TickHistory(schema, binding)
-        self.about_to_decide: Callable[[], None] = _nothing
+        self.about_to_decide: Callable[[], None] = nothing
         self._observation: Observation | None = None  # of the last decision
         self._imagining: Iterator[Imagined | None] | None = None
 
@@ -313,10 +313,6 @@ class CanvasPolicy:
         checked = self.binding.signals[signal].checked(signal, instruction)
         self.model.text.encode(checked)
         return checked
-
-
-def _nothing() -> None:
-    pass
 
 
 def _same(first: Frames, second: Frames) -> bool:

@@ -24,6 +24,10 @@ class Imagined:
     frames: dict[str, np.ndarray]
 
 
+def nothing() -> None:
+    """Stands where somebody may ask to be called."""
+
+
 class Policy(Protocol):
     """What every policy is: a CanvasPolicy, a PlainPolicy or a ModelProcess.
 

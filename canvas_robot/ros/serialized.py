@@ -2,7 +2,8 @@
 
 rclpy turns a message into Python's attribute by attribute. Right after the model has emptied the
 processor's caches, publishing a pose takes 90 us so and 13 us serialized; taking a joint state 270
-us and 150; taking a picture of 640x480 0.6 ms and 0.45.
+us and 180; taking a picture of 640x480 0.60 ms and 0.46. Reading it by rosbags takes as long as by
+rclpy: it copies the picture once more.
 """
 
 from __future__ import annotations

@@ -53,12 +53,12 @@ def matrix_from_rpy(rpy: np.ndarray) -> np.ndarray:
     """
     rpy = np.asarray(rpy, dtype=np.float64)
     if rpy.ndim == 1:
-        return np.array(_turned(rpy.tolist()))
+        return np.array(_rows_of(rpy.tolist()))
     rows = _rows(*np.sin(rpy).T, *np.cos(rpy).T)
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def _turned(rpy: list[float]) -> list[list[float]]:
+def _rows_of(rpy: list[float]) -> list[list[float]]:
     return _rows(*map(math.sin, rpy), *map(math.cos, rpy))
 
 
@@ -106,7 +106,7 @@ def _rpy(rows: list[list[float]]) -> list[float]:
 
 def turned(rotation: np.ndarray, rpy: list[float]) -> np.ndarray:
     """A rotation (3, 3), turned by roll, pitch, yaw (rad) about the parent's axes."""
-    return np.array(_times(_turned(rpy), rotation.tolist()))
+    return np.array(_times(_rows_of(rpy), rotation.tolist()))
 
 
 def turn_between(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -191,7 +191,7 @@ def bridge_angles(rotation: np.ndarray) -> list[float]:
 
 def rotation_from_bridge_angles(rpy: list[float]) -> np.ndarray:
     """The inverse of `bridge_angles`."""
-    return np.array(_times(_turned(rpy), _BRIDGE))
+    return np.array(_times(_rows_of(rpy), _BRIDGE))
 
 
 def pose_from_coordinates(coordinates: np.ndarray) -> Pose:

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as arrays
 
 from canvas_robot.policy.assemble import assemble_policy
 from canvas_robot.policy.codecs.squash import squash
+from canvas_robot.policy.dialogue import Act, Expect
 from canvas_robot.policy.exchange import BLOCK_BYTES, Block, Exchange, ExchangeError, Message, ends
 from canvas_robot.policy.model_process import (
     DEATHS,
@@ -25,7 +26,6 @@ from canvas_robot.policy.model_process import (
     ModelProcess,
     ModelRefusedError,
 )
-from canvas_robot.policy.requests import Act, Expect
 from canvas_robot.policy.settings import STAND_INS, PolicySettings, default_declarations
 from canvas_robot.policy.squashing import Squashing
 from canvas_robot.policy.stand_in import FAULT_EVERY
