@@ -23,6 +23,7 @@ from canvas_robot.policy.model_process import Facts
 from canvas_robot.policy.settings import PolicySettings
 from canvas_robot.policy.stand_in import StandIn
 from canvas_robot.signals import Frames, Observation
+from canvas_robot.timeslice import take_short_slices
 
 _LINE_PART = 5_000  # of what is logged, first and last: more would lie where the next one does
 
@@ -60,6 +61,7 @@ def serve(end: socket.socket, block: Block, settings: PolicySettings, threads: i
             return
         gc.collect()
         gc.freeze()  # a search for garbage among all that was loaded takes longer than a decision
+        take_short_slices()  # who asks waits for this thread to wake
         served = _Served(policy)
         if hasattr(policy, "about_to_decide"):  # it can tell
             policy.about_to_decide = lambda: exchange.send(dialogue.Soon())

@@ -11,6 +11,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from canvas_robot.ros.instructions import Instructions
 from canvas_robot.ros.intake import Intake
 from canvas_robot.ros.measured import Measured
 from canvas_robot.ros.moving import Moving
+from canvas_robot.ros.priority import WAITING_S, switching_after
 from canvas_robot.signals import ActionChunk, NotReadyError, Observation
 from canvas_robot.signals.pose import Pose
 
@@ -306,6 +308,21 @@ class ControlLoop:
             except NotReadyError:
                 return None
 
+    def make_ready(self) -> None:
+        """Lets the model start over before a control tick to come, where that will start afresh.
+
+        It changes nothing that is decided: a fault comes again at the tick, which then holds.
+        """
+        with self._lock:
+            instruction = self._instructions.followed
+            if self._model_is_fresh or self._follow.target is not None or instruction is None:
+                return
+        if self.present() is None:
+            return
+        with suppress(Exception):
+            self._policy.reset(instruction)
+            self._model_is_fresh = True
+
     def present(self) -> tuple[Pose, Instant] | None:
         """The measured pose and the moment.
 
@@ -351,7 +368,8 @@ class ControlLoop:
         try:
             if afresh and not fresh:
                 self._policy.reset(instruction)
-            chunk = self._policy.act(observation, going_on)
+            with switching_after(WAITING_S):
+                chunk = self._policy.act(observation, going_on)
         except Exception as error:  # whatever the model raises, the arm is held
             with self._lock:
                 if generation != self._moving.generation and self._moving.is_led:

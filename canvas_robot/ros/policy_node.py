@@ -41,7 +41,7 @@ from canvas_robot.ros.parameters import (
     read_settings,
     unknown_parameters,
 )
-from canvas_robot.ros.priority import take_priority
+from canvas_robot.ros.priority import WORKING_S, switching_after, take_priority
 from canvas_robot.ros.process import is_stopping
 from canvas_robot.ros.qos import (
     OPERATOR_OVERRIDES,
@@ -519,6 +519,7 @@ class PolicyNode(LifecycleNode):
         if not running.is_active:
             return
         period.inputs.poll(pictures)
+        running.session.loop.make_ready()
         foreseen = running.session.loop.foreseen(index, stamp_ns)
         if foreseen is not None:
             running.session.model.expect(foreseen)
@@ -528,13 +529,15 @@ class PolicyNode(LifecycleNode):
         running, period = self._running, self._running.period
         if not running.is_active:
             return
-        started = time.perf_counter()
-        period.inputs.poll()
-        polled = time.perf_counter()
-        decision = running.session.loop.tick(index, stamp_ns)
-        decision.timings_ms["poll"] = (polled - started) * 1e3
-        if running.is_active:  # else the node was deactivated while the model computed
-            running.publish(decision)
+        with switching_after(WORKING_S):
+            started = time.perf_counter()
+            period.inputs.poll()
+            polled = time.perf_counter()
+            decision = running.session.loop.tick(index, stamp_ns)
+            decision.timings_ms["poll"] = (polled - started) * 1e3
+            if running.is_active:  # else the node was deactivated while the model computed
+                running.publish(decision)
+        if running.is_active:
             running.show(decision)
         if decision.chunk is not None:
             self._work(running, index, stamp_ns)

@@ -1,12 +1,25 @@
 """Priority: threads that must keep time run before all others, where the system lets them.
 
 As ros2_control's controller manager has it: its threads ask for SCHED_FIFO, and go on without.
+
+Python's interpreter, which one thread of a process has at a time, knows of no priorities. A thread
+that wants it has it asked for after the switch interval. But one that works gives it up for an
+instant at every system call, and has it again before another has woken; each such instant begins
+the interval of who waits anew. So where the interval is longer than what lies between two system
+calls, the executor that writes its diagnostics keeps a decision waiting for 2 ms. A short one has
+an end soon; but then it cuts into the work of those that must keep time as well. So it is short
+while they wait, and long while they work.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+WAITING_S, WORKING_S = 4e-5, 5e-4  # switch intervals; Python's own is 5e-3
 
 _REMEDY = (
     "allow it to the user (rtprio in /etc/security/limits.conf; in a container --cap-add=sys_nice "
@@ -36,3 +49,17 @@ def priority_refused(priority: int) -> str:
     asks.start()
     asks.join()
     return said[0]
+
+
+@contextmanager
+def switching_after(seconds: float) -> Iterator[None]:
+    """Lets threads that want the interpreter meanwhile ask for it after so long, then as before.
+
+    Of all threads, as there is one interval; where two do so at once, the last that ends decides.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

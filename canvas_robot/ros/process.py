@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 PARENT_VARIABLE = "CANVAS_ROBOT_PARENT_PID"  # set by a parent whose end ends the node
-SWITCH_INTERVAL_S = 5e-4  # how long one thread may keep another from its deadline; Python: 5 ms
 _POLL_S = 0.1  # how long a signal may wait for the executor
 
 
@@ -47,6 +46,7 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
 
     _handle_signals(leave)
     from canvas_robot.allocator import keep_freed_memory
+    from canvas_robot.ros.priority import WAITING_S
     from canvas_robot.ros.processes import adopt_transport
 
     keep_freed_memory()
@@ -57,7 +57,7 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
     from rclpy.signals import SignalHandlerOptions
 
     node_class = load()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    sys.setswitchinterval(WAITING_S)
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:

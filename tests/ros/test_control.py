@@ -1732,6 +1732,62 @@ def test_the_model_is_reset_once_for_each_beginning(bench, policy, monkeypatch):
     assert resets[2:] == ["touch the blue cube"], "after a hold it starts afresh"
 
 
+def test_a_model_is_made_ready_ahead_of_a_beginning_and_no_tick_resets_it_again(
+    bench, policy, monkeypatch
+):
+    resets, reset = [], policy.reset
+    monkeypatch.setattr(policy, "reset", lambda text: resets.append(text) or reset(text))
+    bench.loop.make_ready()
+    assert resets == [], "the instruction has not been taken over yet"
+    bench.step()
+    bench.loop.make_ready()
+    assert len(resets) == 1, "it goes on"
+    bench.loop.fault("image", "cannot be read")
+    bench.step()
+    bench.wait(10 * TICK)
+    bench.loop.make_ready()
+    assert len(resets) == 1, "its inputs are stale"
+    bench.sample()
+    bench.loop.make_ready(), bench.loop.make_ready()
+    assert len(resets) == 2
+    decision = bench.tick()
+    assert decision.reason is None and decision.tick == 0
+    assert len(resets) == 2
+
+    bench.loop.block(-1, bench.ros_ns, HoldReason.STOPPED, "by hand")
+    bench.wait(), bench.sample()
+    bench.loop.make_ready()
+    assert len(resets) == 2, "it is stopped"
+
+
+def test_another_instruction_than_the_one_it_was_made_ready_for_is_what_counts(
+    bench, policy, monkeypatch
+):
+    bench.step()
+    bench.loop.fault("image", "cannot be read")
+    bench.step()
+    bench.wait(), bench.sample()
+    bench.loop.make_ready()
+    bench.loop.instruct("touch the blue cube")
+    assert bench.tick().instruction == policy.instruction == "touch the blue cube"
+
+
+def test_a_model_that_cannot_be_made_ready_holds_at_the_tick_and_not_before(
+    bench, policy, monkeypatch
+):
+    bench.step()
+    bench.loop.fault("image", "cannot be read")
+    bench.step()
+    bench.wait(), bench.sample()
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "reset", raising(RuntimeError("killed")))
+        bench.loop.make_ready()
+        held = bench.tick()
+    assert_holds(held, HoldReason.MODEL_ERROR)
+    assert "killed" in held.detail
+    assert bench.step().reason is None
+
+
 def test_a_model_that_failed_after_its_reset_is_reset_again(bench, policy, monkeypatch):
     """It may be another process by now."""
     resets, reset = [], policy.reset

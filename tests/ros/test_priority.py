@@ -8,7 +8,13 @@ import threading
 
 import pytest
 
-from canvas_robot.ros.priority import priority_refused, take_priority
+from canvas_robot.ros.priority import (
+    WAITING_S,
+    WORKING_S,
+    priority_refused,
+    switching_after,
+    take_priority,
+)
 from tests.ros.conftest import FOLLOWING, TIMEOUT_S
 
 NOBODY = 65534
@@ -81,6 +87,17 @@ def test_a_user_who_may_not_is_told_the_remedy_and_goes_on():
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     said, asked, scheduler = told.stdout.splitlines()
     assert REFUSED.match(said) and said == asked and scheduler == str(os.SCHED_OTHER), told.stderr
+
+
+def test_the_switch_interval_is_what_it_was_after_whatever_happens():
+    before = sys.getswitchinterval()
+    with pytest.raises(KeyError), switching_after(WORKING_S):
+        assert sys.getswitchinterval() == pytest.approx(WORKING_S)
+        with switching_after(WAITING_S):
+            assert sys.getswitchinterval() == pytest.approx(WAITING_S)
+        assert sys.getswitchinterval() == pytest.approx(WORKING_S)
+        raise KeyError
+    assert sys.getswitchinterval() == before
 
 
 @needs_permission
