@@ -15,6 +15,8 @@ from canvas_robot.ros.priority import (
     switching_after,
     take_priority,
 )
+from canvas_robot.ros.process_tree import family
+from canvas_robot.ros.processes import NodeProcesses, node_environment
 from tests.ros.conftest import FOLLOWING, TIMEOUT_S
 
 NOBODY = 65534
@@ -111,3 +113,19 @@ def test_an_active_nodes_threads_have_what_is_asked_for(
     threads = {thread.name: thread.native_id for thread in threading.enumerate()}
     assert policy_of(threads["commands"])[1] == asked
     assert policy_of(threads["control"])[1] == control
+
+
+@needs_permission
+@pytest.mark.parametrize("asked, spins", [(50, 1), (2, 0), (0, 0)])
+def test_the_thread_that_answers_has_the_least_priority_and_its_model_none(
+    domain_id, monitor, tmp_path, asked, spins
+):
+    with NodeProcesses(node_environment(domain_id), tmp_path) as nodes:
+        parameters = {"stand_in": "constant", "thread_priority": asked, "autoconfigure": True}
+        nodes.start("policy", parameters)
+        assert monitor.wait_for(lambda: "ready: " in nodes.log("policy"), 90.0)
+        pid = nodes.pid("policy")
+        assert policy_of(pid)[1] == spins
+        begun = family(pid) - {pid}
+        assert begun and all(policy_of(one)[0] == os.SCHED_OTHER for one in begun)
+        assert nodes.stop("policy") == 0
