@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import socket
 import threading
 from multiprocessing.reduction import DupFd
@@ -97,6 +98,11 @@ class Exchange:
                 span = self._laid_down(np.frombuffer(packet, np.uint8))
                 packet = self._encoder.encode(_Long(*span))
             self._socket.send(packet)
+
+    @property
+    def has_come(self) -> bool:
+        """Whether `receive` would not wait: a message has come, or the other end has ended."""
+        return bool(select.select([self._socket], [], [], 0)[0])
 
     def receive(self, timeout_s: float | None = None) -> Message:
         """The next message; its arrays are the receiver's own.

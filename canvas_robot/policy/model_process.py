@@ -236,6 +236,12 @@ class ModelProcess:
         return self._ask(dialogue.Imagine(seconds)).imagined
 
     @property
+    def has_answered(self) -> bool:
+        """Whether there is an answer to read already; for `about_to_decide`, which may then end."""
+        worker = self._worker
+        return worker is None or worker.has_answered
+
+    @property
     def memory_bytes(self) -> int:
         """What its process holds, libraries and accelerator included; 0 while there is none."""
         worker = self._worker
@@ -356,6 +362,10 @@ class _Worker:
             return 0
         line = next((one for one in status.splitlines() if one.startswith("VmRSS:")), "VmRSS: 0 kB")
         return int(line.split()[1]) * 1024
+
+    @property
+    def has_answered(self) -> bool:
+        return self._exchange.has_come
 
     def load(self, is_given_up: Callable[[], bool]) -> Facts:
         """Starts the process, and waits for what it loads, or for nothing once that is given up."""

@@ -2,13 +2,12 @@
 
 As ros2_control's controller manager has it: its threads ask for SCHED_FIFO, and go on without.
 
-Python's interpreter, which one thread of a process has at a time, knows of no priorities. A thread
-that wants it has it asked for after the switch interval. But one that works gives it up for an
-instant at every system call, and has it again before another has woken; each such instant begins
-the interval of who waits anew. So where the interval is longer than what lies between two system
-calls, the executor that writes its diagnostics keeps a decision waiting for 2 ms. A short one has
-an end soon; but then it cuts into the work of those that must keep time as well. So it is short
-while they wait, and long while they work.
+Python's interpreter runs one thread of a process at a time and knows no priorities. A thread that
+wants it asks for it after the switch interval. One that works gives it up for an instant at each
+system call and has it again before another has woken; each time the interval of whoever waits
+begins anew. With one longer than the time between two calls, an executor that writes diagnostics
+keeps a decision waiting for 2 ms. A short interval ends that wait, but cuts into the work of the
+threads that keep time as well. So it is short while they wait, and long while one of them works.
 """
 
 from __future__ import annotations

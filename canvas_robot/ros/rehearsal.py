@@ -6,6 +6,7 @@ it takes twice as long. Done once while the model is at its head, it is at hand 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -35,14 +36,23 @@ class Rehearsal:
         size = binding.action_signal().size
         self._chunk = ActionChunk("rehearsal", 0, np.zeros((1, size), np.float32))
 
-    def run(self, measured: Pose, now: Instant) -> None:
-        """From the measured pose, as of now. Raises ValueError where that is outside the limits."""
+    def run(
+        self, measured: Pose, now: Instant, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        """From the measured pose, as of now; no further than to where it is over.
+
+        Raises ValueError where the pose is outside the limits.
+        """
         follow, course = self._follow, Course(-1, 0, now.ros_ns, now.steady_ns)
         follow.disengage()
         follow.course = None
         follow.engage(measured)
         follow.take(self._chunk, 0, course, measured, now.steady_ns)
+        if is_over():
+            return
         motion = follow.motion(measured, now.steady_ns)
+        if is_over():
+            return
         self._messages.gripper(motion.gripper)
         self._messages.pose(motion.set_point.pose, now.ros_ns)
         self._messages.twist(motion.set_point.linear, motion.set_point.angular, now.ros_ns)

@@ -171,7 +171,8 @@ class Running:
         """It is no part of acting: a fault here is told and no more."""
         try:
             if present := self.session.loop.present():
-                self._rehearsal.run(*present)
+                model = self.session.model
+                self._rehearsal.run(*present, lambda: model.has_answered)
         except Exception as error:
             self._warn(f"no rehearsal of a decision: {type(error).__name__}: {error}")
 

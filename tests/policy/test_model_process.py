@@ -112,6 +112,19 @@ def test_whoever_waits_is_told_once_that_a_decision_is_about_to_come(started, mo
     assert told == ["soon"] * 2
 
 
+def test_whoever_is_told_that_a_decision_is_about_to_come_can_see_it_come(started):
+    process, seen_to_come = started(PolicySettings()), []
+
+    def soon() -> None:
+        assert waits_for(lambda: process.has_answered)
+        seen_to_come.append(process.has_answered)
+
+    process.about_to_decide = soon
+    assert not process.has_answered
+    decided(process, 2)
+    assert seen_to_come == [True, True] and not process.has_answered
+
+
 def test_an_answer_that_was_not_read_is_not_taken_for_the_next_one(started):
     """Where whoever is told raises, the process is exchanged for another."""
     process = started(PolicySettings())

@@ -27,6 +27,7 @@ from canvas_robot.ros.decisions import (
 )
 from canvas_robot.ros.moving import GuideError
 from canvas_robot.ros.rehearsal import Rehearsal
+from canvas_robot.ros.serialized import CommandMessages
 from canvas_robot.schema import CanvasSchema
 from canvas_robot.signals import ActionChunk, BindingError, load_binding, load_statistics
 from canvas_robot.signals.pose import (
@@ -1854,6 +1855,17 @@ def test_a_rehearsal_before_each_decision_changes_nothing(policy):
 
 def at_rest(motion) -> np.ndarray:
     return bridge_state_from_pose(motion.set_point.pose, 1.0)[:6]
+
+
+@pytest.mark.parametrize("until", [0, 1, 2])
+def test_a_rehearsal_goes_no_further_than_to_where_it_is_over(moving, monkeypatch, until):
+    said, asked = [], iter([False] * until + [True] * 9)
+    monkeypatch.setattr(CommandMessages, "pose", lambda self, *command: said.append(command))
+    rehearsal = Rehearsal(WIDOWX, 50.0, False, "base")
+    rehearsal.run(*moving.loop.present(), lambda: next(asked))
+    assert bool(said) == (until == 2)
+    rehearsal.run(*moving.loop.present())
+    assert len(said) == 1 + (until == 2), "one that was cut short leaves nothing behind"
 
 
 def test_it_is_rehearsed_only_where_a_decision_could_be_followed(moving):

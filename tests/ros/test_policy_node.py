@@ -115,9 +115,9 @@ def test_decisions_are_rehearsed_before_they_come_and_come_whatever_becomes_of_t
     running, told, rehearsed = active_policy.node._running, [], []
     run = Rehearsal.run
 
-    def spied(rehearsal, measured, now) -> None:
+    def spied(rehearsal, measured, now, is_over) -> None:
         rehearsed.append(now)
-        run(rehearsal, measured, now)
+        run(rehearsal, measured, now, is_over)
         if fails:
             raise RuntimeError("on purpose")
 
