@@ -237,7 +237,7 @@ NUMBERS = {
         0,
         99,
         "real-time priority (SCHED_FIFO) of the thread that commands, one less of the one that "
-        "decides, and 1 of the one that answers, where the system allows it; 0: none is asked for",
+        "decides, and, from 3 on, 1 of the one that answers, where the system allows it; 0: none",
     ),
 }
 
