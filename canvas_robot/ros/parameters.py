@@ -236,8 +236,8 @@ NUMBERS = {
         50,
         0,
         99,
-        "real-time priority (SCHED_FIFO) of the thread that commands, one less of the one that "
-        "decides, and, from 3 on, 1 of the one that answers, where the system allows it; 0: none",
+        "real-time priority (SCHED_FIFO) of the thread that commands, and one less of the one that "
+        "decides, where the system allows it; 0: none is asked for",
     ),
 }
 

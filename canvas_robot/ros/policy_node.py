@@ -500,15 +500,6 @@ class PolicyNode(LifecycleNode):
             self._running.publish(self._session.loop.hold(-1, now, reason, f"{why}: starting over"))
         self._session.loop.reset()
 
-    @property
-    def spin_priority(self) -> int:
-        """Of the thread that hears stops and answers services: the least there is.
-
-        Without it another program may keep it from the processor while it has the interpreter,
-        which the two threads that keep time then wait for.
-        """
-        return min(1, max(self.get_parameter("thread_priority").value - 2, 0))
-
     def _take_priority(self, priority: int) -> None:
         if refusal := take_priority(priority):
             self._warn(refusal)

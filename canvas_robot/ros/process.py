@@ -22,12 +22,7 @@ def is_stopping() -> bool:
 
 
 class NodeClass(Protocol):
-    """A node that can be made without arguments and knows how to end.
-
-    spin_priority: real-time priority of the thread that spins it, where the system allows it.
-    """
-
-    spin_priority: int
+    """A node that can be made without arguments and knows how to end."""
 
     def __call__(self): ...
 
@@ -51,7 +46,7 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
 
     _handle_signals(leave)
     from canvas_robot.allocator import keep_freed_memory
-    from canvas_robot.ros.priority import WAITING_S, take_priority
+    from canvas_robot.ros.priority import WAITING_S
     from canvas_robot.ros.processes import adopt_transport
 
     keep_freed_memory()
@@ -73,7 +68,6 @@ def run_node(load: Callable[[], type[NodeClass]], args: list[str] | None = None)
         node = node_class()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        take_priority(node.spin_priority)  # where it may have none, its other threads say so
         try:
             while not is_stopping() and rclpy.ok() and not orphaned():
                 executor.spin_once(timeout_sec=_POLL_S)

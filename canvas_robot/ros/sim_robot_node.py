@@ -82,8 +82,6 @@ _TOPICS = ("image_topic", "joint_topic", "target_topic", "gripper_topic")
 class SimRobotNode(Node):
     """Physics, rendering and publishing run in one thread; commands come in from the executor's."""
 
-    spin_priority = 0
-
     def __init__(self, **kwargs) -> None:
         super().__init__("sim_robot", **kwargs)
         for name, (default, description) in PARAMETERS.items():

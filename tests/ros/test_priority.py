@@ -15,8 +15,6 @@ from canvas_robot.ros.priority import (
     switching_after,
     take_priority,
 )
-from canvas_robot.ros.process_tree import family
-from canvas_robot.ros.processes import NodeProcesses, node_environment
 from tests.ros.conftest import FOLLOWING, TIMEOUT_S
 
 NOBODY = 65534
@@ -103,28 +101,13 @@ def test_the_switch_interval_is_what_it_was_after_whatever_happens():
 
 
 @needs_permission
-@pytest.mark.parametrize("asked, control, spin", [(50, 49, 1), (3, 2, 1), (2, 1, 0), (0, 0, 0)])
+@pytest.mark.parametrize("asked, control", [(50, 49), (1, 0), (0, 0)])
 def test_an_active_nodes_threads_have_what_is_asked_for(
-    start_policy, robot, monitor, asked, control, spin
+    start_policy, robot, monitor, asked, control
 ):
-    policy = start_policy(**FOLLOWING, stand_in="constant", thread_priority=asked)
-    assert policy.node.spin_priority == spin
+    start_policy(**FOLLOWING, stand_in="constant", thread_priority=asked)
     assert monitor.wait_for(lambda: any(s.active for s in monitor.statuses), TIMEOUT_S)
     assert monitor.wait_for(lambda: monitor.motions, TIMEOUT_S)  # both threads run
     threads = {thread.name: thread.native_id for thread in threading.enumerate()}
     assert policy_of(threads["commands"])[1] == asked
     assert policy_of(threads["control"])[1] == control
-
-
-@needs_permission
-def test_the_thread_that_answers_has_the_least_priority_and_what_the_node_starts_has_none(
-    domain_id, monitor, tmp_path
-):
-    with NodeProcesses(node_environment(domain_id), tmp_path) as nodes:
-        nodes.start("policy", {"stand_in": "constant", "autoconfigure": True})
-        assert monitor.wait_for(lambda: "ready: " in nodes.log("policy"), 90.0)
-        pid = nodes.pid("policy")
-        assert monitor.wait_for(lambda: policy_of(pid)[1] == 1, TIMEOUT_S)
-        begun = family(pid) - {pid}
-        assert begun and all(policy_of(one)[0] == os.SCHED_OTHER for one in begun)
-        assert nodes.stop("policy") == 0
