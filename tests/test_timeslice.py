@@ -2,21 +2,13 @@
 
 import os
 import platform
-import threading
 
 import pytest
 
 from canvas_robot.timeslice import take_short_slices
+from tests.threads import in_a_thread
 
 KERNEL = tuple(int(number) for number in platform.release().split("-")[0].split(".")[:2])
-
-
-def in_a_thread(call):
-    said = []
-    thread = threading.Thread(target=lambda: said.append(call()))
-    thread.start()
-    thread.join()
-    return said[0]
 
 
 def scheduled() -> tuple:

@@ -1761,13 +1761,15 @@ def test_a_model_is_made_ready_ahead_of_a_beginning_and_no_tick_resets_it_again(
     assert len(resets) == 2, "it is stopped"
 
 
-def test_another_instruction_than_the_one_it_was_made_ready_for_is_what_counts(
-    bench, policy, monkeypatch
-):
+def held_with_good_input_again(bench) -> None:
     bench.step()
     bench.loop.fault("image", "cannot be read")
-    bench.step()
+    assert_holds(bench.step(), HoldReason.BAD_INPUT)
     bench.wait(), bench.sample()
+
+
+def test_another_instruction_than_the_one_it_was_made_ready_for_is_what_counts(bench, policy):
+    held_with_good_input_again(bench)
     bench.loop.make_ready()
     bench.loop.instruct("touch the blue cube")
     assert bench.tick().instruction == policy.instruction == "touch the blue cube"
@@ -1776,10 +1778,7 @@ def test_another_instruction_than_the_one_it_was_made_ready_for_is_what_counts(
 def test_a_model_that_cannot_be_made_ready_holds_at_the_tick_and_not_before(
     bench, policy, monkeypatch
 ):
-    bench.step()
-    bench.loop.fault("image", "cannot be read")
-    bench.step()
-    bench.wait(), bench.sample()
+    held_with_good_input_again(bench)
     with monkeypatch.context() as patch:
         patch.setattr(policy, "reset", raising(RuntimeError("killed")))
         bench.loop.make_ready()

@@ -16,19 +16,12 @@ from canvas_robot.ros.priority import (
     take_priority,
 )
 from tests.ros.conftest import FOLLOWING, TIMEOUT_S
+from tests.threads import in_a_thread
 
 NOBODY = 65534
 REFUSED = re.compile(
     r"no real-time priority 7: .+; allow it to the user \(rtprio .+thread_priority"
 )
-
-
-def in_a_thread(call):
-    said = []
-    thread = threading.Thread(target=lambda: said.append(call()))
-    thread.start()
-    thread.join()
-    return said[0]
 
 
 def policy_of(native_id: int) -> tuple[int, int]:
