@@ -15,7 +15,7 @@ _OTHER, _BATCH = 0, 3  # policies that have slices
 
 
 class _Attributes(ctypes.Structure):
-    """struct sched_attr, sched_setattr(2)."""
+    """struct sched_attr, sched_setattr(2), as far as every kernel has it."""
 
     _fields_ = (
         ("size", ctypes.c_uint32),
@@ -26,8 +26,6 @@ class _Attributes(ctypes.Structure):
         ("runtime_ns", ctypes.c_uint64),  # of such a policy: the slice
         ("deadline_ns", ctypes.c_uint64),
         ("period_ns", ctypes.c_uint64),
-        ("util_min", ctypes.c_uint32),
-        ("util_max", ctypes.c_uint32),
     )
 
 

@@ -80,7 +80,8 @@ class Exchange:
     """
 
     def __init__(self, end: socket.socket, block: Block, reads: object) -> None:
-        self._socket = end
+        self._socket, self._coming = end, select.poll()  # select takes no descriptor above 1023
+        self._coming.register(end, select.POLLIN)
         self._memory = np.frombuffer(block.mapped(), np.uint8)
         self._sending, self._used = threading.Lock(), 0  # of it, by the message that is being sent
         self._encoder = msgspec.msgpack.Encoder(enc_hook=self._packed)
@@ -102,7 +103,7 @@ class Exchange:
     @property
     def has_come(self) -> bool:
         """Whether `receive` would not wait: a message has come, or the other end has ended."""
-        return bool(select.select([self._socket], [], [], 0)[0])
+        return bool(self._coming.poll(0))
 
     def receive(self, timeout_s: float | None = None) -> Message:
         """The next message; its arrays are the receiver's own.

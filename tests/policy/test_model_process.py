@@ -1,8 +1,10 @@
 """Laws of a policy in a process of its own: the same decisions, and no fault of it reaches us."""
 
+import fcntl
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -123,6 +125,30 @@ def test_whoever_is_told_that_a_decision_is_about_to_come_can_see_it_come(starte
     assert not process.has_answered
     decided(process, 2)
     assert seen_to_come == [True, True] and not process.has_answered
+
+
+def test_what_has_come_is_seen_on_a_descriptor_of_any_number():
+    """A robot's node may have more than a thousand open."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed[1] <= 2000:
+        pytest.skip("this user may open no more than a thousand files")
+    ours, theirs = ends()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(allowed[0], 2001), allowed[1]))
+    try:
+        high = socket.socket(fileno=fcntl.fcntl(ours.detach(), fcntl.F_DUPFD, 2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+    block = Block()
+    other = Block(os.dup(block.fd))
+    with high, theirs:
+        here, there = Exchange(high, block, Act), Exchange(theirs, other, Act)
+        assert not here.has_come
+        there.send(Act(0, 0, {}, None))
+        assert here.has_come
+        here.receive()
+        assert not here.has_come
+        theirs.close()
+        assert here.has_come
 
 
 def test_an_answer_that_was_not_read_is_not_taken_for_the_next_one(started):

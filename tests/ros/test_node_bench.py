@@ -25,7 +25,7 @@ def own_domain(monkeypatch):
     monkeypatch.delenv("ROS_DOMAIN_ID", raising=False)
 
 
-def check(figures: dict, seconds: float) -> None:
+def assert_adds_up(figures: dict, seconds: float) -> None:
     numbers = [value for value in figures.values() if isinstance(value, float)]
     assert numbers and all(math.isfinite(number) for number in numbers)
     assert figures["unaccounted_ticks"] == 0
@@ -51,7 +51,7 @@ def test_a_tick_that_nobody_told_of_and_none_counted_is_unaccounted():
 @pytest.mark.timeout(120)
 def test_the_figures_of_a_stand_in_add_up():
     figures = measure_node(STAND_IN, 5.0)
-    check(figures, 5.0)
+    assert_adds_up(figures, 5.0)
     assert 0 < figures["squash_ms"] == figures["codec_ms"]  # it has no other codec
     assert figures["squash_ahead_ms"] > 0  # a picture of before, though a newer one may come
     assert 5.0 <= figures["forward_ms"]
@@ -75,8 +75,8 @@ def test_the_model_runs_on_the_device_asked_for_and_the_stand_in_on_none(monkeyp
 @pytest.mark.timeout(300)
 def test_the_figures_of_both_runs_add_up():
     figures = bench_node(20.0, lambda line: None)
-    check(figures, 20.0)
-    check(figures["stand_in"], 20.0)
+    assert_adds_up(figures, 20.0)
+    assert_adds_up(figures["stand_in"], 20.0)
     assert 0 < figures["squash_ms"] < figures["codec_ms"] and figures["forward_ms"] > 0
 
 
@@ -84,4 +84,4 @@ def test_the_figures_of_both_runs_add_up():
 @pytest.mark.timeout(900)
 def test_in_ten_minutes_no_tick_is_lost_and_memory_stays_flat():
     """What the seconds above say, over 18,000 pictures of each camera and 3,000 ticks."""
-    check(measure_node(MODEL, 600.0), 600.0)
+    assert_adds_up(measure_node(MODEL, 600.0), 600.0)
