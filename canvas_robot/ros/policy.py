@@ -5,6 +5,7 @@ Signals are handled before the model's libraries load, which takes seconds.
 
 from __future__ import annotations
 
+from canvas_robot.allocator import share_memory
 from canvas_robot.ros.process import run_node
 
 
@@ -16,6 +17,7 @@ def main(args: list[str] | None = None) -> int:
 
         return PolicyNode
 
+    share_memory()  # before rclpy starts threads
     return run_node(load, args)
 
 

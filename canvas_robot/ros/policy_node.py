@@ -24,6 +24,7 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from canvas_robot.allocator import fetch_memory
 from canvas_robot.policy.model_process import GivenUpError, ModelProcess, prepare
 from canvas_robot.ros.command_clock import CommandClock
 from canvas_robot.ros.decisions import Decision, HoldReason, Instant
@@ -60,6 +61,7 @@ REPEAT_LOG_S = 5.0
 NAP_S = 0.005  # that a loading policy keeps services waiting at most, again and again
 _SHOWN = 200  # characters of an instruction in the log
 _LINES_KNOWN = 1000  # of the log, that are not repeated
+FETCHED_BYTES = 64 << 20  # of memory, before the arm moves: 70 pictures of 640x480
 # So long before a tick pictures are taken: one that is stamped after it must not be all there is.
 PICTURES_AHEAD_NS = 25_000_000
 # So long before a tick there is time to squash pictures, and once more for what came meanwhile.
@@ -271,6 +273,7 @@ class PolicyNode(LifecycleNode):
         running.period = Period(inputs, ticker, commands)
         gc.collect()
         gc.freeze()  # what is there is not searched for garbage while the arm moves
+        fetch_memory(FETCHED_BYTES)  # else the first pictures that a thread takes are late
         try:
             ticker.start()
             commands.start()
