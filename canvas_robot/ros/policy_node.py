@@ -273,11 +273,11 @@ class PolicyNode(LifecycleNode):
         running.period = Period(inputs, ticker, commands)
         gc.collect()
         gc.freeze()  # what is there is not searched for garbage while the arm moves
-        fetch_memory(FETCHED_BYTES)  # else the first pictures that a thread takes are late
         try:
+            fetch_memory(FETCHED_BYTES)  # else the first pictures that a thread takes are late
             ticker.start()
             commands.start()
-        except BaseException as error:  # the machine has no room for one more thread
+        except BaseException as error:  # the machine has no room for them
             self._stop(detail=f"the node could not start: {error}")
             raise
         self.get_logger().info(f"active at {binding.control_rate_hz} Hz: {instruction[:_SHOWN]!r}")
