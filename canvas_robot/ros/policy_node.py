@@ -61,7 +61,7 @@ REPEAT_LOG_S = 5.0
 NAP_S = 0.005  # that a loading policy keeps services waiting at most, again and again
 _SHOWN = 200  # characters of an instruction in the log
 _LINES_KNOWN = 1000  # of the log, that are not repeated
-FETCHED_BYTES = 64 << 20  # of memory, before the arm moves: 70 pictures of 640x480
+FETCHED_BYTES = 64 << 20  # of memory, before the arm first moves: 70 pictures of 640x480
 # So long before a tick pictures are taken: one that is stamped after it must not be all there is.
 PICTURES_AHEAD_NS = 25_000_000
 # So long before a tick there is time to squash pictures, and once more for what came meanwhile.
@@ -136,7 +136,7 @@ class PolicyNode(LifecycleNode):
         self._stops: dict[HoldReason, str] = {}  # that people asked for; they outlive a cleanup
         self._lasting = ExitStack()  # what outlives an exchange of sessions, to be undone
         self._speaking = threading.RLock()  # commands leave in the order in which they are made
-        self._reloading = False
+        self._reloading = self._memory_is_fetched = False
         self._last_log: dict[str, float] = {}
         self._deactivation = self.create_guard_condition(self._on_deactivation_due)
         # In a group of its own: while a policy loads, all else is answered.
@@ -274,7 +274,9 @@ class PolicyNode(LifecycleNode):
         gc.collect()
         gc.freeze()  # what is there is not searched for garbage while the arm moves
         try:
-            fetch_memory(FETCHED_BYTES)  # else the first pictures that a thread takes are late
+            if not self._memory_is_fetched:  # else the first pictures that a thread takes are late
+                fetch_memory(FETCHED_BYTES)
+                self._memory_is_fetched = True
             ticker.start()
             commands.start()
         except BaseException as error:  # the machine has no room for them
